@@ -1,0 +1,38 @@
+"Everything that pip needs to know is read from settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+parser = ConfigParser(delimiters=['='])
+parser.read(here/'settings.ini', encoding='utf-8')
+settings = parser['DEFAULT']
+commands = [line.strip() for line in settings['console_scripts'].splitlines() if line.strip()]
+
+setup(
+    name=settings['lib_name'],
+    version=settings['version'],
+    description=settings['description'],
+    long_description=(here/'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author=settings['author'],
+    author_email=settings['author_email'],
+    url=settings['git_url'],
+    keywords=settings['keywords'],
+    license='Apache-2.0',
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Topic :: Scientific/Engineering :: Image Processing',
+        'Programming Language :: Python :: 3',
+    ] + [f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)],
+    packages=find_packages(include=['spice', 'spice.*']),
+    package_data={'spice': ['assets/*']},
+    include_package_data=True,
+    python_requires=f">={settings['min_python']}",
+    install_requires=settings['requirements'].split(),
+    extras_require={'dev': settings['dev_requirements'].split()},
+    entry_points={'console_scripts': commands, 'nbdev': [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
+    zip_safe=False,
+)
