@@ -71,7 +71,7 @@ def _decode(file, name):
             raise ImageError(f'{name} is damaged or cut off ({e})', 'Save or download it again') from None
     return image
 
-# %% ../nbs/00_core.ipynb #c17aa9cb
+# %% ../nbs/00_core.ipynb #dafec781
 def _scale_deep(image):
     "8-bit greyscale of a 16-bit, 32-bit or float picture"
     values = np.asarray(image).astype(np.float64)
@@ -87,7 +87,8 @@ def _upright_rgb(image):
     if 0 in image.size: raise ImageError(f'the picture has no pixels ({image.width} x {image.height})', PHOTO_HINT)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(('I', 'F')): image = _scale_deep(image)
-    if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
+    if image.mode == 'La': image = image.convert('LA')
+    if image.mode in ('RGBA', 'LA', 'PA', 'RGBa') or 'transparency' in image.info:
         image = image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         image = Image.alpha_composite(white, image)
