@@ -7,8 +7,8 @@ __all__ = ['KEYPOINTS', 'LIMBS', 'FLIP', 'COLORS', 'POSES_2D', 'COCO_17', 'BODY_
            'named_skeleton', 'from_normalised', 'heatmaps', 'color_maps', 'from_heatmaps', 'pose_discs', 'belief_maps',
            'pose_mask', 'neck_between', 'from_coco17']
 
-# %% ../nbs/01_keypoints.ipynb #57aa7448
-import colorsys, math
+# %% ../nbs/01_keypoints.ipynb #bc32ff82
+import colorsys
 from copy import copy
 from dataclasses import dataclass
 import numpy as np
@@ -365,7 +365,7 @@ def _at_256(value, size):
     "A length given for pictures of 256 pixels, in a picture of `size`"
     return value*max(frame_size(size))/256
 
-# %% ../nbs/01_keypoints.ipynb #91d884e0
+# %% ../nbs/01_keypoints.ipynb #38e7e358
 def heatmaps(points:Float[Tensor, 'b k 3'], # x, y in pixels of the maps, score
              size:int|tuple|list,           # (h, w) of the maps
              sigma:float|None=None,         # in pixels; None is 6 at 256
@@ -381,7 +381,7 @@ def heatmaps(points:Float[Tensor, 'b k 3'], # x, y in pixels of the maps, score
     return (down*(score > 0))[..., None]*across[..., None, :]          # (b, k, h, w)
 
 @patch
-def heatmaps(self:Keypoints,
+def heatmaps(self:Keypoints, # noqa: F811
              size:int|tuple|list|None=None, # (h, w) of the maps; None is the frame's own
              **kwargs,                      # for the function `heatmaps`
             )->Float[Tensor, 'b 18 h w']:
