@@ -7,7 +7,7 @@ __all__ = ['JOINTS', 'PARENTS', 'FACE_POINTS', 'KEYPOINT_SOURCE', 'NEEDED', 'SMP
            'free_layer', 'free_about', 'read_uv', 'projected_uv', 'Posed', 'Body', 'check_pose', 'rest_pose',
            'skeleton', 'forward', 'require', 'find_smpl', 'load_body']
 
-# %% ../nbs/02_body.ipynb #fe52e0d9
+# %% ../nbs/02_body.ipynb #b0212536
 import hashlib, io, json, pickle
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from smplx import SMPL
 from smplx.utils import Struct
 from smplx.vertex_ids import vertex_ids
@@ -58,7 +58,7 @@ def _plain(value):
     if isinstance(value, _ChumpyArray): return value.array()
     return value.toarray() if hasattr(value, 'toarray') else value
 
-# %% ../nbs/02_body.ipynb #1f73530b
+# %% ../nbs/02_body.ipynb #6b41e9df
 _ARRAY_MAKERS = {'_reconstruct', 'scalar', '_frombuffer', 'ndarray', 'dtype'}
 _SPARSE = {'csc_matrix', 'csr_matrix', 'coo_matrix', 'csc_array', 'csr_array', 'coo_array'}
 
@@ -72,13 +72,19 @@ class _DataUnpickler(pickle.Unpickler):
             import scipy.sparse
             return getattr(scipy.sparse, name)
         if top == 'chumpy': return _ChumpyArray
-        if (module, name) == ('_codecs', 'encode'): return _latin_bytes
+        known = {'encode': (('_codecs',), _latin_bytes), '_reconstructor': (('copyreg', 'copy_reg'), _new_object), 'object': (('builtins', '__builtin__'), object)}
+        if name in known and module in known[name][0]: return known[name][1]
         raise DataError(f'the file wants to call {module}.{name}, which no body model needs', 'Get the file from its owner again')
 
 def _latin_bytes(text, encoding='latin1'):
     "What old pickles of bytes call"
     if encoding != 'latin1': raise DataError(f'bytes in the encoding {encoding!r}', 'Get the file from its owner again')
     return text.encode('latin1')
+
+def _new_object(cls, base, state):
+    "What the oldest pickles call to make an object; the classes are only those that `find_class` gives"
+    if base is not object or not isinstance(cls, type): raise DataError('the file builds an unknown kind of object', 'Get the file from its owner again')
+    return object.__new__(cls)
 
 # %% ../nbs/02_body.ipynb #e295fa97
 NEEDED = dict(v_template='[v, 3]', shapedirs='[v, 3, at least 10]', J_regressor='[24, v]', weights='[v, 24]', f='[f, 3]', kintree_table='[2, 24]')
