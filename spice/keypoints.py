@@ -57,12 +57,12 @@ def _as_points(points):
     if not torch.isfinite(points).all(): raise DataError('the keypoints hold NaN or infinite values', 'Give a missing joint the score 0')
     return points * (points[..., 2:] > 0)
 
-# %% ../nbs/01_keypoints.ipynb #549f589c
+# %% ../nbs/01_keypoints.ipynb #e07b6984
 @dataclass(eq=False, repr=False)
 class Keypoints:
     "Eighteen joints each of `b` people, with the size of the picture they lie in"
-    points: Float[Tensor, 'b 18 3'] # x, y in pixels (pixel centres at +0.5) and score; score 0 is a missing joint, its x and y are 0
-    size: tuple                     # (h, w) of the picture
+    points: Float[Tensor, '*b 18 3']|np.ndarray|list # x, y in pixels (pixel centres at +0.5), score; score 0 is a missing joint, its x and y are 0
+    size: int|tuple|list                             # (h, w) of the picture
     def __post_init__(self): self.points, self.size = _as_points(self.points), frame_size(self.size)
     def __len__(self): return len(self.points)
     def __repr__(self):

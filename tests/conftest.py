@@ -5,7 +5,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import jaxtyping
 
-jaxtyping.install_import_hook('spice', 'beartype.beartype')
+jaxtyping.install_import_hook('spice', 'typechecker.check')
 
 import pytest
 import torch
