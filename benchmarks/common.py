@@ -8,10 +8,10 @@
 
 One row is `name, size, batch, device, value, unit`, with unit `ms`, `img/s`, `fits/s` or `MB`. A time is the median of the calls after a
 warm-up, the device synchronised before the clock is read. Memory is what the call needs at its worst moment above what was held before it:
-on CUDA by the allocator's own count, on Linux CPUs by the kernel's high-water mark of resident memory, which is reset before the call
-(so it is exact, but can read low where the process reuses memory that it has not given back). Elsewhere there is no row for memory.
+on CUDA by the allocator's own count; on Linux CPUs by the kernel's high-water mark of resident memory, reset before the call, after the
+process has given back what it keeps for reuse. Elsewhere there is no row for memory.
 """
-import argparse, json, platform, statistics, sys, time
+import argparse, ctypes, json, platform, statistics, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
@@ -53,9 +53,10 @@ def peak_mb(f, device):
         f(); synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before)/1e6
     try:
-        Path('/proc/self/clear_refs').write_text('5')
+        ctypes.CDLL(None).malloc_trim(0)                   # glibc: hand freed memory back, or the call would reuse it unseen
+        Path('/proc/self/clear_refs').write_text('5')      # Linux: the high-water mark starts anew
         before = _resident()[1]
-    except OSError: return None
+    except (OSError, AttributeError): return None
     f()
     return max(0, _resident()[0] - before)/1e6
 
