@@ -6,7 +6,7 @@ import os, shutil
 from pathlib import Path
 
 SKIP_FOLDERS = r'^[_.]|^(spice|tests|benchmarks|build|dist)$|\.egg-info$'
-SKIP_FILES = r'^[_.]|^spice_demo.*\.png$|\.(py|toml|ini|in|md|yml|npz|safetensors|whl|txt)$|^LICENSE$'
+SKIP_FILES = r'^[_.]|^spice_demo.*\.png$|\.(py|toml|ini|in|md|yml|npz|json|safetensors|whl|txt)$|^LICENSE$'
 
 def process(root='.'):
     "Run every page's exported cells and make its page; gives the folder"

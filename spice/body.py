@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['JOINTS', 'PARENTS', 'FACE_POINTS', 'KEYPOINT_SOURCE', 'NEEDED', 'SMPL_NAMES', 'ancestors', 'read_smpl', 'Layer',
            'free_layer', 'free_about', 'read_uv', 'projected_uv', 'Posed', 'Body', 'check_pose', 'rest_pose',
-           'skeleton', 'forward', 'require', 'find_smpl', 'load_body']
+           'find_smpl', 'load_body']
 
-# %% ../nbs/02_body.ipynb #b0212536
+# %% ../nbs/02_body.ipynb #9e33806a
 import hashlib, io, json, pickle
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from jaxtyping import Float
 from smplx import SMPL
 from smplx.utils import Struct
@@ -22,9 +23,9 @@ from smplx.vertex_ids import vertex_ids
 from torch import Tensor, nn
 from .core import DataError, cache_folder, packaged
 
-# %% ../nbs/02_body.ipynb #e43ec218
-JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle', 'spine3', 'left_foot', 'right_foot',
-          'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist',
+# %% ../nbs/02_body.ipynb #51130165
+JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle', 'spine3',
+          'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist',
           'left_hand', 'right_hand')
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 FACE_POINTS = ('nose', 'right_eye', 'left_eye', 'right_ear', 'left_ear')
@@ -38,7 +39,7 @@ def ancestors()->list: # of lists of 24 joints; -1 is above the root
     while max(steps[-1]) >= 0: steps.append([steps[-1][j] if j >= 0 else -1 for j in steps[-1]])
     return steps[:-1]
 
-# %% ../nbs/02_body.ipynb #e929b88d
+# %% ../nbs/02_body.ipynb #0e6fa8e4
 class _ChumpyArray:
     "Stands in for any chumpy object: keeps its value `x`, or its array and the indices picked from it"
     def __init__(self, *args): self.state = args[0] if args else None
@@ -48,7 +49,8 @@ class _ChumpyArray:
         state = self.state
         if isinstance(state, dict):
             if 'x' in state: return _plain(state['x'])
-            if 'a' in state and 'idxs' in state: return _plain(state['a']).ravel()[np.asarray(state['idxs'])].reshape(state.get('preferred_shape', -1))
+            if 'a' in state and 'idxs' in state:
+                return _plain(state['a']).ravel()[np.asarray(state['idxs'])].reshape(state.get('preferred_shape', -1))
         if state is None or isinstance(state, dict): raise DataError('a chumpy object without a value', 'Convert the file with its own tools')
         return _plain(state)
 
@@ -57,7 +59,7 @@ def _plain(value):
     if isinstance(value, _ChumpyArray): return value.array()
     return value.toarray() if hasattr(value, 'toarray') else value
 
-# %% ../nbs/02_body.ipynb #6b41e9df
+# %% ../nbs/02_body.ipynb #536a8c03
 _ARRAY_MAKERS = {'_reconstruct', 'scalar', '_frombuffer', 'ndarray', 'dtype'}
 _SPARSE = {'csc_matrix', 'csr_matrix', 'coo_matrix', 'csc_array', 'csr_array', 'coo_array'}
 
@@ -71,7 +73,8 @@ class _DataUnpickler(pickle.Unpickler):
             import scipy.sparse
             return getattr(scipy.sparse, name)
         if top == 'chumpy': return _ChumpyArray
-        known = {'encode': (('_codecs',), _latin_bytes), '_reconstructor': (('copyreg', 'copy_reg'), _new_object), 'object': (('builtins', '__builtin__'), object)}
+        known = {'encode': (('_codecs',), _latin_bytes), '_reconstructor': (('copyreg', 'copy_reg'), _new_object),
+                 'object': (('builtins', '__builtin__'), object)}
         if name in known and module in known[name][0]: return known[name][1]
         raise DataError(f'the file wants to call {module}.{name}, which no body model needs', 'Get the file from its owner again')
 
@@ -82,10 +85,11 @@ def _latin_bytes(text, encoding='latin1'):
 
 def _new_object(cls, base, state):
     "What the oldest pickles call to make an object; the classes are only those that `find_class` gives"
-    if base is not object or not isinstance(cls, type): raise DataError('the file builds an unknown kind of object', 'Get the file from its owner again')
+    if base is not object or not isinstance(cls, type):
+        raise DataError('the file builds an unknown kind of object', 'Get the file from its owner again')
     return object.__new__(cls)
 
-# %% ../nbs/02_body.ipynb #e295fa97
+# %% ../nbs/02_body.ipynb #31010e1e
 NEEDED = dict(v_template='[v, 3]', shapedirs='[v, 3, at least 10]', J_regressor='[24, v]', weights='[v, 24]', f='[f, 3]', kintree_table='[2, 24]')
 
 def _check_model(model, name):
@@ -99,9 +103,10 @@ def _check_model(model, name):
         if model[k].shape != shape: raise DataError(f'{name}: {k} has the shape {list(model[k].shape)}', f'SMPL has {NEEDED[k]} with 24 joints')
     if model['shapedirs'].ndim != 3 or model['shapedirs'].shape[:2] != (v, 3) or model['shapedirs'].shape[2] < 10:
         raise DataError(f'{name}: shapedirs has the shape {list(model["shapedirs"].shape)}', f'SMPL has {NEEDED["shapedirs"]}')
-    if model['f'].ndim != 2 or model['f'].shape[1] != 3 or model['f'].max() >= v: raise DataError(f'{name}: the faces point beyond {v} vertices', 'Get the file again')
-    if not all(np.isfinite(model[k].astype(np.float64)).all() for k in NEEDED): raise DataError(f'{name} holds NaN or infinite values', 'Get the file again')
-    if tuple(model['kintree_table'][0][1:].astype(np.int64)) != PARENTS[1:]: raise DataError(f'{name}: its joints form another tree than SMPL\'s', 'Give an SMPL file')
+    again = 'Get the file from its owner again'
+    if model['f'].ndim != 2 or model['f'].shape[1] != 3 or model['f'].max() >= v: raise DataError(f'{name}: the faces point beyond {v} vertices', again)
+    if not all(np.isfinite(model[k].astype(np.float64)).all() for k in NEEDED): raise DataError(f'{name} holds NaN or infinite values', again)
+    if tuple(model['kintree_table'][0][1:].astype(np.int64)) != PARENTS[1:]: raise DataError(f'{name}: its joints form another tree than SMPL\'s', again)
     return model | dict(shapedirs=model['shapedirs'][..., :10], posedirs=model.get('posedirs', np.zeros((v, 3, 207), np.float32)))
 
 # %% ../nbs/02_body.ipynb #0e24886b
@@ -195,7 +200,7 @@ def projected_uv(template, # [v, 3] in T-pose
     u = np.where(side > 0, .25, .75) + .24*side*corners[..., 0]/reach
     return np.stack([u, .01 + .98*(corners[..., 1] - low)/(high - low)], -1).astype(np.float32)
 
-# %% ../nbs/02_body.ipynb #d177cf96
+# %% ../nbs/02_body.ipynb #b7228a90
 @dataclass
 class Posed:
     "Bodies in their pose"
@@ -209,6 +214,7 @@ def _hash_arrays(model):
     for k in ('v_template', 'shapedirs', 'J_regressor', 'weights', 'f'): h.update(np.ascontiguousarray(model[k], np.float32).tobytes())
     return h.hexdigest()[:16]
 
+# %% ../nbs/02_body.ipynb #203f58c3
 class Body(nn.Module):
     "A posable body in SMPL's form"
     def __init__(self,
@@ -230,25 +236,27 @@ class Body(nn.Module):
         self.register_buffer('rest', tensor(model['v_template']), persistent=False)
         self._set_up_skeleton(model, list(face_points), tensor)
 
-    def _set_up_skeleton(self, model, points, tensor):
-        "What joints-only posing needs: joints and face points as linear functions of the shape, and the tree"
-        regressor, shapes, weights = (tensor(model[k]) for k in ('J_regressor', 'shapedirs', 'weights'))
-        self.face_points, parents = points, torch.tensor(PARENTS[1:])
-        joints = torch.einsum('jv,vck->jck', regressor, torch.cat([self.rest[..., None], shapes], 2))       # (24, 3, 1 + 10)
-        steps = joints - torch.cat([torch.zeros(1, 3, 11), joints[parents]])                                # from the parent to the joint
-        movers = weights[points].sum(0).nonzero()[:, 0]                                                     # the joints that move the face
-        poses = tensor(np.asarray(model['posedirs'])[points]).reshape(5, 3, 23, 3, 3).permute(1, 0, 3, 4, 2)
-        poses = nn.functional.pad(poses, (1, 0)).reshape(15, 216)                                           # in the layout of `_motions`; the root has none
-        face = torch.cat([self.rest[points][..., None], shapes[points]], 2).transpose(0, 1).reshape(15, 11)
-        face[:, 0] -= poses@torch.eye(3)[..., None].expand(3, 3, 24).reshape(216)                           # no rotation, no correction
-        rows = torch.cat([steps.transpose(0, 1).reshape(72, 11), face, joints[movers].transpose(0, 1).reshape(-1, 11)])
-        by_turn = torch.zeros(len(rows), 216)
-        by_turn[72:87] = poses
-        keep = dict(rest_joints=joints[..., 0], linear=torch.cat([rows, by_turn], 1), movers=movers, face_weights=weights[points][:, movers], ancestors=torch.tensor([o + [-1] for o in ancestors()]) % 25,
-                    keypoint_source=torch.tensor(KEYPOINT_SOURCE))
-        for k, v in keep.items(): self.register_buffer(k, v.contiguous(), persistent=False)
-
     def __repr__(self): return f"Body '{self.name}' ({self.hash}): {len(self.rest)} vertices, {len(self.faces)} faces"
+
+# %% ../nbs/02_body.ipynb #5a064040
+@patch
+def _set_up_skeleton(self:Body, model, points, tensor):
+    "What joints-only posing needs: joints and face points as linear functions of the shape, and the tree"
+    regressor, shapes, weights = (tensor(model[k]) for k in ('J_regressor', 'shapedirs', 'weights'))
+    self.face_points, parents = points, torch.tensor(PARENTS[1:])
+    joints = torch.einsum('jv,vck->jck', regressor, torch.cat([self.rest[..., None], shapes], 2))       # (24, 3, 1 + 10)
+    steps = joints - torch.cat([torch.zeros(1, 3, 11), joints[parents]])                                # from the parent to the joint
+    movers = weights[points].sum(0).nonzero()[:, 0]                                                     # the joints that move the face
+    poses = tensor(np.asarray(model['posedirs'])[points]).reshape(5, 3, 23, 3, 3).permute(1, 0, 3, 4, 2)
+    poses = nn.functional.pad(poses, (1, 0)).reshape(15, 216)                                           # in the layout of `_motions`; the root has none
+    face = torch.cat([self.rest[points][..., None], shapes[points]], 2).transpose(0, 1).reshape(15, 11)
+    face[:, 0] -= poses@torch.eye(3)[..., None].expand(3, 3, 24).reshape(216)                           # no rotation, no correction
+    rows = torch.cat([steps.transpose(0, 1).reshape(72, 11), face, joints[movers].transpose(0, 1).reshape(-1, 11)])
+    by_turn = torch.zeros(len(rows), 216)
+    by_turn[72:87] = poses
+    keep = dict(rest_joints=joints[..., 0], linear=torch.cat([rows, by_turn], 1), movers=movers, face_weights=weights[points][:, movers],
+                ancestors=torch.tensor([o + [-1] for o in ancestors()]) % 25, keypoint_source=torch.tensor(KEYPOINT_SOURCE))
+    for k, v in keep.items(): self.register_buffer(k, v.contiguous(), persistent=False)
 
 # %% ../nbs/02_body.ipynb #f5276977
 def check_pose(rotmats, # should be [b, 24, 3, 3]
@@ -303,8 +311,9 @@ def _keypoints_of(joints, face, source):
     middle = (joints[:, 16:17] + joints[:, 17:18])/2
     return torch.cat([joints, face, middle], 1).index_select(1, source)
 
-# %% ../nbs/02_body.ipynb #b5e59df4
-def skeleton(self,
+# %% ../nbs/02_body.ipynb #8d59dfd6
+@patch
+def skeleton(self:Body,
              rotmats:Float[Tensor, 'b 24 3 3'], # each joint's rotation within its parent
              betas:Float[Tensor, 'b 10'],       # the shape
              translation=None,                  # [b, 3] in metres, or None
@@ -319,7 +328,8 @@ def skeleton(self,
     if translation is not None: joints, keypoints = joints + translation[:, None], keypoints + translation[:, None]
     return joints, keypoints
 
-def forward(self,
+@patch
+def forward(self:Body,
             rotmats:Float[Tensor, 'b 24 3 3'], # each joint's rotation within its parent
             betas:Float[Tensor, 'b 10'],       # the shape
             translation=None,                  # [b, 3] in metres, or None
@@ -330,13 +340,13 @@ def forward(self,
     joints = out.joints[:, :24]
     return Posed(out.vertices, joints, _keypoints_of(joints, out.vertices[:, self.face_points], self.keypoint_source))
 
-def require(self,
+@patch
+def require(self:Body,
             hash:str, # the hash that came with some betas
            ):
     "Refuse betas that were fitted with another body"
-    if hash != self.hash: raise DataError(f'these betas belong to the body {hash}, not to {self.name} ({self.hash})', 'Load the body they were fitted with')
-
-Body.skeleton, Body.forward, Body.require = skeleton, forward, require
+    if hash != self.hash:
+        raise DataError(f'these betas belong to the body {hash}, not to {self.name} ({self.hash})', 'Load the body they were fitted with')
 
 # %% ../nbs/02_body.ipynb #e68a52f5
 SMPL_NAMES = {'neutral': ('SMPL_NEUTRAL', 'basicModel_neutral_lbs_10_207_0_v1.0.0', 'basicmodel_neutral_lbs_10_207_0_v1.1.0'),

@@ -27,13 +27,13 @@ def points_to_view(points:Float[Tensor, '*n 3'], # with y up, z towards the came
     "The same points with y down, z away from the camera; the way back is the same"
     return points*points.new_tensor(TURN)
 
-# %% ../nbs/03_camera.ipynb #28d4f215
+# %% ../nbs/03_camera.ipynb #85e3e5df
 CLOSEST = 1e-4 # metres: what the division takes for points nearer than that
 
 @dataclass(eq=False, repr=False)
 class Camera:
     "Pinhole cameras of a batch of pictures of one size"
-    focal: Float[Tensor, 'b *xy']     # pixels: [b], or [b, 2] once a picture was stretched
+    focal: Float[Tensor, 'b ...']     # pixels: [b], or [b, 2] once a picture was stretched
     center: Float[Tensor, 'b 2']      # x, y in pixels of what lies straight ahead
     translation: Float[Tensor, 'b 3'] # metres, added to points of the body
     size: tuple                       # (h, w) of the pictures

@@ -34,7 +34,7 @@ def people_of(output:dict,         # of the network, for one image: boxes, score
     points = torch.cat([output['keypoints'][keep][..., :2], (score*(score >= least))[..., None]], -1)    # (n, 17, 3)
     return from_coco17(points, size)
 
-# %% ../nbs/01a_detector.ipynb #389e35ea
+# %% ../nbs/01a_detector.ipynb #f892ccf6
 RCNN_FILE = 'keypointrcnn_resnet50_fpn_coco-fc266e95.pth'
 RCNN_URL = f'https://download.pytorch.org/models/{RCNN_FILE}'
 
@@ -48,8 +48,10 @@ def _rcnn_weights(path):
         return torch.hub.load_state_dict_from_url(RCNN_URL, map_location='cpu', progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError) as e:
         if found: raise WeightsError(f'{found} can not be read ({e})', 'Download it again') from None
-        raise WeightsError(f'the detector\'s weights are not here and can not be fetched ({e})', f'Put {RCNN_FILE} from torchvision into {folders[0]}') from None
-    except Exception as e: raise WeightsError(f'{found or RCNN_FILE} is damaged or no weights file ({type(e).__name__})', 'Download it again') from None
+        raise WeightsError(f'the detector\'s weights are not here and can not be fetched ({e})',
+                           f'Put {RCNN_FILE} from torchvision into {folders[0]}') from None
+    except Exception as e:
+        raise WeightsError(f'{found or RCNN_FILE} is damaged or no weights file ({type(e).__name__})', 'Download it again') from None
 
 # %% ../nbs/01a_detector.ipynb #b77b44b6
 class RCNNDetector(Detector):
@@ -76,7 +78,7 @@ class RCNNDetector(Detector):
         outputs = self.net(list((images.to(self.device) + 1)/2))                # torchvision counts from 0 to 1
         return [people_of({k: v.cpu() for k, v in o.items()}, tuple(images.shape[2:]), self.sure, self.least) for o in outputs]
 
-# %% ../nbs/01a_detector.ipynb #2fef3161
+# %% ../nbs/01a_detector.ipynb #82625a63
 _loaded = {}
 
 def load_detector(weights=None, # a file of weights; None looks for torchvision's
@@ -102,5 +104,6 @@ def detect(photos,                # a photo, or a list of photos of any sizes
         for part in (same[i:i + batch] for i in range(0, len(same), batch)):
             for i, one in zip(part, detector(to_tensor([photos[i] for i in part]))): found[i] = one
     for i, one in enumerate(found):
-        if not len(one) or not one.valid.any(): raise ImageError(f'nobody was found in photo {i}', 'Take a photo that shows a whole person, not too small')
+        if not len(one) or not one.valid.any():
+            raise ImageError(f'nobody was found in photo {i}', 'Take a photo that shows a whole person, not too small')
     return [one.largest() if people == 'largest' else one for one in found]

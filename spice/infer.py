@@ -17,7 +17,7 @@ from .camera import frame_body, world_to_view
 from .core import DataError, command, get_device, save_image, show_images
 from .surface import render_body
 
-# %% ../nbs/40_infer.ipynb #f5e7d595
+# %% ../nbs/40_infer.ipynb #28bbbdb9
 _HANGING = dict(left_shoulder=(0, 0, -68), right_shoulder=(0, 0, 68), left_elbow=(0, -12, 0), right_elbow=(0, 12, 0))
 DEMO_POSES = {
     'stand': _HANGING,
@@ -26,7 +26,8 @@ DEMO_POSES = {
                             left_shoulder=(25, 0, -70), right_shoulder=(-22, 0, 70), left_elbow=(0, -25, 0), right_elbow=(0, 25, 0)),
     'arms_up': dict(left_shoulder=(0, 0, 52), right_shoulder=(0, 0, -52), left_elbow=(0, 0, 25), right_elbow=(0, 0, -25)),
     'wave': _HANGING | dict(right_shoulder=(0, 0, -12), right_elbow=(0, 0, -75), neck=(0, 0, 6), pelvis=(0, -15, 0)),
-    'hands_on_hips': dict(left_shoulder=(0, 18, -48), right_shoulder=(0, -18, 48), left_elbow=(0, 0, -88), right_elbow=(0, 0, 88), left_hip=(0, 0, 7), right_hip=(0, 0, -7)),
+    'hands_on_hips': dict(left_shoulder=(0, 18, -48), right_shoulder=(0, -18, 48), left_elbow=(0, 0, -88), right_elbow=(0, 0, 88),
+                          left_hip=(0, 0, 7), right_hip=(0, 0, -7)),
     'from_behind': _HANGING | dict(pelvis=(0, 180, 0))}
 
 def demo_pose(name:str, # a key of `DEMO_POSES`
@@ -37,7 +38,7 @@ def demo_pose(name:str, # a key of `DEMO_POSES`
     for joint, degrees in DEMO_POSES[name].items(): vectors[0, JOINTS.index(joint)] = torch.tensor(degrees, dtype=torch.float32).deg2rad()
     return roma.rotvec_to_rotmat(vectors)
 
-# %% ../nbs/40_infer.ipynb #53d8007d
+# %% ../nbs/40_infer.ipynb #770732c1
 STILL_TO_COME = 'Still to come: the person (People), the generator that reposes it, and trained weights.'
 
 def demo_surface(names:list,   # keys of `DEMO_POSES`
@@ -57,16 +58,18 @@ def demo_picture(pose:str='walk', # a key of `DEMO_POSES`
                 )->Image.Image:
     "What exists so far of reposing, side by side"
     seen = demo_surface([pose], size)
-    return show_images([seen.keypoints.draw()[0], seen.picture[0].cpu(), seen.wheel[0].cpu()], [f'target pose: {pose}', 'the body in that pose', 'R, its rendering'])
+    return show_images([seen.keypoints.draw()[0], seen.picture[0].cpu(), seen.wheel[0].cpu()],
+                       [f'target pose: {pose}', 'the body in that pose', 'R, its rendering'])
 
-# %% ../nbs/40_infer.ipynb #83f170c9
+# %% ../nbs/40_infer.ipynb #f5c7ebe6
 @command
 def spice_demo(pose:str='walk',            # a named pose
                out:str='spice_demo.png',   # the picture to write
               ):
     "Draw a named pose, the body in it and its rendering, and say what is still to come. Example: spice_demo --pose arms_up --out pose.png"
     path = save_image(demo_picture(pose), Path(out))
-    print(f'Wrote {path}: the pose "{pose}" as a skeleton, as a body and as the rendering R (others: {", ".join(o for o in DEMO_POSES if o != pose)}).\n{STILL_TO_COME}')
+    others = ', '.join(o for o in DEMO_POSES if o != pose)
+    print(f'Wrote {path}: the pose "{pose}" as a skeleton, as a body and as the rendering R (others: {others}).\n{STILL_TO_COME}')
     return path
 
 # %% ../nbs/40_infer.ipynb #68b69341

@@ -30,7 +30,7 @@ def _to_18(array):
     if n == 25: return points[:, list(BODY_25)]
     return points[:, :18]
 
-# %% ../nbs/01b_pose_files.ipynb #26818886
+# %% ../nbs/01b_pose_files.ipynb #09c3f0b2
 def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n = 17, 18, 25, 133 or 134 joints
                size:int|tuple|list, # (h, w) of the picture
                pixel_numbers:bool=True, # whole pixels have whole numbers; False for points whose pixel centres are at +0.5 already
@@ -41,8 +41,10 @@ def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n 
     h, w = frame_size(size)
     if array.ndim == 2: array = array[None]
     if array.ndim != 3 or array.shape[1] not in (17, 18, 25, 133, 134) or array.shape[2] not in (2, 3):
-        raise DataError(f'a pose of shape {list(array.shape)}', 'Give [n, 2] or [n, 3] with n = 17 (COCO), 18, 25 (BODY_25), 133 or 134 (DWPose) joints')
-    if array.shape[2] == 3 and np.isnan(array).any() or np.isinf(array).any(): raise DataError('the pose holds NaN or infinite values', 'Write score 0 for a missing joint')
+        raise DataError(f'a pose of shape {list(array.shape)}',
+                        'Give [n, 2] or [n, 3] with n = 17 (COCO), 18, 25 (BODY_25), 133 or 134 (DWPose) joints')
+    if array.shape[2] == 3 and np.isnan(array).any() or np.isinf(array).any():
+        raise DataError('the pose holds NaN or infinite values', 'Write score 0 for a missing joint')
     points = _with_scores(array)
     if not points[..., 2].any(): raise DataError('all joints of the pose are missing', 'Give a pose with at least one joint')
     fractions = np.abs(points[..., :2]).max() <= 1 and max(h, w) > 2
@@ -50,7 +52,7 @@ def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n 
     elif pixel_numbers: points[..., :2] += .5*(points[..., 2:] > 0)
     return Keypoints(_to_18(points), (h, w))
 
-# %% ../nbs/01b_pose_files.ipynb #084ef138
+# %% ../nbs/01b_pose_files.ipynb #4fa50507
 def from_dwpose(candidate,           # [people, 134 or 133 or 18, 2]
                 score,               # [people, same]
                 size:int|tuple|list, # (h, w) of the picture
@@ -59,7 +61,8 @@ def from_dwpose(candidate,           # [people, 134 or 133 or 18, 2]
     "Keypoints from DWPose's two arrays"
     candidate, score = np.asarray(candidate, np.float64), np.asarray(score, np.float64)
     if candidate.ndim == 2: candidate, score = candidate[None], score[None]
-    if candidate.shape[:2] != score.shape: raise DataError(f'candidates of shape {list(candidate.shape)} and scores of shape {list(score.shape)}', 'Give [p, n, 2] and [p, n]')
+    if candidate.shape[:2] != score.shape:
+        raise DataError(f'candidates of shape {list(candidate.shape)}, scores of shape {list(score.shape)}', 'Give [p, n, 2] and [p, n]')
     joined = np.concatenate([candidate, np.where(score >= least, score, 0)[..., None]], -1)
     return from_array(joined, size)
 
@@ -136,7 +139,7 @@ def read_table(path, # a fasion-...-annotation-....csv
     if not rows: raise DataError(f'{path} holds no rows', 'Each row is name: [18 y]: [18 x]')
     return names, np.stack(rows)
 
-# %% ../nbs/01b_pose_files.ipynb #aed21319
+# %% ../nbs/01b_pose_files.ipynb #9a2cb169
 def find_frame(rows,                # [n, 18, 3] of `read_table`
                width:int|None=None, # of the pictures that lie beside it, where that is known: 176 or 256
               )->str|None: # a key of `FRAMES`; None where the numbers allow two
@@ -161,12 +164,13 @@ def read_annotations(path,                # a fasion-...-annotation-....csv
     for given in (frame, to):
         if given is not None and given not in FRAMES: raise DataError(f'there is no frame {given!r}', f'Take one of {", ".join(FRAMES)}')
     found = frame or find_frame(rows, width)
-    if found is None: raise DataError(f'{path}: x from {rows[..., 0][rows[..., 2] > 0].min(initial=256):g} to {rows[..., 0].max():g} fits more than one frame or none',
-                                      f'Give frame= one of {", ".join(FRAMES)}')
-    x = rows[..., 0][rows[..., 2] > 0]
-    if len(x) and x.max() >= FRAMES[found][1]: raise DataError(f'{path}: x = {x.max():g} lies outside the frame {found!r}', f'Give another of {", ".join(FRAMES)}')
-    if frame is None: print(f'{Path(path).name}: {len(names)} rows, x from {x.min():g} to {x.max():g}: frame {found!r}')
-    return names, change_frame(Keypoints(torch.tensor(rows + .5*np.array([1, 1, 0])*(rows[..., 2:] > 0), dtype=torch.float32), FRAMES[found]), found, to)
+    x, choice = rows[..., 0][rows[..., 2] > 0], ', '.join(FRAMES)
+    low, high = x.min(initial=256), x.max(initial=0)
+    if found is None: raise DataError(f'{path}: x from {low:g} to {high:g} fits more than one frame or none', f'Give frame= one of {choice}')
+    if high >= FRAMES[found][1]: raise DataError(f'{path}: x = {high:g} lies outside the frame {found!r}', f'Give another of {choice}')
+    if frame is None: print(f'{Path(path).name}: {len(names)} rows, x from {low:g} to {high:g}: frame {found!r}')
+    points = torch.tensor(rows + .5*np.array([1, 1, 0])*(rows[..., 2:] > 0), dtype=torch.float32)
+    return names, change_frame(Keypoints(points, FRAMES[found]), found, to)
 
 # %% ../nbs/01b_pose_files.ipynb #36082267
 def change_frame(keypoints:Keypoints, # in the frame `source`
@@ -188,7 +192,7 @@ def write_annotations(names:list,          # one a row
     with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n')
     return Path(path)
 
-# %% ../nbs/01b_pose_files.ipynb #eb6fb297
+# %% ../nbs/01b_pose_files.ipynb #b6559612
 def _read_file(path, size):
     "Keypoints from a .json, .npy or .npz file"
     end = path.suffix.lower()
@@ -198,7 +202,8 @@ def _read_file(path, size):
         data = _load_json(path)
         if isinstance(data, list) and data and isinstance(data[0], list): return from_array(data, _frame_of(data, size, path))
         return read_openpose(path, size)
-    if end not in ('.npy', '.npz'): raise DataError(f'{path}: {end or "no ending"} is no pose format', 'Give .json, .npy or .npz (a .csv with read_annotations)')
+    if end not in ('.npy', '.npz'):
+        raise DataError(f'{path}: {end or "no ending"} is no pose format', 'Give .json, .npy or .npz (a .csv with read_annotations)')
     try: data = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as e: raise DataError(f'{path} can not be read as an array ({e})', 'Save it with numpy.save') from None
     if end == '.npy': return from_array(data, _frame_of(data, size, path))
@@ -213,6 +218,7 @@ def read_keypoints(source,    # Keypoints, an array, a tensor, a list, or the pa
     if isinstance(source, Keypoints): return source
     if isinstance(source, (str, Path)): return _read_file(Path(source), size)
     if isinstance(source, torch.Tensor): source = source.detach().cpu().numpy()
-    if not isinstance(source, (np.ndarray, list, tuple)): raise DataError(f'{type(source).__name__} is no pose', 'Give keypoints, an array, or a .json, .npy or .npz file')
+    if not isinstance(source, (np.ndarray, list, tuple)):
+        raise DataError(f'{type(source).__name__} is no pose', 'Give keypoints, an array, or a .json, .npy or .npz file')
     if size is None: raise DataError('an array does not say how large its picture is', 'Give size=(height, width)')
     return from_array(source, size)

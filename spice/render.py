@@ -287,7 +287,7 @@ def _behind(points, inside, verts, faces, tolerance, block):
             behind.index_fill_(0, p[depth < z.index_select(0, p) - tolerance], True)
     return number[behind]
 
-# %% ../nbs/03a_render.ipynb #24ad0c17
+# %% ../nbs/03a_render.ipynb #831adb0d
 def hidden_points(points_px:Float[Tensor, 'b n 3'], # x, y in pixels, depth
                   verts_px:Float[Tensor, 'b v 3'],  # the mesh, likewise
                   faces:Int[Tensor, 'f 3'],         # three vertices each
@@ -303,8 +303,8 @@ def hidden_points(points_px:Float[Tensor, 'b n 3'], # x, y in pixels, depth
     device, (b, n, _) = points_px.device, points_px.shape
     points_px, verts_px, faces = (o.to('cpu' if device.type == 'mps' else device) for o in (points_px, verts_px, faces.long()))
     hidden, block = torch.ones(b, n, dtype=torch.bool, device=points_px.device), _block(block, device)
-    for part in torch.arange(b).split(max(1, 2*block//max(len(faces), GRID*GRID))) if n else ():
-        part = slice(int(part[0]), int(part[-1]) + 1)
+    images = max(1, 2*block//max(len(faces), GRID*GRID))
+    for part in (slice(o, o + images) for o in range(0, b if n else 0, images)):
         points, verts, inside = _onto_grid(points_px[part], verts_px[part], size)
         hidden[part] = ~inside
         if len(faces): hidden[part].view(-1).index_fill_(0, _behind(points, inside, verts, faces, tolerance, block), True)

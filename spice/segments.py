@@ -93,7 +93,7 @@ def parts(self:Body,
     out = torch.where(arm, _arm_parts(self, points, left), out)
     return torch.where(leg, _leg_parts(self, points, left), out)
 
-# %% ../nbs/02b_segments.ipynb #5f0a601d
+# %% ../nbs/02b_segments.ipynb #04afae3a
 def _fraction(value, low, high): return ((value - low)/(high - low)).clamp(0, 1)
 
 def _half_turn(across, out):
@@ -111,8 +111,10 @@ def _limb_uv(body, points, part):
     u_torso, u_head = _half_turn(x, (z - spine[..., 2]).abs()), _half_turn(z - _joint(body, 'head')[2], x.abs())
     u_leg, u_arm = _half_turn(x.abs() - at_leg[..., 0], (z - at_leg[..., 2]).abs()), _half_turn(z - at_arm[..., 2], (y - at_arm[..., 1]).abs())
     choices = [(part <= 2, u_torso, _fraction(y, crotch, neck + .03)), (part >= 23, u_head, _fraction(y, neck, top)),
-               ((part >= 7) & (part <= 10), u_leg, _fraction(y, leg[1, 1], leg[0, 1] + .1)), ((part >= 11) & (part <= 14), u_leg, _fraction(y, leg[2, 1], leg[1, 1])),
-               ((part >= 15) & (part <= 18), u_arm, _fraction(x.abs(), arm[0, 0], arm[1, 0])), ((part >= 19) & (part <= 22), u_arm, _fraction(x.abs(), arm[1, 0], arm[2, 0]))]
+               ((part >= 7) & (part <= 10), u_leg, _fraction(y, leg[1, 1], leg[0, 1] + .1)),
+               ((part >= 11) & (part <= 14), u_leg, _fraction(y, leg[2, 1], leg[1, 1])),
+               ((part >= 15) & (part <= 18), u_arm, _fraction(x.abs(), arm[0, 0], arm[1, 0])),
+               ((part >= 19) & (part <= 22), u_arm, _fraction(x.abs(), arm[1, 0], arm[2, 0]))]
     u, v = torch.zeros_like(x), torch.zeros_like(x)
     for which, us, vs in choices: u, v = torch.where(which, us, u), torch.where(which, vs, v)
     return u, v

@@ -69,7 +69,7 @@ def render_wheel(body:Body,
     uv = (body.face_uv.index_select(0, o.face)*o.bary[..., None]).sum(1)         # (n, 2)
     return paint(fragments, colour_wheel(uv), background=-1.)
 
-# %% ../nbs/03b_surface.ipynb #9c74e144
+# %% ../nbs/03b_surface.ipynb #b723ae46
 def rest_points(body:Body,
                 fragments:Fragments, # of this body
                )->Float[Tensor, 'n 3']: # one row for each of `fragments.covered`, metres
@@ -78,7 +78,7 @@ def rest_points(body:Body,
     return (body.rest[body.faces.index_select(0, o.face)]*o.bary[..., None]).sum(1)
 
 def paint_numbers(fragments:Fragments,
-                  numbers:Int[Tensor, 'n'], # one for each of `fragments.covered`
+                  numbers:Int[Tensor, ' n'], # one for each of `fragments.covered`
                  )->Int[Tensor, 'b h w']: # 0 on background
     "A map of whole numbers"
     canvas = numbers.new_zeros(fragments.pix_to_face.numel())
