@@ -23,9 +23,10 @@ from smplx.vertex_ids import vertex_ids
 from torch import Tensor, nn
 from .core import DataError, cache_folder, packaged
 
-# %% ../nbs/02_body.ipynb #51130165
+# %% ../nbs/02_body.ipynb #8b30d82c
 JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle', 'spine3',
-          'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist',
+          'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder', 'left_elbow',
+          'right_elbow', 'left_wrist', 'right_wrist',
           'left_hand', 'right_hand')
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 FACE_POINTS = ('nose', 'right_eye', 'left_eye', 'right_ear', 'left_ear')

@@ -159,12 +159,13 @@ def _shares(verts_px, faces, pix_to_face, perspective_correct):
     maps = values.new_full((b*h*w, 4), -1.).index_copy(0, pixel, values).view(b, h, w, 4)
     return maps[..., :3].contiguous(), maps[..., 3].contiguous()
 
-# %% ../nbs/03a_render.ipynb #f30b4145
+# %% ../nbs/03a_render.ipynb #c6d4e80b
 def _by_pytorch3d(verts_px, faces, size, perspective_correct):
     "The same maps from PyTorch3D"
     try: meshes, mesh = import_module('pytorch3d.structures'), import_module('pytorch3d.renderer.mesh.rasterize_meshes')
     except ImportError as e:
-        raise SpiceError(f'the backend pytorch3d is not there ({e})', 'Install it from https://github.com/facebookresearch/pytorch3d, or leave backend out') from None
+        raise SpiceError(f'the backend pytorch3d is not there ({e})',
+                         'Install it from https://github.com/facebookresearch/pytorch3d, or leave backend out') from None
     (h, w), xy = size, verts_px[..., :2]
     ndc = torch.cat([(xy.new_tensor([w, h]) - 2*xy)/min(h, w), verts_px[..., 2:]], -1)
     pix_to_face, zbuf, bary, _ = mesh.rasterize_meshes(meshes.Meshes(list(ndc), [faces]*len(ndc)), image_size=(h, w), blur_radius=0., faces_per_pixel=1,
@@ -188,7 +189,7 @@ def _by_torch(verts_px, faces, size, perspective_correct, block):
         parts.append((pix_to_face, *_shares(some, faces, pix_to_face, perspective_correct)))
     return [torch.cat(o) if len(parts) > 1 else o[0] for o in zip(*parts)]
 
-# %% ../nbs/03a_render.ipynb #59689d34
+# %% ../nbs/03a_render.ipynb #fa3c7a08
 def rasterize(verts_px:Float[Tensor, 'b v 3'],   # x, y in pixels (pixel centres at +0.5), depth in metres
               faces:Int[Tensor, 'f 3'],          # three vertices each
               size:int|tuple|list,               # (h, w) of the picture, or one number for a square
@@ -201,7 +202,8 @@ def rasterize(verts_px:Float[Tensor, 'b v 3'],   # x, y in pixels (pixel centres
     if backend not in (None, 'torch', 'pytorch3d'): raise SpiceError(f'{backend!r} is no renderer', "Use 'torch' or 'pytorch3d'")
     _check_mesh(verts_px, faces)
     device, b = verts_px.device, len(verts_px)
-    verts_px, faces = (o.to('cpu' if device.type == 'mps' else device) for o in (verts_px if verts_px.dtype == torch.float64 else verts_px.float(), faces.long()))
+    verts_px = verts_px if verts_px.dtype == torch.float64 else verts_px.float()
+    verts_px, faces = (o.to('cpu' if device.type == 'mps' else device) for o in (verts_px, faces.long()))
     if not b or not len(faces): maps = (faces.new_full((b, *size), -1), verts_px.new_full((b, *size, 3), -1.), verts_px.new_full((b, *size), -1.))
     elif backend == 'pytorch3d': maps = _by_pytorch3d(verts_px.to(device), faces.to(device), size, perspective_correct)
     else: maps = _by_torch(verts_px, faces, size, perspective_correct, _block(block, device))
