@@ -6,7 +6,7 @@
 __all__ = ['METRES', 'LAYERS', 'SCALES', 'ORIGINS', 'JOINT_BONES', 'BONE_JOINTS', 'PROVENANCE', 'assets_folder', 'read_obj',
            'target_names', 'read_targets', 'shares', 'joint_of_bone', 'bone_of_joint', 'read_rig', 'turn_between',
            't_pose_turns', 'to_t_pose', 'draw_person', 'sample_people', 'read_assets', 'shape_space', 'joint_regressor',
-           'triangles', 'strongest', 'rounded', 'build_free_body', 'save_free_body', 'build_report']
+           'triangles', 'strongest', 'rounded', 'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
 
 # %% ../nbs/02a_free_body.ipynb #d365a8b1
 import gzip, importlib.util, itertools, json
@@ -254,7 +254,7 @@ def rounded(values, # floats
     step = np.abs(values).max()/32767
     return np.round(values/step).astype(np.int16), np.float64(step)
 
-# %% ../nbs/02a_free_body.ipynb #7ce18bc3
+# %% ../nbs/02a_free_body.ipynb #3e0b36d1
 def _layer(assets, mean, directions, names):
     "Arrays of one mesh: only its own vertices, faces, texture coordinates, weights"
     faces = np.concatenate([triangles(assets['groups'][o], mean) for o in names])
@@ -272,25 +272,30 @@ PROVENANCE = dict(name='free', version=1, form='SMPL: template, shape directions
                   licence='CC0 1.0 Universal (public domain dedication), https://creativecommons.org/publicdomain/zero/1.0/',
                   units='metres, y up, facing +z, left is +x; pelvis at the origin of the mean shape; betas have unit variance')
 
-def build_free_body(n:int=400,  # sampled people
+def fit_shape_space(n:int=400,  # sampled people
                     seed:int=0, # of their random numbers
-                   )->dict: # arrays by name
-    "The free body's arrays, from the assets"
+                   )->dict: # what was sampled and what was found
+    "Sample people, find the ten directions and the joint regressor"
     assets = read_assets()
     people, bones = sample_people(assets, n, seed)
     on_body = np.unique(np.concatenate([assets['groups'][o] for o in LAYERS['body']])[..., 0])
     skin = np.unique(assets['groups']['body'][..., 0])
     mean, directions, numbers = shape_space(people, on_body)
     regressor = joint_regressor(mean, directions, bones, numbers, skin)
-    arrays = {}
+    return dict(assets=assets, people=people, bones=bones, on_body=on_body, mean=mean, directions=directions, numbers=numbers, regressor=regressor)
+
+def build_free_body(n:int=400,  # sampled people
+                    seed:int=0, # of their random numbers
+                   )->dict: # arrays by name
+    "The free body's arrays, from the assets"
+    fit, arrays = fit_shape_space(n, seed), {}
     for layer, names in LAYERS.items():
-        used, parts = _layer(assets, mean, directions, names)
+        used, parts = _layer(fit['assets'], fit['mean'], fit['directions'], names)
         arrays |= {f'{layer}_{k}': v for k, v in parts.items()}
-        if layer == 'body': on_layer = regressor[:, used]
+        if layer == 'body': on_layer = fit['regressor'][:, used]
     rows, columns = np.nonzero(on_layer)
-    settings = PROVENANCE | dict(people=n, seed=seed)
-    return arrays | dict(regressor_joints=rows.astype(np.uint8), regressor_vertices=columns.astype(np.uint16), regressor_shares=on_layer[rows, columns],
-                         about=np.array(json.dumps(settings)))
+    return arrays | dict(regressor_joints=rows.astype(np.uint8), regressor_vertices=columns.astype(np.uint16),
+                         regressor_shares=on_layer[rows, columns], about=np.array(json.dumps(PROVENANCE | dict(people=n, seed=seed))))
 
 def save_free_body(arrays:dict, # what `build_free_body` gives
                    path,        # where the .npz goes
@@ -298,19 +303,16 @@ def save_free_body(arrays:dict, # what `build_free_body` gives
     "Write the body's file"
     with writing(path) as f: np.savez_compressed(f, **arrays)
 
-# %% ../nbs/02a_free_body.ipynb #97763332
+# %% ../nbs/02a_free_body.ipynb #c018974e
 def build_report(n:int=400,  # as for `build_free_body`
                  seed:int=0, # as for `build_free_body`
                 )->dict: # millimetres
     "What the rounding to ten numbers and the regressor cost"
-    assets = read_assets()
-    people, bones = sample_people(assets, n, seed)
-    on_body = np.unique(np.concatenate([assets['groups'][o] for o in LAYERS['body']])[..., 0])
-    skin = np.unique(assets['groups']['body'][..., 0])
-    mean, directions, numbers = shape_space(people, on_body)
-    error = np.linalg.norm(mean[on_body] + np.einsum('vck,nk->nvc', directions[on_body], numbers) - people[:, on_body], axis=-1)*1000
-    regressor = joint_regressor(mean, directions, bones, numbers, skin)
-    joints = np.linalg.norm(np.einsum('jv,nvc->njc', regressor, people) - bones, axis=-1)*1000
+    fit = fit_shape_space(n, seed)
+    people, on_body = fit['people'], fit['on_body']
+    kept = fit['mean'][on_body] + np.einsum('vck,nk->nvc', fit['directions'][on_body], fit['numbers'])
+    error = np.linalg.norm(kept - people[:, on_body], axis=-1)*1000
+    joints = np.linalg.norm(np.einsum('jv,nvc->njc', fit['regressor'], people) - fit['bones'], axis=-1)*1000
     height = np.ptp(people[:, on_body, 1], axis=1)
     return dict(shape_mean=float(error.mean()), shape_p95=float(np.percentile(error, 95)),
                 joints={name: [round(float(e.mean()), 2), round(float(e.max()), 2)] for name, e in zip(JOINTS, joints.T)},

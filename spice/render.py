@@ -42,14 +42,15 @@ class Fragments:
         return Covered(pixel, image, self.pix_to_face.view(-1).index_select(0, pixel), self.bary.view(-1, 3).index_select(0, pixel))
     def to(self, device): return Fragments(*(o.to(device) for o in (self.pix_to_face, self.bary, self.zbuf)))
 
-# %% ../nbs/03a_render.ipynb #c88220c0
+# %% ../nbs/03a_render.ipynb #d5785272
 NEAREST = 1e-8       # metres
 SMALLEST_AREA = 1e-8 # square pixels, twice a face's area
 
 def _check_mesh(verts_px, faces):
     "Refuse anything but `[b, v, 3]` finite floats and `[f, 3]` indices into them"
     if verts_px.ndim != 3 or verts_px.shape[2] != 3 or not verts_px.is_floating_point():
-        raise DataError(f'vertices of shape {list(verts_px.shape)} and type {verts_px.dtype}', 'Give floats [b, v, 3]: x, y in pixels, depth')
+        what = f'vertices of shape {list(verts_px.shape)} and type {verts_px.dtype}'
+        raise DataError(what, 'Give floats [b, v, 3]: x, y in pixels, depth')
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point() or faces.dtype == torch.bool:
         raise DataError(f'faces of shape {list(faces.shape)} and type {faces.dtype}', 'Give whole numbers [f, 3]: three vertices each')
     low, high = (faces.amin(), faces.amax()) if faces.numel() else faces.new_tensor([0, -1])
@@ -159,7 +160,7 @@ def _shares(verts_px, faces, pix_to_face, perspective_correct):
     maps = values.new_full((b*h*w, 4), -1.).index_copy(0, pixel, values).view(b, h, w, 4)
     return maps[..., :3].contiguous(), maps[..., 3].contiguous()
 
-# %% ../nbs/03a_render.ipynb #c6d4e80b
+# %% ../nbs/03a_render.ipynb #1d0ead12
 def _by_pytorch3d(verts_px, faces, size, perspective_correct):
     "The same maps from PyTorch3D"
     try: meshes, mesh = import_module('pytorch3d.structures'), import_module('pytorch3d.renderer.mesh.rasterize_meshes')
@@ -168,17 +169,21 @@ def _by_pytorch3d(verts_px, faces, size, perspective_correct):
                          'Install it from https://github.com/facebookresearch/pytorch3d, or leave backend out') from None
     (h, w), xy = size, verts_px[..., :2]
     ndc = torch.cat([(xy.new_tensor([w, h]) - 2*xy)/min(h, w), verts_px[..., 2:]], -1)
-    pix_to_face, zbuf, bary, _ = mesh.rasterize_meshes(meshes.Meshes(list(ndc), [faces]*len(ndc)), image_size=(h, w), blur_radius=0., faces_per_pixel=1,
-                                                       perspective_correct=perspective_correct)
+    settings = dict(image_size=(h, w), blur_radius=0., faces_per_pixel=1, perspective_correct=perspective_correct)
+    pix_to_face, zbuf, bary, _ = mesh.rasterize_meshes(meshes.Meshes(list(ndc), [faces]*len(ndc)), **settings)
     first = torch.arange(len(ndc), device=faces.device).view(-1, 1, 1)*len(faces)
     pix_to_face = pix_to_face[..., 0]
     return torch.where(pix_to_face >= 0, pix_to_face - first, -1), bary[..., 0, :], zbuf[..., 0]
 
-# %% ../nbs/03a_render.ipynb #fef2b506
+# %% ../nbs/03a_render.ipynb #f2c761ed
 def _block(block, device):
     "The size of a block: as asked, or fit for the device"
     if block is not None and block < 1: raise SpiceError(f'a block of {block} candidates', 'Give a positive number, or leave it out')
     return block or (1 << 18 if device.type == 'cpu' else 1 << 22)
+
+def _where(device):
+    "Where the work is done: Apple's GPUs have no 64-bit floats"
+    return torch.device('cpu') if device.type == 'mps' else device
 
 def _by_torch(verts_px, faces, size, perspective_correct, block):
     "The three maps, some images at a time"
@@ -189,7 +194,7 @@ def _by_torch(verts_px, faces, size, perspective_correct, block):
         parts.append((pix_to_face, *_shares(some, faces, pix_to_face, perspective_correct)))
     return [torch.cat(o) if len(parts) > 1 else o[0] for o in zip(*parts)]
 
-# %% ../nbs/03a_render.ipynb #fa3c7a08
+# %% ../nbs/03a_render.ipynb #a1d67f6c
 def rasterize(verts_px:Float[Tensor, 'b v 3'],   # x, y in pixels (pixel centres at +0.5), depth in metres
               faces:Int[Tensor, 'f 3'],          # three vertices each
               size:int|tuple|list,               # (h, w) of the picture, or one number for a square
@@ -201,12 +206,14 @@ def rasterize(verts_px:Float[Tensor, 'b v 3'],   # x, y in pixels (pixel centres
     size = frame_size(size)
     if backend not in (None, 'torch', 'pytorch3d'): raise SpiceError(f'{backend!r} is no renderer', "Use 'torch' or 'pytorch3d'")
     _check_mesh(verts_px, faces)
-    device, b = verts_px.device, len(verts_px)
-    verts_px = verts_px if verts_px.dtype == torch.float64 else verts_px.float()
-    verts_px, faces = (o.to('cpu' if device.type == 'mps' else device) for o in (verts_px, faces.long()))
-    if not b or not len(faces): maps = (faces.new_full((b, *size), -1), verts_px.new_full((b, *size, 3), -1.), verts_px.new_full((b, *size), -1.))
-    elif backend == 'pytorch3d': maps = _by_pytorch3d(verts_px.to(device), faces.to(device), size, perspective_correct)
-    else: maps = _by_torch(verts_px, faces, size, perspective_correct, _block(block, device))
+    device, shape = verts_px.device, (len(verts_px), *size)
+    if verts_px.dtype != torch.float64: verts_px = verts_px.float()
+    if not len(verts_px) or not len(faces):
+        maps = faces.new_full(shape, -1, dtype=torch.int64), verts_px.new_full((*shape, 3), -1.), verts_px.new_full(shape, -1.)
+    elif backend == 'pytorch3d': maps = _by_pytorch3d(verts_px, faces.long().to(device), size, perspective_correct)
+    else:
+        where = _where(device)
+        maps = _by_torch(verts_px.to(where), faces.to(where).long(), size, perspective_correct, _block(block, device))
     return Fragments(*(o.to(device) for o in maps))
 
 # %% ../nbs/03a_render.ipynb #8b8d937b
@@ -246,8 +253,8 @@ def interpolate_corners(fragments:Fragments,
     index = o.face[:, None]*3 + torch.arange(3, device=o.face.device)
     return paint(fragments, _weighted(corners.reshape(f*3, c), index, o.bary), background)
 
-# %% ../nbs/03a_render.ipynb #294c6e54
-GRID = 256 # cells a side
+# %% ../nbs/03a_render.ipynb #fcafa0aa
+GRID = 384 # cells a side
 
 def _onto_grid(points_px, verts_px, size):
     "Points and vertices in 64 bits, scaled so that each image's points fill the grid; and which points are in the picture"
@@ -289,7 +296,7 @@ def _behind(points, inside, verts, faces, tolerance, block):
             behind.index_fill_(0, p[depth < z.index_select(0, p) - tolerance], True)
     return number[behind]
 
-# %% ../nbs/03a_render.ipynb #831adb0d
+# %% ../nbs/03a_render.ipynb #6fbe9276
 def hidden_points(points_px:Float[Tensor, 'b n 3'], # x, y in pixels, depth
                   verts_px:Float[Tensor, 'b v 3'],  # the mesh, likewise
                   faces:Int[Tensor, 'f 3'],         # three vertices each
@@ -303,7 +310,7 @@ def hidden_points(points_px:Float[Tensor, 'b n 3'], # x, y in pixels, depth
     if points_px.ndim != 3 or points_px.shape[2] != 3 or len(points_px) != len(verts_px):
         raise DataError(f'points of shape {list(points_px.shape)} for {len(verts_px)} meshes', 'Give [b, n, 3]: x, y in pixels, depth')
     device, (b, n, _) = points_px.device, points_px.shape
-    points_px, verts_px, faces = (o.to('cpu' if device.type == 'mps' else device) for o in (points_px, verts_px, faces.long()))
+    points_px, verts_px, faces = (o.to(_where(device)) for o in (points_px, verts_px, faces.long()))
     hidden, block = torch.ones(b, n, dtype=torch.bool, device=points_px.device), _block(block, device)
     images = max(1, 2*block//max(len(faces), GRID*GRID))
     for part in (slice(o, o + images) for o in range(0, b if n else 0, images)):

@@ -73,8 +73,8 @@ def soup(b, n, size, seed=0, reach=.3, largest=1.):
 
 def sphere(n):
     "A closed unit sphere"
-    ring = torch.stack([torch.stack([torch.sin(a)*torch.cos(b), torch.cos(a), torch.sin(a)*torch.sin(b)]) for a in torch.linspace(0, math.pi, n + 1)[1:-1]
-                        for b in torch.arange(2*n)*math.pi/n])
+    ring = torch.stack([torch.stack([a.sin()*b.cos(), a.cos(), a.sin()*b.sin()])
+                        for a in torch.linspace(0, math.pi, n + 1)[1:-1] for b in torch.arange(2*n)*math.pi/n])
     points = torch.cat([torch.tensor([[0., 1, 0]]), ring, torch.tensor([[0., -1, 0]])])
     at = lambda i, j: 1 + i*2*n + j % (2*n)
     last, faces = len(points) - 1, []
@@ -218,7 +218,8 @@ def test_nearly_degenerate_faces():
     compare(verts, torch.arange(1200).view(400, 3), (40, 40))
 
 def test_nothing_to_draw():
-    for verts, faces in ((SQUARE, torch.zeros(0, 3).long()), (torch.zeros(0, 4, 3), TWO), (torch.zeros(2, 0, 3), torch.zeros(0, 3).long()), (SQUARE + 50, TWO), (SQUARE - 50, TWO)):
+    none = torch.zeros(0, 3).long()
+    for verts, faces in ((SQUARE, none), (torch.zeros(0, 4, 3), TWO), (torch.zeros(2, 0, 3), none), (SQUARE + 50, TWO), (SQUARE - 50, TWO)):
         f = rasterize(verts, faces, (6, 7))
         assert f.pix_to_face.shape == (len(verts), 6, 7) and f.bary.shape == (len(verts), 6, 7, 3)
         assert (f.pix_to_face == -1).all() and (f.bary == -1).all() and (f.zbuf == -1).all() and not len(f.covered.pixel)
@@ -226,7 +227,8 @@ def test_nothing_to_draw():
     assert len(rasterize(SQUARE, TWO, 10)[:0].covered.pixel) == 0
 
 def test_faces_over_the_whole_picture():
-    verts = torch.tensor([[[-1e4, -1e4, 2.], [3e4, -1e4, 2], [-1e4, 3e4, 2], [-500, -500, 1/.4475], [900, -400, 1/.5875], [10, 2000, 1/.4985]]]) # they meet at x = 25
+    verts = torch.tensor([[[-1e4, -1e4, 2.], [3e4, -1e4, 2], [-1e4, 3e4, 2],
+                           [-500, -500, 1/.4475], [900, -400, 1/.5875], [10, 2000, 1/.4985]]]) # they meet at x = 25
     f = compare(verts, torch.tensor([[0, 1, 2], [3, 4, 5]]), (30, 50))
     assert f.mask.all() and len(f.pix_to_face.unique()) == 2
 
@@ -237,16 +239,16 @@ def test_far_beyond_the_border():
     assert torch.isfinite(rasterize(SQUARE*torch.tensor([1e30, 1e30, 1]), TWO, 10).bary).all()
 
 def test_screens_in_bounded_memory():
-    "Fifty million candidates in a fresh process; the peak counts everything above the imports. The benchmark does a thousand screens"
+    "26 million candidates in a fresh process; the peak counts everything above the imports. The benchmark does a thousand screens"
     pytest.importorskip('resource')
     code = '''
 import resource, sys, torch
 from spice.render import rasterize
 unit = 1 if sys.platform == 'darwin' else 1024
 torch.set_num_threads(2)
-corner = torch.tensor([[-600., -600], [2000, -600], [-600, 2000]]) + torch.rand(200, 3, 2)
-verts = torch.cat([corner, 1 + torch.rand(200, 3, 1)], -1).view(1, 600, 3)
-faces = torch.arange(600).view(200, 3)
+corner = torch.tensor([[-600., -600], [2000, -600], [-600, 2000]]) + torch.rand(100, 3, 2)
+verts = torch.cat([corner, 1 + torch.rand(100, 3, 1)], -1).view(1, 300, 3)
+faces = torch.arange(300).view(100, 3)
 rasterize(verts[:, :3], faces[:1], 8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert rasterize(verts, faces, 512).mask.all()
@@ -254,7 +256,7 @@ print('MB', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)*unit/1
 '''
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert out.returncode == 0, out.stderr
-    assert float(re.search(r'MB ([\d.]+)', out.stdout)[1]) < 250
+    assert float(re.search(r'MB ([\d.]+)', out.stdout)[1]) < 200
 
 # ---- gradients
 
@@ -319,7 +321,7 @@ def test_hidden_points_in_a_soup(device):
     for i in range(3):
         for a, b in zip(mine[i].tolist(), slow_hidden(points[i], verts[i], faces, .001)): assert b is None or a == b
     assert .1 < mine.float().mean() < .95
-    for block in (500, 20000): assert torch.equal(hidden_points(points, verts, faces, size, block=block), mine)
+    for block in (30000, 300000): assert torch.equal(hidden_points(points, verts, faces, size, block=block), mine)
 
 def test_hidden_vertices_of_bodies(bodies):
     body, verts = bodies
@@ -371,7 +373,8 @@ def test_bad_input(bad_input, make, kind, message):
 def test_pytorch3d_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pytorch3d', None)
     monkeypatch.setitem(sys.modules, 'pytorch3d.structures', None)
-    with pytest.raises(SpiceError, match='pytorch3d is not there .* Install it from .* or leave backend out'): rasterize(SQUARE, TWO, 10, backend='pytorch3d')
+    with pytest.raises(SpiceError, match='pytorch3d is not there .* Install it from .* or leave backend out'):
+        rasterize(SQUARE, TWO, 10, backend='pytorch3d')
     assert not rasterize(SQUARE, TWO[:0], 10, backend='pytorch3d').mask.any()
 
 # ---- the second backend, where it is installed
@@ -394,5 +397,6 @@ def same_as_pytorch3d(verts, faces, size, perspective_correct):
     fine = (ours.bary.amin(-1) < 1e-3) | (theirs.bary.amin(-1) < 1e-3) | ((ours.zbuf - theirs.zbuf).abs() < 1e-4)
     assert (same | fine).all() and same.float().mean() > .99
     inside = same & ours.mask & (ours.bary.amin(-1) > 1e-3)
-    assert torch.allclose(ours.bary[inside], theirs.bary[inside], atol=2e-3) and torch.allclose(ours.zbuf[inside], theirs.zbuf[inside], atol=1e-3)
+    assert torch.allclose(ours.bary[inside], theirs.bary[inside], atol=2e-3)
+    assert torch.allclose(ours.zbuf[inside], theirs.zbuf[inside], atol=1e-3)
     assert (theirs.pix_to_face[~theirs.mask] == -1).all() and (theirs.zbuf[~theirs.mask] == -1).all()

@@ -8,8 +8,9 @@ from spice.camera import frame_body, world_to_view
 from spice.core import DataError
 from spice.render import hidden_points, interpolate, paint, rasterize
 from spice.segments import colour_wheel
-from spice.surface import (BACKGROUND, HIDDEN, SEEN, body_flow, depth_picture, flow_key, flow_picture, paint_numbers, render_body, render_iuv, render_normals,
-                           render_torso, render_wheel, resize_flow, rest_points, shade, vertex_normals, visible_vertices, warp)
+from spice.surface import (BACKGROUND, HIDDEN, SEEN, body_flow, depth_picture, flow_key, flow_picture, paint_numbers, render_body,
+                           render_iuv, render_normals, render_torso, render_wheel, resize_flow, rest_points, shade, vertex_normals,
+                           visible_vertices, warp)
 
 SIZE = (96, 72)
 
@@ -181,7 +182,8 @@ def test_warp_against_loops(size, target):
     for i in range(2):
         for r in range(target[0]):
             for c in range(target[1]):
-                assert torch.allclose(out[i, :, r, c], slow_sample(image[i], c + .5 + float(flow[i, 0, r, c]), r + .5 + float(flow[i, 1, r, c])), atol=1e-4)
+                dx, dy = flow[i, :, r, c].tolist()
+                assert torch.allclose(out[i, :, r, c], slow_sample(image[i], c + .5 + dx, r + .5 + dy), atol=1e-4)
 
 def test_warp_is_differentiable():
     image, flow = torch.randn(1, 2, 6, 7).double().requires_grad_(), (torch.rand(1, 2, 6, 7).double()*.8 + .1).requires_grad_()
@@ -227,7 +229,8 @@ def smpl(tmp_path_factory):
     weights[torch.arange(len(v)), torch.cdist(v, regressor@v).argmin(1)] = 1
     path = tmp_path_factory.mktemp('smpl')/'SMPL_NEUTRAL.npz'
     parents = np.array(free.smpl.parents).astype(np.int64)
-    np.savez(path, v_template=v.numpy(), f=np.array(f), shapedirs=np.random.default_rng(0).normal(size=(len(v), 3, 10))*.003, posedirs=np.zeros((len(v), 3, 207)),
+    shapes = np.random.default_rng(0).normal(size=(len(v), 3, 10))*.003
+    np.savez(path, v_template=v.numpy(), f=np.array(f), shapedirs=shapes, posedirs=np.zeros((len(v), 3, 207)),
              J_regressor=regressor.numpy(), weights=weights.numpy(), kintree_table=np.stack([parents, np.arange(24)]))
     return load_body(path)
 
