@@ -253,7 +253,7 @@ def interpolate_corners(fragments:Fragments,
     index = o.face[:, None]*3 + torch.arange(3, device=o.face.device)
     return paint(fragments, _weighted(corners.reshape(f*3, c), index, o.bary), background)
 
-# %% ../nbs/03a_render.ipynb #fcafa0aa
+# %% ../nbs/03a_render.ipynb #c35b3596
 GRID = 384 # cells a side
 
 def _onto_grid(points_px, verts_px, size):
@@ -268,6 +268,7 @@ def _onto_grid(points_px, verts_px, size):
     place = lambda o: torch.cat([(o[..., :2] - low)*scale, o[..., 2:]], -1)
     return place(points), place(verts), inside
 
+# %% ../nbs/03a_render.ipynb #2d07de85
 def _into_cells(points, inside):
     "Those inside, sorted by cell: their numbers, places from the cell's centre, depths; how many each cell has, and the first"
     b, n, _ = points.shape

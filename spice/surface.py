@@ -7,10 +7,11 @@ __all__ = ['CLAY', 'LAMP', 'SEEN', 'HIDDEN', 'BACKGROUND', 'vertex_normals', 're
            'render_wheel', 'rest_points', 'paint_numbers', 'render_iuv', 'render_torso', 'visible_vertices',
            'body_flow', 'warp', 'flow_picture', 'flow_key', 'resize_flow', 'Surface', 'render_body']
 
-# %% ../nbs/03b_surface.ipynb #dd102cd0
+# %% ../nbs/03b_surface.ipynb #93523450
 from functools import cached_property
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .body import Body
@@ -180,7 +181,7 @@ def resize_flow(flow:Float[Tensor, 'b 2 h w'], # in pixels of its own map
     picked = (sums/share[:, :, None].clamp(min=1e-6)).gather(1, coarse[:, None, None].expand(-1, 1, 2, -1, -1))[:, 0]
     return picked*scale, coarse
 
-# %% ../nbs/03b_surface.ipynb #22fd826a
+# %% ../nbs/03b_surface.ipynb #29021588
 class Surface:
     "What a camera sees of a batch of bodies; maps are made when first asked for"
     def __init__(self,
@@ -206,17 +207,31 @@ class Surface:
     def torso(self): return render_torso(self.body, self.fragments)                  # [b, 2, h, w] bool: front, back
     @cached_property
     def normals(self): return render_normals(self.fragments, self.body.faces, self.posed.verts) # [b, 3, h, w]
-    @property
-    def picture(self): return shade(self.normals)                                    # [b, 3, h, w] in [-1, 1]
     @cached_property
     def visible(self): return visible_vertices(self.verts_px, self.body.faces, self.camera.size) # [b, v] bool
-    @property
-    def keypoints(self): # seen or not, score 1
-        points = self.camera.project(self.posed.keypoints)
-        return Keypoints(torch.cat([points[..., :2], torch.ones_like(points[..., :1])], -1), self.camera.size)
-    def flow_from(self, source): # another Surface: flow [b, 2, h, w] and visibility [b, h, w]
-        return body_flow(self.fragments, self.body.faces, source.verts_px)
 
+# %% ../nbs/03b_surface.ipynb #dde0a368
+@patch(as_prop=True)
+def picture(self:Surface)->Float[Tensor, 'b 3 h w']: # in [-1, 1], on white
+    "The body as a clay figure"
+    return shade(self.normals)
+
+@patch(as_prop=True)
+def keypoints(self:Surface)->Keypoints: # all 18 with score 1, seen or not
+    "Where the joints are in the picture"
+    xy = self.camera.project(self.posed.keypoints)[..., :2]
+    return Keypoints(torch.cat([xy, torch.ones_like(xy[..., :1])], -1), self.camera.size)
+
+@patch
+def flow_from(self:Surface,
+              source:Surface, # the same bodies in other poses, in pictures of the same size
+             )->tuple: # flow [b, 2, h, w], visibility [b, h, w]; see `body_flow`
+    "Where each pixel comes from in another picture"
+    if source.camera.size != self.camera.size:
+        raise DataError(f'pictures of sizes (h, w) {self.camera.size} and {source.camera.size}', 'Render both at one size')
+    return body_flow(self.fragments, self.body.faces, source.verts_px)
+
+# %% ../nbs/03b_surface.ipynb #208ffec8
 def render_body(body:Body,
                 rotmats:Float[Tensor, 'b 24 3 3'], # joint rotations, the root's in the camera's frame
                 betas:Float[Tensor, 'b 10'],       # shapes

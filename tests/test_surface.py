@@ -253,6 +253,7 @@ BAD = [
     (lambda s: warp(s.wheel, torch.zeros(2, 2, 8, 8)), 'flow of shape [2, 2, 8, 8] for 3 pictures'),
     (lambda s: resize_flow(torch.zeros(1, 2, 8, 8), (0, 3)), 'no picture size'),
     (lambda s: render_body(s.body, torch.zeros(1, 24, 3), torch.zeros(1, 10), s.camera[:1]), 'rotmats'),
+    (lambda s: s.flow_from(render_body(s.body, *random_pose(3), s.camera, size=(48, 36))), 'pictures of sizes (h, w) (96, 72) and (48, 36)'),
     (lambda s: render_body(s.body, *random_pose(2), s.camera), 'points of shape [2, 13524, 3] for 3 cameras'),
 ]
 
