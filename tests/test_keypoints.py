@@ -8,8 +8,8 @@ import torch
 
 from spice.core import DataError
 from spice.keypoints import (FLIP, KEYPOINTS, POSES_2D, Keypoints, belief_maps, cat_keypoints, from_heatmaps, heatmaps, named_skeleton, pose_discs, pose_mask)
-from spice.pose_files import (FRAMES, change_frame, find_frame, from_array, from_dwpose, read_annotations, read_keypoints, read_openpose, read_table, write_annotations,
-                              write_openpose)
+from spice.pose_files import (FRAMES, change_frame, find_frame, from_array, from_dwpose, read_annotations, read_keypoints, read_openpose, read_table, to_array, to_dwpose,
+                              write_annotations, write_openpose)
 
 @pytest.fixture
 def people(): return cat_keypoints([named_skeleton(o) for o in POSES_2D])
@@ -110,6 +110,15 @@ def test_dwpose_arrays(people):
     score[:, :18] = people.scores.numpy()
     assert (from_dwpose(candidate, score, 256).points - people.points).abs().max() < 1e-3
 
+@pytest.mark.parametrize('joints', [17, 18, 25, 133, 134])
+def test_every_order_is_written_too(joints, people):
+    array = to_array(people, joints)
+    assert array.shape == (len(people), joints, 3)
+    back = from_array(array, 256)
+    same = [i for i in range(18) if i != 1 or joints not in (17, 133)]
+    assert (back.points[:, same] - people.points[:, same]).abs().max() < 1e-3
+    assert (from_dwpose(*to_dwpose(people), 256).points - people.points).abs().max() < 1e-3
+
 def many(): return cat_keypoints([named_skeleton(o, (256, 176)).shift(dx, 0) for o in ('t_pose', 'walk', 'stand', 'wave') for dx in (-8, -4, 0, 2, 4, 8)]).drop_outside()
 
 @pytest.mark.parametrize('frame', FRAMES)
@@ -191,6 +200,8 @@ BAD_CALLS = {
     'a number': (lambda: read_keypoints(5), 'int is no pose'),
     'wrong shape': (lambda: Keypoints(torch.zeros(1, 18, 2), 256), 'keypoints of shape'),
     'NaN keypoints': (lambda: Keypoints(torch.full((1, 18, 3), torch.nan), 256), 'NaN'),
+    '19 joints': (lambda: to_array(named_skeleton('walk'), 19), '19 joints'),
+    'OpenPose of 17': (lambda: write_openpose(named_skeleton('walk'), 'no.json', 17), 'Give 18 or 25'),
     'unknown pose': (lambda: named_skeleton('flying'), 'Take one of'),
     'frames differ': (lambda: cat_keypoints([named_skeleton('walk', 64), named_skeleton('walk', 32)]), 'make no batch'),
     'merge frames': (lambda: named_skeleton('walk', 64).merge(named_skeleton('walk', 32)), 'Resize one'),
