@@ -172,7 +172,7 @@ def to_hooks(state:dict)->dict: # tensors by name
     "Spectral norm under the old hook's names"
     return _rename(state, {new: old for old, new in HOOKS.items()})
 
-# %% ../nbs/10_blocks.ipynb #60de698e
+# %% ../nbs/10_blocks.ipynb #017a8ae1
 def _shapes(tensor): return ' x '.join(str(n) for n in tensor.shape) or 'a single number'
 
 def load_weights(net:nn.Module,
@@ -189,5 +189,6 @@ def load_weights(net:nn.Module,
     if foreign: raise WeightsError(f'{len(foreign)} weights belong to another network, the first is {foreign[0]}', todo)
     for k, v in state.items():
         if not torch.isfinite(v).all(): raise WeightsError(f'{k} holds NaN or infinite values', 'The file is damaged: get it again')
-    net.load_state_dict(state)
+    unmade = any(o.is_meta for o in own.values())
+    net.load_state_dict({k: v.to(own[k].dtype, copy=True) for k, v in state.items()} if unmade else state, assign=unmade)
     return net

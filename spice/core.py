@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PHOTO_HINT', 'SpiceError', 'ImageError', 'DataError', 'WeightsError', 'command', 'read_image', 'to_tensor', 'to_pil',
-           'writing', 'save_image', 'show_images', 'get_device', 'set_seed', 'seeded', 'cache_folder', 'packaged',
-           'file_hash', 'find_file', 'progress']
+           'writing', 'save_image', 'show_images', 'small', 'get_device', 'set_seed', 'seeded', 'cache_folder',
+           'packaged', 'file_hash', 'find_file', 'progress']
 
 # %% ../nbs/00_core.ipynb #2b24cf9c
 import functools, hashlib, io, math, os, random, sys, tempfile, warnings
@@ -238,6 +238,16 @@ def show_images(images,              # a batch, or a list of anything `read_imag
         if titles and i < len(titles): draw.text((x + image.width/2, y + head/2 - 1), str(titles[i]), 'black', font, anchor='mm')
         sheet.paste(image, (x, y + head))
     return sheet
+
+# %% ../nbs/00_core.ipynb #c3a8099f
+def small(image,        # anything `read_image` takes
+          quality:int=85, # of the JPEG, 1 to 95
+         ): # what a notebook shows
+    "A picture that a notebook stores as JPEG"
+    from IPython.display import Image as Shown
+    buffer = io.BytesIO()
+    read_image(image).save(buffer, 'JPEG', quality=quality)
+    return Shown(buffer.getvalue(), format='jpeg')
 
 # %% ../nbs/00_core.ipynb #04afd26b
 def get_device(device:str|torch.device|None=None, # such as 'cuda', 'cuda:1', 'mps', 'cpu'; None picks

@@ -55,12 +55,15 @@ class Discriminator(nn.Module):
         for block in [self.block0, *numbered(self, 'encoder')]: x = block(x)
         return self.conv(self.act(x))
 
-# %% ../nbs/13_discriminator.ipynb #064ef028
+# %% ../nbs/13_discriminator.ipynb #76a9621c
 @patch
 def _check(self:Discriminator, image, rendering):
     "Both pictures as one, or what is wrong with them"
     wanted, least = self.settings.channels, 2**self.settings.levels
-    channels = image.shape[1:2].numel() + (0 if rendering is None else rendering.shape[1])
+    for name, x in (('image', image), ('rendering', rendering)):
+        if x is not None and (x.ndim != 4 or not x.is_floating_point()):
+            raise SpiceError(f'{name} has shape {list(x.shape)} and type {x.dtype}', 'Give floats [b, 3, h, w]')
+    channels = image.shape[1] + (0 if rendering is None else rendering.shape[1])
     if channels != wanted:
         todo = 'Give `rendering`, R of the pose' if wanted > channels else 'Give the picture alone'
         raise SpiceError(f'{channels} channels for a critic of {wanted}', todo)
@@ -70,13 +73,13 @@ def _check(self:Discriminator, image, rendering):
         raise SpiceError(f'a picture of {image.shape[2]} x {image.shape[3]} pixels (height x width)', f'Give at least {least} x {least}')
     return image if rendering is None else torch.cat([image, rendering], 1)
 
-# %% ../nbs/13_discriminator.ipynb #939af839
+# %% ../nbs/13_discriminator.ipynb #9583da71
 def load_gfla_critic(source,               # the path of `latest_net_D.pth`, or tensors by name
                      preset:str='fashion', # what it was trained on, 'fashion' or 'market'
                     )->Discriminator: # on the CPU
     "The critic of Ren et al. with its public weights"
     state = from_hooks(read_state(source))
     normed = 'block0.model.1.parametrizations.weight.original' in state
-    net = Discriminator(discriminator_settings(preset, channels=3, spectral_norm=normed))
+    with torch.device('meta'): net = Discriminator(discriminator_settings(preset, channels=3, spectral_norm=normed))
     other = 'market' if preset == 'fashion' else 'fashion'
     return load_weights(net, state, f"Are these the critic's weights (latest_net_D.pth), for {preset!r}? preset={other!r} takes the others").eval()

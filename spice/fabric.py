@@ -52,7 +52,7 @@ def cell_chance(i:Tensor, # whole numbers of a cell
     for shift, factor in ((16, 0x45d9f3b), (15, 0x2c1b3c6d), (16, 1)): x = ((x ^ (x >> shift))*factor) & 0xffffffff
     return (x & 0xffffff).double().div(1 << 24).float()
 
-# %% ../nbs/05a_fabric.ipynb #74057f7a
+# %% ../nbs/05a_fabric.ipynb #8ce2f508
 def _step(x, soft):
     "0 below, 1 above, over a width"
     return (x/soft + .5).clamp(0, 1)
@@ -82,6 +82,7 @@ def dots(u, v, c, scale, share, seed, soft):
     far = torch.hypot(x - x.floor() - .5, v/scale - row - .5)
     return _mix(c[:, 0], c[:, 1], _step(.15 + .3*share - far, soft/scale))
 
+# %% ../nbs/05a_fabric.ipynb #23504145
 def floral(u, v, c, scale, share, seed, soft):
     out = c[:, 0]
     for layer, (colour, size) in enumerate(((c[:, 2]*.45 + c[:, 0]*.1, 1.1), (c[:, 1], 1.5), (c[:, 2], 1.), (.5*c[:, 1] + .5*c[:, 2], .62))):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .blocks import EncoderBlock, Jump, ResBlockDecoder, check_size, conv, numbered, widths
 from .core import SpiceError
 
-# %% ../nbs/10a_flow.ipynb #7c45a53f
+# %% ../nbs/10a_flow.ipynb #b7b53ba2
 @dataclass
 class FlowSettings:
     "A flow network"
@@ -24,7 +24,7 @@ class FlowSettings:
     width: int = 32             # channels after the first block, doubled with each further one
     cap: int = 256              # but never more than these
     levels: int = 5             # how many times the map is halved
-    strides: tuple = (8, 4)     # of the maps that get a flow, coarse to fine
+    strides: tuple|list = (8, 4) # of the maps that get a flow, coarse to fine
     spectral_norm: bool = True  # on all convolutions but the last ones
     def __post_init__(self):
         self.strides = tuple(int(o) for o in self.strides)
@@ -72,7 +72,7 @@ def check_maps(halvings:int, # of the network
         raise SpiceError(f'batches of {min(counts)} and {max(counts)} do not go together', 'Give one for each target, or a single one for all')
     check_size((model.shape[2], model.shape[3]), halvings)
 
-# %% ../nbs/10a_flow.ipynb #1fb235a7
+# %% ../nbs/10a_flow.ipynb #fc4e1724
 def _precise(layer, x):
     "A 3x3 convolution in 32 bits at least"
     with torch.autocast(x.device.type, enabled=False):
@@ -81,9 +81,9 @@ def _precise(layer, x):
 
 @patch
 def forward(self:FlowNet,
-            guide:Float[Tensor, 'b c h w'],       # R of the source in [-1, 1], or the photo
-            source_heat:Float[Tensor, 'b k h w'], # joints of the source, from 0 to 1
-            target_heat:Float[Tensor, 'b k h w'], # joints of the target
+            guide:Float[Tensor, '#b c h w'],       # R of the source in [-1, 1], or the photo
+            source_heat:Float[Tensor, '#b k h w'], # joints of the source, from 0 to 1
+            target_heat:Float[Tensor, '#b k h w'], # joints of the target; any of the three may be one for all
            )->tuple: # flows, each [b, 2, h/stride, w/stride] in pixels of that map; masks [b, 1, ...] in [0, 1]; two lists, coarse to fine
     "Where each target pixel comes from, and how much of it can be taken"
     s, flows, masks, features = self.settings, [], [], []

@@ -11,7 +11,7 @@ __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'S
            'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands', 'cap_layer', 'hanging_layer',
            'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed', 'cylinder', 'dress', 'clay_figures']
 
-# %% ../nbs/05b_garments.ipynb #9d69efa7
+# %% ../nbs/05b_garments.ipynb #f5d2e025
 import math
 from collections import namedtuple
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from .fabric import noise, ridges
 from .poses import chance, follow
 from .render import rasterize_soup
 from .surface import CLAY, vertex_normals
+from .wardrobe import ATTRIBUTES
 
 # %% ../nbs/05b_garments.ipynb #19f7e535
 def halve(faces:np.ndarray, # [f, 3]
@@ -53,7 +54,7 @@ def relax(values:np.ndarray, # [v, c]
     for _ in range(times): values = .5*values + .5*(near@values)/share
     return values
 
-# %% ../nbs/05b_garments.ipynb #9786bf58
+# %% ../nbs/05b_garments.ipynb #6df28e4d
 @dataclass
 class Mesh:
     "A piece of cloth or hair at rest, on some device"
@@ -75,6 +76,7 @@ def _part(mesh, keep, device):
     used, index = np.unique(faces, return_inverse=True)
     return _mesh(rest[used], shapes[used], weights[used], index.reshape(-1, 3), device)
 
+# %% ../nbs/05b_garments.ipynb #626c41a6
 @lru_cache(8)
 def _fine(name, detail):
     "A layer of the free body, halved and relaxed"
@@ -104,6 +106,7 @@ def _skirt_weights(rest):
     for joint, share in ((1, left*(1 - knee)), (2, (1 - left)*(1 - knee)), (4, left*knee), (5, (1 - left)*knee)): weights[:, joint] = leg*share
     return weights
 
+# %% ../nbs/05b_garments.ipynb #4e969b42
 @lru_cache(32)
 def piece(name:str,        # a key of `PIECES`
           detail:int=2,    # how often edges are halved
@@ -116,30 +119,42 @@ def piece(name:str,        # a key of `PIECES`
     if name == 'skirt': mesh = *mesh[:2], _skirt_weights(mesh[0]), mesh[3]
     return _part(mesh, inside(abs(x), y, z), device)
 
-# %% ../nbs/05b_garments.ipynb #1db26343
+# %% ../nbs/05b_garments.ipynb #2f08c388
 SLEEVE_END = {'none': .0, 'short': .335, 'elbow': .43, 'three-quarter': .55, 'long': .655}
 HEM = {'trousers': {'full': -.862, 'cropped': -.74}, 'jeans': {'full': -.858, 'cropped': -.75}, 'shorts': {'short': -.21, 'knee': -.36},
        'skirt': {'short': -.25, 'knee': -.42, 'midi': -.62}, 'dress': {'short': -.25, 'knee': -.42, 'midi': -.64}}
 EASE = {'slim': .004, 'regular': .010, 'loose': .019}
-NECK_KINDS, HAIR_KINDS, SHOE_KINDS = ('round', 'v', 'high', 'wide', 'collar'), ('short', 'long', 'bob', 'tied', 'bun', 'curly', 'bald'), ('sneakers', 'flats', 'boots')
+NECK_KINDS, HAIR_KINDS, SHOE_KINDS = (ATTRIBUTES[o] for o in ('neck', 'hair', 'shoes'))
 
+def _top_measures(o, draw):
+    "Numbers of the top and of what is over it"
+    top, over, women = o['top'], o['over'], o['style'] == 'women'
+    dress, knit = top['kind'] == 'dress', top['kind'] == 'sweater'
+    hem = .02 if dress else .045 if top.get('tucked') else (-.015 if women else -.045) - .01*(top['fit'] == 'loose') + .02*draw('hem')
+    return dict(sleeve=SLEEVE_END[top['sleeve']] + .015*draw('sleeve'), neck=NECK_KINDS.index(top['neck']), neck_size=.092 + .010*draw('neck') + .008*women,
+                v_end=.44 - .06*women + .025*draw('v'), hem=hem, ease=max(EASE[top['fit']] + .008*knit - .004*dress, .003),
+                tucked=float(dress or top.get('tucked', False)), knit=float(knit), collar=float(top['neck'] == 'collar'), over=float(over is not None),
+                over_ease=EASE[over['fit']] + .008 if over else 0., over_hem=-.035 + .03*draw('over'), opening=.045 + .02*draw('opening'))
+
+def _lower_measures(o, draw):
+    "Numbers of trousers or skirt, and of the shoes"
+    bottom, dress = o['bottom'], o['top']['kind'] == 'dress'
+    skirt = o['top'] if dress else bottom if bottom['kind'] == 'skirt' else None
+    out = dict(legs=0., cuff=0., leg_ease=0., flare=0., jeans=0., skirt=0., skirt_hem=0., skirt_flare=0., dress=float(dress),
+               pleats=float(int(7 + 4*draw('pleats'))), shoes=SHOE_KINDS.index(o['shoes']['kind']), boot=-.74 + .05*draw('boot'))
+    if skirt: return out | dict(skirt=1., skirt_hem=HEM['dress' if dress else 'skirt'][skirt['length']] + .03*draw('skirt'), skirt_flare=skirt['flare'])
+    wide = bottom['fit'] != 'slim' and bottom['length'] == 'full'
+    return out | dict(legs=1., cuff=HEM[bottom['kind']][bottom['length']] + .012*draw('cuff'), leg_ease=.8*EASE[bottom['fit']],
+                      flare=max(draw('flare'), 0)*.03*wide, jeans=float(bottom['kind'] == 'jeans'))
+
+# %% ../nbs/05b_garments.ipynb #3aca777c
 def measures(outfit:dict)->dict: # {name: number}
     "The numbers that cut an outfit's cloth"
     draw = lambda what: float(chance(outfit['seed'], f'cut {what}')[0])*2 - 1            # in [-1, 1)
-    top, bottom, over, hair, women = outfit['top'], outfit['bottom'], outfit['over'], outfit['hair'], outfit['style'] == 'women'
-    dress, legs = top['kind'] == 'dress', bottom is not None and bottom['kind'] != 'skirt'
-    skirt = top if dress else bottom if bottom and bottom['kind'] == 'skirt' else None
-    ease = EASE[top['fit']] + (.008 if top['kind'] == 'sweater' else 0) - (.004 if dress else 0)
-    hem = .02 if dress else .045 if top.get('tucked') else (-.015 if women else -.045) - .01*(top['fit'] == 'loose') + .02*draw('hem')
-    return dict(sleeve=SLEEVE_END[top['sleeve']] + .015*draw('sleeve'), neck=NECK_KINDS.index(top['neck']), neck_size=.092 + .010*draw('neck') + .008*women,
-                v_end=.44 - .06*women + .025*draw('v'), hem=hem, ease=max(ease, .003), tucked=float(dress or top.get('tucked', False)), knit=float(top['kind'] == 'sweater'),
-                collar=float(top['neck'] == 'collar'), over=float(over is not None), over_ease=EASE[over['fit']] + .008 if over else 0., over_hem=-.035 + .03*draw('over'), opening=.045 + .02*draw('opening'),
-                legs=float(legs), cuff=HEM[bottom['kind']][bottom['length']] + .012*draw('cuff') if legs else 0., leg_ease=EASE[bottom['fit']]*.8 if legs else 0.,
-                flare=max(draw('flare'), 0)*.03*(bottom['fit'] != 'slim') if legs and bottom['length'] == 'full' else 0., jeans=float(legs and bottom['kind'] == 'jeans'),
-                skirt=float(skirt is not None), skirt_hem=HEM['dress' if dress else 'skirt'][skirt['length']] + .03*draw('skirt') if skirt else 0., skirt_flare=skirt['flare'] if skirt else 0.,
-                dress=float(dress), pleats=float(int(7 + 4*draw('pleats'))), shoes=SHOE_KINDS.index(outfit['shoes']['kind']), boot=-.74 + .05*draw('boot'),
-                hair=HAIR_KINDS.index(hair['kind']), hair_length=hair['length'], parting=hair['parting'], fringe=float(draw('fringe') > (.2 if women else .5)), hat=float(outfit['hat']),
-                glasses=('none', 'clear', 'dark').index(outfit['glasses']), women=float(women), bosom=0., seed=outfit['seed'] % 9973*.618 % 32)
+    hair, women = outfit['hair'], outfit['style'] == 'women'
+    return _top_measures(outfit, draw) | _lower_measures(outfit, draw) | dict(
+        hair=HAIR_KINDS.index(hair['kind']), hair_length=hair['length'], parting=hair['parting'], fringe=float(draw('fringe') > (.2 if women else .5)),
+        hat=float(outfit['hat']), glasses=('none', 'clear', 'dark').index(outfit['glasses']), seed=outfit['seed'] % 9973*.618 % 32)
 
 class Cuts:
     "The measures of many outfits, by name, as columns [n, 1]"
@@ -157,7 +172,7 @@ def cuts_of(outfits:list, # dictionaries
     rows = [measures(o) for o in outfits]
     return Cuts({k: torch.tensor([[o[k]] for o in rows], dtype=torch.float32, device=device) for k in rows[0]})
 
-# %% ../nbs/05b_garments.ipynb #4cdcfd03
+# %% ../nbs/05b_garments.ipynb #f93b2f6c
 def ramp(x, a, b):
     "0 up to `a`, 1 from `b`, smooth between"
     t = ((x - a)/(b - a)).clamp(0, 1)
@@ -188,6 +203,7 @@ def cut_jacket(c, ax, y, z):
     around = (ax**2 + (.75*(y - .575))**2 + (.8*(z - .03))**2).sqrt() - .084
     return least(around, .668 - ax, y - c.over_hem, .607 - y, torch.where(z > .0, ax - open_to, .3)) - 10*(1 - c.over)
 
+# %% ../nbs/05b_garments.ipynb #0bf89b0a
 def cut_legs(c, ax, y, z):
     "Inside trousers or shorts"
     return least(.098 - y, y - c.cuff, .34 - ax) - 10*(1 - c.legs)
@@ -205,7 +221,7 @@ def cut_collar(c, ax, y, z):
     "Inside a shirt's collar"
     return least(y - .538, .606 - y, torch.where(z > .03, ax - .010 - .35*(.60 - y).clamp(min=0), .3)) - 10*(1 - c.collar)
 
-# %% ../nbs/05b_garments.ipynb #0da74da7
+# %% ../nbs/05b_garments.ipynb #41c8f24b
 def bends(rotmats:Float[Tensor, 'n 24 3 3'])->dict: # {joint pair: radians [n, 2]}
     "How far elbows, knees, shoulders and hips are from the T-pose"
     angle = lambda i: torch.arccos(((rotmats[:, i].diagonal(dim1=-2, dim2=-1).sum(-1) - 1)/2).clamp(-1, 1))
@@ -231,6 +247,7 @@ def arm_folds(c, bend, x, y, z, end):
     amount = (elbow + cuff + .16)*ramp(ax, .19, .27)
     return amount*_crests(c.seed, ax*33 + 1.5*torch.cos(around), 1.1*torch.cos(around), 1.1*torch.sin(around) + 3*x.sign())
 
+# %% ../nbs/05b_garments.ipynb #9b112797
 def body_folds(c, bend, x, y, z):
     "Folds of a top on the trunk: rays from the armpits, waves at the hem, rings at the waist"
     ax, around = x.abs(), torch.atan2(x, z)
@@ -263,10 +280,11 @@ def skirt_folds(c, bend, x, y, z):
     soft = _crests(c.seed + 6.6, 2.6*torch.cos(around), 2.6*torch.sin(around), y*2.5)
     return down*((.35 + 1.5*c.skirt_flare)*pleats + .9*soft)
 
-# %% ../nbs/05b_garments.ipynb #92e58878
+# %% ../nbs/05b_garments.ipynb #bc9b1e9e
 KINDS = ('body', 'top', 'jacket', 'legs', 'skirt', 'shoes', 'collar', 'hair', 'hat', 'glasses', 'stool', 'eyes')
 BODY, TOP, JACKET, LEGS, SKIRT, SHOES, COLLAR, HAIR, HAT, GLASSES, STOOL, EYES = range(len(KINDS))
-Layer = namedtuple('Layer', 'kind mesh who keep offset back') # code, `Mesh`, people [k], keep [k, v], metres off the rest surface [k, v], metres back in depth [k, v]
+# code, `Mesh`, people [k], then for each of their vertices: keep, metres off the rest surface, metres back in depth, [k, v] each
+Layer = namedtuple('Layer', 'kind mesh who keep offset back')
 
 def _places(mesh):
     "x, |x|, y and z as rows [1, v]"
@@ -283,7 +301,9 @@ def top_layer(cuts, bend, detail, device):
     who = torch.arange(len(cuts), device=device)
     trunk = 1 - ramp(ax, .17, .24)
     hang = trunk*ramp(.42 - y, .04, .34) + .55*(1 - trunk)
-    offset = .0045 + cuts.knit*.004 + cuts.ease*(.25 + .75*hang) + (.45 + 42*cuts.ease)*.017*(arm_folds(cuts, bend, x, y, z, cuts.sleeve) + body_folds(cuts, bend, x, y, z)*(1 - .75*cuts.tucked*ramp(-y, -.16, -.06)))
+    tucked_in = 1 - .75*cuts.tucked*ramp(-y, -.16, -.06)
+    folds = arm_folds(cuts, bend, x, y, z, cuts.sleeve) + tucked_in*body_folds(cuts, bend, x, y, z)
+    offset = .0045 + cuts.knit*.004 + cuts.ease*(.25 + .75*hang) + (.45 + 42*cuts.ease)*.017*folds
     near_neck = ramp(neckline(cuts, ax, y, z), .0, .07)*ramp(torch.where(cuts.sleeve < .1, .20 - ax, .3), .0, .04)
     offset = torch.lerp(torch.full_like(offset, -.003), offset, .1 + .9*near_neck)               # edges lie close
     offset = torch.where(cuts.tucked > 0, torch.lerp(offset, torch.full_like(offset, .002), ramp(-y, -.13, -.09)), offset.maximum(.004*near_neck - .003))
@@ -291,12 +311,15 @@ def top_layer(cuts, bend, detail, device):
     back = .03*under + .03*ramp(cut_jacket(cuts, ax, y, z), .01, .02)
     return Layer(TOP, mesh, who, cut_top(cuts, ax, y, z), offset, back)
 
+# %% ../nbs/05b_garments.ipynb #92ddd7fe
 def jacket_layer(cuts, bend, detail, device):
     "Open jackets"
     who, mesh = _worn(cuts, 'over'), piece('upper', detail, device)
     c, b, (x, ax, y, z) = cuts[who], {k: v[who] for k, v in bend.items()}, _places(mesh)
     trunk = 1 - ramp(ax, .17, .24)
-    offset = .012 + c.ease*.8 + c.over_ease*(.35 + .65*(trunk*ramp(.42 - y, .04, .34) + .6*(1 - trunk))) + .019*(.9*arm_folds(c, b, x, y, z, .66 + 0*c.seed) + .8*body_folds(c, b, x, y, z))
+    hang = trunk*ramp(.42 - y, .04, .34) + .6*(1 - trunk)
+    folds = .9*arm_folds(c, b, x, y, z, .66 + 0*c.seed) + .8*body_folds(c, b, x, y, z)
+    offset = .012 + c.ease*.8 + c.over_ease*(.35 + .65*hang) + .019*folds
     offset = offset + .016*_bump(ax, .05 + .30*(y - .22).clamp(0, .3), .035)*(z > 0)*ramp(y, .1, .3)      # lapels stand off
     return Layer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
 
@@ -335,7 +358,7 @@ def collar_layer(cuts, bend, detail, device):
     offset = .007 + .024*ramp(.597 - y, .0, .055) + 0*c.seed
     return Layer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
 
-# %% ../nbs/05b_garments.ipynb #d8653443
+# %% ../nbs/05b_garments.ipynb #1b55b7ee
 def _grid(rows, cols, closed=False):
     "Faces of a grid of points, two triangles a cell"
     i = np.arange(rows*cols).reshape(rows, cols)
@@ -367,6 +390,7 @@ def curtain(device='cpu')->Mesh:
     points = np.stack([x + 0*y, y + 0*angle, z + 0*y], -1).reshape(-1, 3)
     return _hung(points, _grid(rows, cols)[:, ::-1], device)
 
+# %% ../nbs/05b_garments.ipynb #43e7ca04
 @lru_cache(8)
 def tail(device='cpu')->Mesh:
     "A pony tail"
@@ -394,7 +418,7 @@ def scalp(device='cpu')->Mesh:
     x, y, z = layer.template.T
     return _part((rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces), (y > .57) & (abs(x) < .12), device)
 
-# %% ../nbs/05b_garments.ipynb #cff570e4
+# %% ../nbs/05b_garments.ipynb #c4f95373
 def hairline(c, ax, y, z):
     "Distance inside the hairline"
     height = torch.zeros_like(z)
@@ -425,6 +449,7 @@ def cap_layer(cuts, bend, detail, device):
     keep = line + .005*s[..., 1] + .003*curls*curly
     return Layer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012, .02*ramp(y, .74, .76)*c.hat)
 
+# %% ../nbs/05b_garments.ipynb #ecf76341
 def hanging_layer(cuts, bend, detail, device):
     "Long hair and bobs"
     mesh, who = curtain(device), ((cuts.hair[:, 0] == 1) | (cuts.hair[:, 0] == 2)).nonzero()[:, 0]
@@ -453,6 +478,7 @@ def hat_layer(cuts, bend, detail, device):
     ribs = .0016*torch.cos(torch.atan2(x, z - .04)*34)
     return Layer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80) + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
 
+# %% ../nbs/05b_garments.ipynb #9adc2b06
 @lru_cache(8)
 def spectacles(device='cpu')->Mesh:
     "A strip in front of the eyes that bends back to the ears"
@@ -476,7 +502,7 @@ def glasses_layer(cuts, bend, detail, device):
     rim = torch.minimum(lens, .0036 - lens)
     return Layer(GLASSES, mesh, who, torch.maximum(torch.where(c.glasses == 2, lens, rim), bar), 0*lens + 0*c.seed, 0*lens + 0*c.seed)
 
-# %% ../nbs/05b_garments.ipynb #bea06ddd
+# %% ../nbs/05b_garments.ipynb #3d9352eb
 @dataclass
 class Dressed:
     "The triangles of a batch of dressed people"
@@ -485,6 +511,7 @@ class Dressed:
     rest: Float[Tensor, 'v 3']    # the place in the T-pose, for patterns
     keep: Float[Tensor, ' v']     # at least 0 where there is cloth
     back: Float[Tensor, ' v']     # metres to add to the depth when comparing
+    owner: Int[Tensor, ' v']      # the person
     faces: Int[Tensor, 'f 3']
     image: Int[Tensor, ' f']      # the person
     kind: Int[Tensor, ' f']       # BODY, TOP, ...
@@ -502,9 +529,10 @@ def _add(parts, kind, verts, faces, normals, rest, keep, back, who):
     person, face = there.nonzero().unbind(1)
     start = sum(len(o.verts) for o in parts)
     parts.append(Dressed(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3), keep.reshape(-1), back.reshape(-1),
+                         who.repeat_interleave(v),
                          faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
 
-# %% ../nbs/05b_garments.ipynb #13bca8d7
+# %% ../nbs/05b_garments.ipynb #3acd8b9f
 def _covered(c, body):
     "How much of each body vertex is under cloth [n, v], and how far it may be seen [n, v]"
     x, y, z = (o[None] for o in body.rest.T)
@@ -534,8 +562,10 @@ def _add_stools(parts, body, skin, heights, seated, turns, places):
     ahead = turns[who, 0, :, 2]*.06
     middle = torch.stack([places[who, 0, 0] + ahead[:, 0], seat, places[who, 0, 2] + ahead[:, 2]], 1)
     verts = middle[:, None] + mesh.rest*size[:, None]
-    _add(parts, torch.full_like(mesh.faces[:, 0], STOOL), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest, torch.ones_like(verts[..., 0]), -.025*torch.ones_like(verts[..., 0]), who)
+    _add(parts, torch.full_like(mesh.faces[:, 0], STOOL), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest, torch.ones_like(verts[..., 0]),
+         -.025*torch.ones_like(verts[..., 0]), who)
 
+# %% ../nbs/05b_garments.ipynb #782a04bc
 LAYERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
           lambda *o: tied_layer(*o, 0), lambda *o: tied_layer(*o, 1), hat_layer, glasses_layer)
 
@@ -555,7 +585,8 @@ def dress(body:Body,                         # the free body
     skin = body(rotmats, betas).verts
     normals, (under, keep) = vertex_normals(skin, body.faces), _covered(cuts, body)
     eyes = (body.faces >= len(body.rest) - 144).all(1)
-    _add(parts, torch.where(eyes, EYES, BODY), skin - .006*under[..., None]*normals, body.faces, normals, body.rest, keep, .05*under, torch.arange(len(betas), device=device))
+    _add(parts, torch.where(eyes, EYES, BODY), skin - .006*under[..., None]*normals, body.faces, normals, body.rest, keep, .05*under,
+         torch.arange(len(betas), device=device))
     if seated is not None: _add_stools(parts, body, skin, heights, seated, turns, places)
     for make in LAYERS:
         layer = make(cuts, bend, detail, device)
@@ -563,9 +594,10 @@ def dress(body:Body,                         # the free body
         if not len(who): continue
         at_rest = mesh.rest + torch.einsum('vck,nk->nvc', mesh.shapes, betas[who]) + layer.offset[..., None]*mesh.normals
         verts = _skin(at_rest, mesh.weights, turns[who], shift[who])
-        _add(parts, torch.full_like(mesh.faces[:, 0], layer.kind), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest, layer.keep.expand(len(who), -1), layer.back.expand(len(who), -1), who)
+        _add(parts, torch.full_like(mesh.faces[:, 0], layer.kind), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest,
+             layer.keep.expand(len(who), -1), layer.back.expand(len(who), -1), who)
     join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    return Dressed(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'faces', 'image', 'kind')), len(betas))
+    return Dressed(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'faces', 'image', 'kind')), len(betas))
 
 # %% ../nbs/05b_garments.ipynb #eb94771d
 def clay_figures(dressed:Dressed,

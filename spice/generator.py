@@ -17,16 +17,16 @@ from .blocks import EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks
 from .core import SpiceError, WeightsError
 from .flow import FlowNet, FlowSettings, check_maps
 
-# %% ../nbs/12_generator.ipynb #5eddd329
+# %% ../nbs/12_generator.ipynb #d4b47a33
 @dataclass
 class GeneratorSettings:
     "A generator; sizes are channels"
-    size: tuple = (256, 256)    # (h, w) of the pictures it is meant for; others work, too
+    size: tuple|list = (256, 256) # (h, w) of the pictures it is meant for; others work, too
     guide: int = 3              # of what the flow network sees: R, or the photo
     keypoints: int = 18
     width: int = 64             # after the first encoder block, doubled with each further one
     cap: int = 512              # but never more than these
-    kernels: tuple = (3, 5, 0)  # attention's block before each decoder level, coarse to fine; 0 is none
+    kernels: tuple|list = (3, 5, 0) # attention's block before each decoder level, coarse to fine; 0 is none
     hidden: int = 128           # between attention's two layers
     blocks: int = 1             # residual blocks at each decoder level
     flow_width: int = 32        # as width, cap and levels of the flow network
@@ -102,7 +102,7 @@ class Renderer(SourceEncoder):
             x = decoder(x)
         return self.outconv(x)
 
-# %% ../nbs/12_generator.ipynb #57791b34
+# %% ../nbs/12_generator.ipynb #aed46413
 @dataclass(eq=False)
 class Reposed:
     "What the generator made"
@@ -112,7 +112,7 @@ class Reposed:
     def __repr__(self): return 'Reposed: {} pictures of {} x {}, flows of {}'.format(
         len(self.image), *self.image.shape[2:], ', '.join('{} x {}'.format(*o.shape[2:]) for o in self.flows))
 
-torch.export.register_dataclass(Reposed)
+torch.export.register_dataclass(Reposed, serialized_type_name='spice.generator.Reposed')
 
 class Generator(nn.Module):
     "A person in another pose"
@@ -123,7 +123,7 @@ class Generator(nn.Module):
         self.settings = s = generator_settings(settings) if isinstance(settings, str) else settings
         self.source, self.target, self.flow_net = SourceEncoder(s), Renderer(s), FlowNet(s.flow)
 
-# %% ../nbs/12_generator.ipynb #8b75b3f7
+# %% ../nbs/12_generator.ipynb #354eafaf
 @patch
 def encode_source(self:Generator,
                   source:Float[Tensor, 'b 3 h w'], # photos in [-1, 1]
@@ -135,9 +135,9 @@ def encode_source(self:Generator,
 
 @patch
 def forward(self:Generator,
-            source:Float[Tensor, 'b 3 h w']|None, # photos in [-1, 1]; None where `encoded` is given
-            source_heat:Float[Tensor, 'b k h w'], # their joints, from 0 to 1
-            target_heat:Float[Tensor, 'b k h w'], # the joints wanted
+            source:Float[Tensor, '#b 3 h w']|None, # photos in [-1, 1]; None where `encoded` is given
+            source_heat:Float[Tensor, '#b k h w'], # their joints, from 0 to 1
+            target_heat:Float[Tensor, '#b k h w'], # the joints wanted
             guide=None,                           # [b, 3, h, w] in [-1, 1]: R of the source; None is the photo, as in Ren et al.
             encoded:list|None=None,               # from `encode_source`, b may be 1 for all targets
            )->Reposed:
@@ -151,7 +151,7 @@ def forward(self:Generator,
     image = self.target(target_heat, self.encode_source(source) if encoded is None else encoded, flows, masks)
     return Reposed(image.to(target_heat.dtype), flows, masks)
 
-# %% ../nbs/12_generator.ipynb #06d69fac
+# %% ../nbs/12_generator.ipynb #96fa470d
 def _without_twins(state):
     "Each tensor once: `conv1` is the same as `model.2`"
     once = {k: v for k, v in state.items() if '.conv1.' not in k}
@@ -167,7 +167,7 @@ def load_gfla(source,                # the path of `latest_net_G.pth`, or tensor
     "The generator of Ren et al. with its public weights"
     state = from_hooks(_without_twins(read_state(source)))
     normed = any('.parametrizations.' in k for k in state)
-    net = Generator(generator_settings(preset, spectral_norm=normed, stretched=preset == 'fashion'))
+    with torch.device('meta'): net = Generator(generator_settings(preset, spectral_norm=normed, stretched=preset == 'fashion'))
     todo = f"Are these the generator's weights (latest_net_G.pth), for {preset!r}? load_gfla(..., preset='market') takes the others"
     return load_weights(net, state, todo if preset == 'fashion' else todo.replace("preset='market'", "preset='fashion'")).eval()
 

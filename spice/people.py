@@ -27,9 +27,10 @@ from .poses import EVERYDAY, MOTIONS, POSES, bells, chance, draw_rows, get, moti
 from .surface import flow_picture, render_body, render_iuv, warp
 from .wardrobe import ATTRIBUTES, describe, labels, outfit
 
-# %% ../nbs/06a_people.ipynb #31d2f596
+# %% ../nbs/06a_people.ipynb #aa0c4266
 PARSING = ('background', 'face', 'hair', 'upper clothes', 'trousers', 'skirt', 'left arm', 'right arm', 'left leg', 'right leg')
-PARSING_COLOURS = ((255, 255, 255), (244, 190, 150), (90, 60, 40), (72, 120, 200), (60, 150, 110), (220, 110, 150), (240, 200, 60), (200, 120, 40), (150, 90, 190), (100, 60, 150))
+PARSING_COLOURS = ((255, 255, 255), (244, 190, 150), (90, 60, 40), (72, 120, 200), (60, 150, 110), (220, 110, 150), (240, 200, 60), (200, 120, 40),
+                   (150, 90, 190), (100, 60, 150))
 
 def parse(kind:Int[Tensor, ' m'],     # layers of the samples
           rest:Float[Tensor, 'm 3'],  # their places in the T-pose
@@ -42,7 +43,7 @@ def parse(kind:Int[Tensor, ' m'],     # layers of the samples
     for label, layers in {1: (EYES, GLASSES), 2: (HAIR, HAT), 3: (TOP, JACKET, COLLAR), 4: (LEGS,), 5: (SKIRT,)}.items(): table[list(layers)] = label
     return torch.where(kind == BODY, skin, torch.where(kind == SHOES, 9 - left, table[kind]))
 
-# %% ../nbs/06a_people.ipynb #36673f80
+# %% ../nbs/06a_people.ipynb #bb7675bd
 @dataclass
 class Photos:
     "A batch of photos and the truth about them"
@@ -75,6 +76,7 @@ def free_body(device:str='cpu')->Body:
     "The free body on a device"
     return load_body('free').to(device)
 
+# %% ../nbs/06a_people.ipynb #29fc55af
 @patch
 def flow_from(self:Photos,
               source:Photos, # the same people, in other photos
@@ -88,8 +90,8 @@ def words(self:Photos, i:int=0)->dict:
     "The attributes of one photo in words"
     return {k: v[j] for (k, v), j in zip(ATTRIBUTES.items(), self.attributes[i].tolist())}
 
-# %% ../nbs/06a_people.ipynb #22c3c648
-THICK = (.035, .13, .12, .09, .07, .12, .09, .07, .19, .12, .10, .19, .12, .10, .035, .035, .05, .05) # metres, in the order of `KEYPOINTS`
+# %% ../nbs/06a_people.ipynb #6ab8fee6
+THICK = (.035, .15, .16, .10, .08, .16, .10, .08, .19, .12, .10, .19, .12, .10, .035, .035, .05, .05) # metres, in the order of `KEYPOINTS`
 
 def seen_joints(points:Float[Tensor, 'b 18 3'], # x, y in pixels, depth in metres
                 samples,                        # of the photos
@@ -106,6 +108,7 @@ def seen_joints(points:Float[Tensor, 'b 18 3'], # x, y in pixels, depth in metre
 SPLITS = dict(train=(0, 1 << 40), valid=(1 << 41, 200), test=(1 << 42, 1000)) # first seed, how many outfits
 VIEWS = 128                                                                  # photos of one outfit
 
+# %% ../nbs/06a_people.ipynb #f315c8df
 @dataclass
 class People:
     "Photos of dressed people by number"
@@ -125,15 +128,16 @@ class People:
         self.size, self.device = frame_size(self.size), get_device(self.device)
         for what, value, known in (('split', self.split, SPLITS), ('crop', self.crop, [*CROPS, 'mixed']), ('studio', self.studio, ['session', 'photo'])):
             if value not in known: raise DataError(f'{what} is {value!r}', f'Take one of {", ".join(known)}')
-        self.names = dict(all=tuple(POSES), everyday=EVERYDAY)[self.poses] if isinstance(self.poses, str) and self.poses in ('all', 'everyday') else self.poses
-        unknown = [o for o in ([self.names] if isinstance(self.names, str) else self.names) if o not in POSES]
+        if isinstance(self.poses, str): self.names = dict(all=tuple(POSES), everyday=EVERYDAY).get(self.poses, (self.poses,))
+        else: self.names = tuple(self.poses)
+        unknown = [o for o in self.names if o not in POSES]
         if unknown or not self.names: raise DataError(f'unknown poses {unknown}', "Take 'all', 'everyday' or names of spice.poses.POSES")
         self.samples = self.samples or (3 if max(self.size) > 100 else 4)
         self.detail = self.detail or (2 if max(self.size) > 150 else 1)
 
     def __len__(self): return SPLITS[self.split][1]
 
-# %% ../nbs/06a_people.ipynb #e70110e9
+# %% ../nbs/06a_people.ipynb #77935479
 @lru_cache(4096)
 def _worn(seed):
     "All that an outfit needs, made once: words, numbers"
@@ -145,7 +149,8 @@ def gather(seeds, device):
     o, cuts, dyes, marks = zip(*(_worn(int(s)) for s in seeds))
     cuts = Cuts({k: torch.cat([c.numbers[k] for c in cuts]).to(device) for k in cuts[0].numbers})
     table = {f.name: torch.cat([getattr(d, f.name) for d in dyes]).to(device) for f in fields(Dyes) if f.name != 'marks'}
-    return o, cuts, Dyes(**table, marks={k: torch.cat([d.marks[k] for d in dyes]).to(device) for k in dyes[0].marks}), torch.as_tensor(np.stack(marks), device=device)
+    drawn = {k: torch.cat([d.marks[k] for d in dyes]).to(device) for k in dyes[0].marks}
+    return o, cuts, Dyes(**table, marks=drawn), torch.as_tensor(np.stack(marks), device=device)
 
 @patch
 def seeds(self:People,
@@ -160,7 +165,7 @@ def seeds(self:People,
     first = SPLITS[self.split][0]
     return first + outfits, (first + outfits)*VIEWS + views
 
-# %% ../nbs/06a_people.ipynb #5e0cd4cc
+# %% ../nbs/06a_people.ipynb #b9a5bf49
 def _framing(self, views, n):
     "Crop, fill, shift and pitch by chance"
     u, tensor = chance(views, 'framing', 5), lambda o: torch.as_tensor(o, dtype=torch.float32, device=self.device)
@@ -188,6 +193,7 @@ def render(self:People,
     image, camera, samples = photograph(dressed, dyes, light, view_seeds, pitch, joints[:, 0], ends, **frame, size=self.size, samples=self.samples, still=still)
     return _with_truth(self, body, rotmats, betas, joints[:, 0], pitch, image, camera, samples, marks, outfit_seeds, view_seeds)
 
+# %% ../nbs/06a_people.ipynb #fb347925
 def _with_truth(self, body, rotmats, betas, pivot, pitch, image, camera, samples, marks, outfits, views):
     "Attach what is known"
     tilt = turn(torch.stack([pitch, 0*pitch, 0*pitch], 1))
@@ -229,7 +235,7 @@ def film(self:People,
     seeds, views = self.seeds([outfit_number]*frames, [0]*frames)
     return self.render(seeds, motion(name, frames), views, still=True)
 
-# %% ../nbs/06a_people.ipynb #e0a73b15
+# %% ../nbs/06a_people.ipynb #ee6c7ac3
 def paint_parsing(parsing:Int[Tensor, 'b h w'])->Float[Tensor, 'b 3 h w']: # in [-1, 1]
     "The ten labels in colours"
     return torch.tensor(PARSING_COLOURS, device=parsing.device)[parsing].movedim(3, 1)/127.5 - 1
@@ -242,7 +248,8 @@ def layers(self:Photos)->dict: # {title: [b, 3, h, w]}
     iuv = torch.cat([surface.iuv[:, :1]/24, surface.iuv[:, 1:]], 1)*2 - 1
     torso = torch.stack([surface.torso[:, 0], surface.torso[:, 1], surface.torso[:, 0]*0], 1).float()*2 - 1
     drawn = torch.stack([torch.as_tensor(np.asarray(o).copy()).movedim(2, 0).to(self.image.device)/127.5 - 1 for o in shown_points.draw(to_pil(self.image))])
-    return {'photo': self.image, 'seen keypoints': drawn, 'R': surface.wheel, 'IUV': on_white(iuv), 'parsing': paint_parsing(self.parsing), 'torso masks': torso, 'body': surface.picture}
+    return {'photo': self.image, 'seen keypoints': drawn, 'R': surface.wheel, 'IUV': on_white(iuv), 'parsing': paint_parsing(self.parsing),
+            'torso masks': torso, 'body': surface.picture}
 
 def replace_scores(keypoints, seen):
     "Keypoints without those that are hidden"
@@ -256,7 +263,7 @@ def show(self:Photos,
     "The photos as a sheet"
     return show_images(list(self.image), cols=min(cols, len(self)), pad=pad)
 
-# %% ../nbs/06a_people.ipynb #ca2036fc
+# %% ../nbs/06a_people.ipynb #69b1e383
 @patch
 def draw(self:People,
          count:int,   # of photos
@@ -266,6 +273,7 @@ def draw(self:People,
     u = chance(np.arange(count) + step*1_000_003, f'draw {self.split}', 2)
     return self.photos((u[:, 0]*len(self)).astype(np.int64), (u[:, 1]*VIEWS).astype(np.int64))
 
+# %% ../nbs/06a_people.ipynb #20df72ed
 class Pool:
     "Many photos on the device, renewed as training goes"
     def __init__(self,
@@ -285,7 +293,8 @@ class Pool:
         o = self.people.draw(count, self.step)
         cam = torch.cat([o.camera.focal[:, None], o.camera.center, o.camera.translation], 1)
         image = ((o.image + 1)*127.5).round().to(torch.uint8)
-        return dict(image=image, points=o.points, seen=o.seen, rotmats=o.rotmats, betas=o.betas, camera=cam, parsing=o.parsing.to(torch.uint8), attributes=o.attributes, outfits=o.outfits, views=o.views)
+        same = {k: getattr(o, k) for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits', 'views')}
+        return same | dict(image=image, camera=cam, parsing=o.parsing.to(torch.uint8))
 
     def renew(self, count:int): # how many of the photos
         "Replace some photos by new ones, the oldest first"
@@ -302,7 +311,7 @@ class Pool:
         camera = Camera(c[:, 0], c[:, 1:3], c[:, 3:], self.people.size)
         return Photos(o.pop('image').float()/127.5 - 1, camera=camera, parsing=o.pop('parsing').long(), **o)
 
-# %% ../nbs/06a_people.ipynb #0db81d34
+# %% ../nbs/06a_people.ipynb #a571714a
 @patch
 def write(self:People,
           folder,       # where the files go
@@ -320,7 +329,8 @@ def write(self:People,
         some = todo[start:start + batch]
         made = self.photos(*zip(*some)).to('cpu')
         for i, (p, image) in enumerate(zip(some, to_pil(made.image))): _write_one(folder, name(*p), made[i:i + 1], image)
-    with writing(folder/'outfits.json') as f: Path(f).write_text(json.dumps({name(o, 0)[:-4]: outfit(int(self.seeds([o], 0)[0][0])) for o in sorted({o for o, _ in numbers})}, indent=1))
+    worn = {name(o, 0)[:-4]: outfit(int(self.seeds([o], 0)[0][0])) for o in sorted({o for o, _ in numbers})}
+    with writing(folder/'outfits.json') as f: Path(f).write_text(json.dumps(worn, indent=1))
     return folder
 
 def _write_one(folder, name, one, image):

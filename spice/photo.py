@@ -24,18 +24,16 @@ from .poses import chance, turn
 from .render import rasterize_soup
 from .wardrobe import CLOTH, HAIR as HAIR_COLOURS, SHOE, SKIN
 
-# %% ../nbs/06_photo.ipynb #3538b333
+# %% ../nbs/06_photo.ipynb #fbc507df
 CROPS = {'full': 0, 'knees': 1, 'waist': 2}
 
 def extents(dressed:Dressed,
             points:Float[Tensor, 'v 3'], # its vertices, in some frame
            )->tuple: # lowest and highest x, y, z of each person [n, 3]
     "The box around each person"
-    corner, image = points[dressed.faces].flatten(0, 1), dressed.image.repeat_interleave(3)
-    there = (dressed.keep[dressed.faces].flatten() >= 0)[:, None]
-    index = image[:, None].expand(-1, 3)
-    low = torch.full((dressed.count, 3), math.inf, device=points.device).scatter_reduce(0, index, torch.where(there, corner, math.inf), 'amin')
-    return low, torch.full_like(low, -math.inf).scatter_reduce(0, index, torch.where(there, corner, -math.inf), 'amax')
+    there, index = (dressed.keep >= 0)[:, None], dressed.owner[:, None].expand(-1, 3)
+    low = torch.full((dressed.count, 3), math.inf, device=points.device).scatter_reduce(0, index, torch.where(there, points, math.inf), 'amin')
+    return low, torch.full_like(low, -math.inf).scatter_reduce(0, index, torch.where(there, points, -math.inf), 'amax')
 
 def frame_people(low:Float[Tensor, 'n 3'],   # the box around each person, y up
                  high:Float[Tensor, 'n 3'],
@@ -61,7 +59,7 @@ def frame_people(low:Float[Tensor, 'n 3'],   # the box around each person, y up
     place = torch.stack([side/scale - middle[:, 0], (top - h/2)/scale + high[:, 1], depth], 1)
     return Camera(focal, focal.new_tensor([w/2, h/2]).expand(len(focal), 2), place, (h, w))
 
-# %% ../nbs/06_photo.ipynb #dc0a3b94
+# %% ../nbs/06_photo.ipynb #839022ca
 @dataclass
 class Dyes:
     "Tables of n people by kind of layer"
@@ -76,24 +74,31 @@ def _plain(*rgb): return dict(pattern='plain', rgb=np.array(rgb), scale=.05, sha
 
 def _layer_dyes(outfit):
     "A table row for each kind of layer"
-    cloth = lambda o: dict(pattern=o['pattern'], rgb=np.array([CLOTH[c] for c in o['colours']]), scale=o['scale'], share=o['share']) if o else _plain(*3*[CLOTH['grey']])
-    tint = lambda what, amount: (1 + amount*(chance(outfit['seed'], f'light {what}')*2 - 1))*(1 + .03*(chance(outfit['seed'], f'tint {what}', 3)*2 - 1))
-    top, hair, skin = outfit['top'], np.array(HAIR_COLOURS[outfit['hair']['colour']])*tint('hair', .2), np.array(SKIN[outfit['skin']])*tint('skin', .04)
-    shoe, hat = np.array(SHOE[outfit['shoes']['colour']]), np.array(list(CLOTH.values())[int(chance(outfit['seed'], 'hat colour')[0]*len(CLOTH))])
+    rgb = lambda o: np.array([CLOTH[c] for c in o['colours']])
+    cloth = lambda o: dict(pattern=o['pattern'], rgb=rgb(o), scale=o['scale'], share=o['share']) if o else _plain(*3*[CLOTH['grey']])
+    u = lambda what, count=1: chance(outfit['seed'], what, count)*2 - 1
+    tint = lambda what, amount: (1 + amount*u(f'light {what}'))*(1 + .03*u(f'tint {what}', 3))
+    top, hair = outfit['top'], np.array(HAIR_COLOURS[outfit['hair']['colour']])*tint('hair', .2)
+    skin, shoe = np.array(SKIN[outfit['skin']])*tint('skin', .04), np.array(SHOE[outfit['shoes']['colour']])
+    hat = np.array(list(CLOTH.values())[int(chance(outfit['seed'], 'hat colour')[0]*len(CLOTH))])
     one = lambda rgb: _plain(rgb, rgb, rgb)
     collar = cloth(top) if top['pattern'] not in ('blocks',) else one(np.array(CLOTH[top['colours'][0]]))
-    rows = dict(body=one(skin), top=cloth(top), jacket=cloth(outfit['over']), legs=cloth(outfit['bottom']), skirt=cloth(top if top['kind'] == 'dress' else outfit['bottom']),
-                shoes=one(shoe), collar=collar, hair=one(hair), hat=one(hat), glasses=one(np.array([.035, .03, .03])), stool=one(np.array([.62, .58, .54])), eyes=one(np.ones(3)))
+    skirt = cloth(top if top['kind'] == 'dress' else outfit['bottom'])
+    rows = dict(body=one(skin), top=cloth(top), jacket=cloth(outfit['over']), legs=cloth(outfit['bottom']), skirt=skirt, shoes=one(shoe), collar=collar,
+                hair=one(hair), hat=one(hat), glasses=one(np.full(3, .033)), stool=one(np.array([.62, .58, .54])), eyes=one(np.ones(3)))
     return [rows[k] for k in KINDS]
 
 EYE_COLOURS = ((.20, .12, .07), (.30, .20, .11), (.32, .36, .22), (.30, .42, .52))
 
+# %% ../nbs/06_photo.ipynb #3a732683
 def _marks(outfit):
     "Small things that are drawn on"
     top, bottom, u = outfit['top'], outfit['bottom'] or {}, chance(outfit['seed'], 'marks', 6)
-    return dict(women=outfit['style'] == 'women', buttons=top['kind'] == 'shirt', knit=top['kind'] == 'sweater', jeans=bottom.get('kind') == 'jeans', fly=bottom.get('kind') in ('trousers', 'jeans', 'shorts'),
-                belt=top.get('tucked', False) and u[0] < .6, sole_dark=u[1] < .45, sneakers=outfit['shoes']['kind'] == 'sneakers', bald=outfit['hair']['kind'] == 'bald', make_up=outfit['style'] == 'women' and u[2] < .6,
-                iris=EYE_COLOURS[int(u[3]*len(EYE_COLOURS))], stubble=outfit['style'] == 'men' and u[4] < .5)
+    women, kind = outfit['style'] == 'women', bottom.get('kind')
+    return dict(women=women, buttons=top['kind'] == 'shirt', knit=top['kind'] == 'sweater', jeans=kind == 'jeans', fly=kind in ('trousers', 'jeans', 'shorts'),
+                belt=top.get('tucked', False) and u[0] < .6, sole_dark=u[1] < .45, sneakers=outfit['shoes']['kind'] == 'sneakers',
+                bald=outfit['hair']['kind'] == 'bald', make_up=women and u[2] < .6, stubble=not women and u[4] < .5,
+                iris=EYE_COLOURS[int(u[3]*len(EYE_COLOURS))])
 
 def dyes_of(outfits:list, # dictionaries
             device='cpu',
@@ -107,7 +112,7 @@ def dyes_of(outfits:list, # dictionaries
     return Dyes(tensor([[kinds.index(o['pattern']) for o in row] for row in rows], torch.int64), table('rgb'), table('scale'), table('share'), seeds,
                 {k: tensor([m[k] for m in marks], torch.float32) for k in marks[0]})
 
-# %% ../nbs/06_photo.ipynb #542ff283
+# %% ../nbs/06_photo.ipynb #39c7f566
 def unroll(kind:Int[Tensor, ' m'],
            rest:Float[Tensor, 'm 3'],
           )->tuple: # metres around, metres along
@@ -115,7 +120,8 @@ def unroll(kind:Int[Tensor, ' m'],
     x, y, z = rest.unbind(1)
     sleeve = (x.abs() > .205) & (y > .2) & ((kind == TOP) | (kind == JACKET))
     leg = kind == LEGS
-    u = torch.where(sleeve, torch.atan2(y - .452, z - .012)*.055 + x.sign(), torch.where(leg, torch.atan2(x.abs() - .125, z)*.085*x.sign() + .5, torch.atan2(x, z)*.15))
+    u = torch.where(sleeve, torch.atan2(y - .452, z - .012)*.055 + x.sign(),
+                    torch.where(leg, torch.atan2(x.abs() - .125, z)*.085*x.sign() + .5, torch.atan2(x, z)*.15))
     return u, torch.where(sleeve, x.abs(), y)
 
 @dataclass
@@ -162,7 +168,7 @@ def paint_eyes(rest, m):
     out = out*(.12 + .88*ramp(far, .0022, .0034))[:, None]*(1 - .45*ramp(y, .692, .698))[:, None]
     return torch.maximum(out, (_spot(torch.hypot(x - .0015 - .0302*x.sign(), y - .6936), .0014))[:, None].expand_as(out))
 
-# %% ../nbs/06_photo.ipynb #5d4909eb
+# %% ../nbs/06_photo.ipynb #2b17ba1e
 def paint_cloth(colour, kind, rest, keep, u, v, m):
     "Edges, stitches, buttons, seams"
     x, y, z = rest.unbind(1)
@@ -170,7 +176,7 @@ def paint_cloth(colour, kind, rest, keep, u, v, m):
     top, legs = (kind == TOP).float(), (kind == LEGS).float()
     dark = .10*ramp(-keep, -.017, -.014) + .20*_spot(keep - .016, .0014) + .25*ramp(-keep, -.004, -.001)
     placket = top*m['buttons']*front
-    dark = dark + placket*(.30*_spot(ax - .013, .0012) + .12*_spot(x, .0012)) + legs*m['fly']*(.30*_spot(x, .0018)*ramp(y, -.11, -.07) + .0)
+    dark = dark + placket*(.30*_spot(ax - .013, .0012) + .12*_spot(x, .0012)) + legs*m['fly']*.30*_spot(x, .0018)*ramp(y, -.11, -.07)
     pocket = torch.where(z > .0, torch.hypot(ax - .165, y - .085) - .075, torch.hypot((ax - .085)/1.1, (y + .02)) - .055)
     dark = dark + legs*m['fly']*.28*_spot(pocket, .0016)*ramp(y, -.09, -.06)
     dark = dark + legs*.18*_spot(z - .0, .0025)*(ax > .14)
@@ -178,12 +184,15 @@ def paint_cloth(colour, kind, rest, keep, u, v, m):
     stitch = legs*m['jeans']*(_spot(keep - .014, .0011) + _spot(pocket - .004, .0012)*ramp(y, -.09, -.06))*(torch.sin(u*900 + v*900) > -.3)
     colour = torch.lerp(colour, colour.new_tensor([.72, .50, .24]).expand_as(colour), (.55*stitch.clamp(0, 1))[:, None])
     belt = legs*m['belt']*ramp(y, .062, .064)
-    colour = torch.lerp(colour, torch.lerp(colour.new_tensor([.12, .07, .045]), colour.new_tensor([.70, .62, .40]), (_spot(ax, .016)*front > .4).float()[:, None]), belt[:, None])
+    buckle = (_spot(ax, .016)*front > .4).float()[:, None]
+    colour = torch.lerp(colour, torch.lerp(colour.new_tensor([.12, .07, .045]), colour.new_tensor([.70, .62, .40]), buckle), belt[:, None])
     t = (y/.062) - torch.floor(y/.062) - .5
     button = placket*(torch.hypot(x, t*.062) < .0058).float()
     ribs = top*m['knit']*(.5 + .5*torch.cos(u*1250))*ramp(-keep, -.05, -.04)
-    return torch.lerp(colour, .45*colour + .5, (.85*button)[:, None])*(1 - .22*ribs - .10*top*m['knit']*(.5 + .5*torch.cos(v*1000))*(1 - ramp(-keep, -.05, -.04)))[:, None]
+    rows = top*m['knit']*(.5 + .5*torch.cos(v*1000))*(1 - ramp(-keep, -.05, -.04))
+    return torch.lerp(colour, .45*colour + .5, (.85*button)[:, None])*(1 - .22*ribs - .10*rows)[:, None]
 
+# %% ../nbs/06_photo.ipynb #7e84c16e
 def albedo(samples:Samples,
            dyes:Dyes,
            soft:float, # metres that a sample spans
@@ -199,11 +208,16 @@ def albedo(samples:Samples,
     over(where(k == BODY), lambda at: colour[at]*(1 + .035*noise(rest[at]*55)[:, :1] + .03*noise(rest[at]*14)[:, 1:]))
     over(where((k == BODY) & (rest[:, 1] > .57)), lambda at: paint_face(colour[at], rest[at], marks(at)))
     over(where(k == EYES), lambda at: paint_eyes(rest[at], marks(at)))
-    over(where((k == TOP) | (k == LEGS) | (k == SKIRT) | (k == JACKET) | (k == COLLAR)), lambda at: paint_cloth(colour[at], k[at], rest[at], samples.keep[at], u[at], v[at], marks(at)))
+    sewn = (k == TOP) | (k == LEGS) | (k == SKIRT) | (k == JACKET) | (k == COLLAR)
+    over(where(sewn), lambda at: paint_cloth(colour[at], k[at], rest[at], samples.keep[at], u[at], v[at], marks(at)))
     over(where(k == SHOES), lambda at: _paint_shoes(colour[at], rest[at], samples.keep[at], marks(at)))
     over(where(k == HAIR), lambda at: _paint_hair(colour[at], rest[at], dyes.seed[i[at], HAIR]))
-    over(where(k == HAT), lambda at: colour[at]*(.80 + .20*torch.cos(torch.atan2(rest[at][:, 0], rest[at][:, 2] - .04)*34))[:, None]*(1 + .1*noise(rest[at]*240)[:, :1]))
+    over(where(k == HAT), lambda at: _paint_hat(colour[at], rest[at]))
     return colour.clamp(.01, 1)
+
+def _paint_hat(colour, rest):
+    ribs = .80 + .20*torch.cos(torch.atan2(rest[:, 0], rest[:, 2] - .04)*34)
+    return colour*ribs[:, None]*(1 + .1*noise(rest*240)[:, :1])
 
 def _paint_shoes(colour, rest, keep, m):
     sole = ramp(-rest[:, 1], .902, .906)
@@ -212,6 +226,7 @@ def _paint_shoes(colour, rest, keep, m):
     colour = torch.lerp(colour, torch.full_like(colour, .9), (.8*laces)[:, None])
     return torch.lerp(colour, rubber, sole[:, None])*(1 - .3*_spot(keep - .006, .002))[:, None]
 
+# %% ../nbs/06_photo.ipynb #1814f899
 def _paint_hair(colour, rest, seed):
     x, y, z = rest.unbind(1)
     around = torch.atan2(x, .045 - z)
@@ -219,7 +234,7 @@ def _paint_hair(colour, rest, seed):
     fine = noise(at*torch.tensor([4., 1.5, 1.5], device=at.device))
     return colour*(1 + .30*noise(at)[:, :1] + .34*fine[:, :1]).clamp(.35, 1.8)
 
-# %% ../nbs/06_photo.ipynb #c22d0bb2
+# %% ../nbs/06_photo.ipynb #cd9eb9ab
 @dataclass
 class Light:
     "How n photos are lit"
@@ -241,17 +256,17 @@ def draw_light(seeds,       # whole numbers
 
 TAPS = ((-.1, .2), (.8, .5), (-.75, .55), (.25, -.85), (-.4, -.7), (.95, -.45), (-.95, -.2), (.15, 1.))
 
+# %% ../nbs/06_photo.ipynb #72ea6cf5
 def shadows(samples:Samples, dressed:Dressed, points, light:Light, size:int)->Float[Tensor, ' m']:
     "How much of the lamp each sample sees"
     n, device = dressed.count, points.device
     side = F.normalize(torch.linalg.cross(light.to.new_tensor([0., 1, 0]).expand(n, 3), light.to), dim=1)
     axes = torch.stack([side, -torch.linalg.cross(light.to, side), -light.to], 1)         # right, down, away as seen from the lamp
-    from_lamp = (axes[dressed.image][:, None]@points[dressed.faces][..., None])[..., 0]   # (f, 3 corners, 3)
-    low = torch.full((n, 3), math.inf, device=device).scatter_reduce(0, dressed.image[:, None].expand(-1, 3), from_lamp.amin(1), 'amin')
-    high = torch.full((n, 3), -math.inf, device=device).scatter_reduce(0, dressed.image[:, None].expand(-1, 3), from_lamp.amax(1), 'amax')
+    from_lamp = (axes[dressed.owner]@points[..., None])[..., 0]
+    low, high = extents(dressed, from_lamp)
     scale = (size - 8)/(high - low)[:, :2].amax(1)
-    px = lambda o, i: torch.cat([(o[..., :2] - low[i][..., :2])*scale[i][..., None] + 4, (o[..., 2:] - low[i][..., 2:]) + 1], -1)
-    seen = rasterize_soup(px(from_lamp, dressed.image[:, None].expand(-1, 3)), dressed.image, n, size, dressed.keep[dressed.faces])
+    px = lambda o, i: torch.cat([(o[:, :2] - low[i, :2])*scale[i, None] + 4, o[:, 2:] - low[i, 2:] + 1], 1)
+    seen = rasterize_soup(px(from_lamp, dressed.owner)[dressed.faces], dressed.image, n, size, dressed.keep[dressed.faces])
     nearest = torch.full((n*size*size,), math.inf, device=device).index_copy(0, seen.pixel, seen.depth)
     at = px((axes[samples.image]@samples.place[..., None])[..., 0], samples.image)
     reach, lit = (light.softness*scale)[samples.image], torch.zeros_like(at[:, 0])
@@ -260,7 +275,7 @@ def shadows(samples:Samples, dressed:Dressed, points, light:Light, size:int)->Fl
         lit += at[:, 2] < nearest[(samples.image*size + row)*size + col] + .014
     return lit/len(TAPS)
 
-# %% ../nbs/06_photo.ipynb #adcf929e
+# %% ../nbs/06_photo.ipynb #a39ca0f3
 def blur(maps:Float[Tensor, 'n c h w'], sigma:float)->Float[Tensor, 'n c h w']:
     "A soft blur: two passes of a Gaussian"
     radius = max(1, math.ceil(2.2*sigma))
@@ -284,6 +299,7 @@ def openness(samples:Samples, n:int, size:tuple)->Float[Tensor, ' m']:
         closed = closed + strength*((samples.depth - around)/span).clamp(0, 1)
     return (1 - closed).clamp(.35, 1)
 
+# %% ../nbs/06_photo.ipynb #d5e658ec
 def light_up(colour:Float[Tensor, 'm 3'], samples:Samples, lit, open_, light:Light)->Float[Tensor, 'm 3']: # linear
     "Colour times light, plus shine"
     i, k, n = samples.image, samples.kind, samples.normal
@@ -304,21 +320,22 @@ def light_up(colour:Float[Tensor, 'm 3'], samples:Samples, lit, open_, light:Lig
     lamp = light.colour[i]*(diffuse*(.55 + .45*open_))[:, None] + bleed[:, None]*n.new_tensor([.9, .25, .15])
     return colour**2.2*(room + 1.02*lamp) + (spec + sheen*open_)[:, None]*light.colour[i]
 
-# %% ../nbs/06_photo.ipynb #de220ebe
-PAPERS = ((.93, .93, .93), (.88, .88, .89), (.96, .95, .93), (.80, .81, .83), (.90, .86, .81), (.83, .87, .89), (.90, .84, .84), (.68, .70, .72), (.86, .87, .80), (.55, .57, .61))
+# %% ../nbs/06_photo.ipynb #8b3f5ff4
+PAPERS = ((.93, .93, .93), (.88, .88, .89), (.96, .95, .93), (.80, .81, .83), (.90, .86, .81), (.83, .87, .89), (.90, .84, .84), (.68, .70, .72),
+          (.86, .87, .80), (.55, .57, .61))
 
 def _floor_shadow(dressed, points, floor, light, camera, pitch_turn):
     "How dark the floor is at each pixel [n, h, w]"
     n, (h, w) = dressed.count, camera.size
-    pick = torch.arange(0, len(dressed.faces), 3, device=points.device)
-    pick = pick[dressed.keep[dressed.faces[pick, 0]] >= 0]
-    image, place = dressed.image[pick], points[dressed.faces[pick, 0]]
+    pick = (dressed.keep[::3] >= 0).nonzero()[:, 0]*3
+    image, place = dressed.owner[pick], points[pick]
     up = pitch_turn[:, :, 1]                                                              # the world's upright in the camera's frame
     height = (place*up[image]).sum(1) - floor[image]
     fall = (light.to*up).sum(1).clamp(min=.25)
     on_floor = place - light.to[image]*(height/fall[image])[:, None]
     maps = []
-    for spot, near, sigma, strength in ((place - up[image]*height[:, None], height < .06, .012, .50), (on_floor, height < .45, .020, .34), (on_floor, height < 2.2, .045, .20)):
+    for spot, near, sigma, strength in ((place - up[image]*height[:, None], height < .06, .012, .50), (on_floor, height < .45, .020, .34),
+                                        (on_floor, height < 2.2, .045, .20)):
         seen = _project(spot, camera, image)
         col, row = seen[:, 0].long(), seen[:, 1].long()
         inside = near & (col >= 0) & (col < w) & (row >= 0) & (row < h)
@@ -332,6 +349,7 @@ def _project(points, camera, image):
     xy = seen[:, :2]/seen[:, 2:]*camera.focal[image][:, None] + camera.center[image]
     return torch.cat([xy, seen[:, 2:]], 1)
 
+# %% ../nbs/06_photo.ipynb #88cb33d3
 def studio(seeds, horizon:Float[Tensor, ' n'], size:tuple, light:Light)->Float[Tensor, 'n 3 h w']: # linear
     "Backgrounds by chance; `horizon` is the row where floor and wall meet"
     h, w = size
@@ -346,11 +364,11 @@ def studio(seeds, horizon:Float[Tensor, ' n'], size:tuple, light:Light)->Float[T
     bright = 1.03 - column(.10 + .20*u[:, 4])*corner**1.5
     line = (horizon/h).view(-1, 1, 1)
     rolled, softness = column(u[:, 5] < .6), column(.012 + .004*u[:, 6])
-    below = torch.where(rolled > 0, ramp(y - line, -.10, .08), ramp(y - line, -1., 1.)*0 + ((y - line)/softness + .5).clamp(0, 1))
+    below = torch.where(rolled > 0, ramp(y - line, -.10, .08), ((y - line)/softness + .5).clamp(0, 1))
     bright = bright*(1 - column(.03 + .10*u[:, 7])*below)
     return (tensor(base)[:, :, None, None]*bright[:, None]).clamp(0, 1)**2.2
 
-# %% ../nbs/06_photo.ipynb #8a985627
+# %% ../nbs/06_photo.ipynb #6252579a
 def grain(seeds:Int[Tensor, ' n'], size:tuple)->Float[Tensor, 'n 3 h w']: # about normal, variance 1
     "The noise of a camera"
     h, w = size
@@ -363,10 +381,9 @@ def grain(seeds:Int[Tensor, ' n'], size:tuple)->Float[Tensor, 'n 3 h w']: # abou
 def see(dressed:Dressed, points, normals, camera:Camera, samples:int)->Samples:
     "What every sample sees"
     (h, w), n = camera.size, dressed.count
-    corner, image = points[dressed.faces], dressed.image[:, None].expand(-1, 3)
-    px = _project(corner.flatten(0, 1), camera, image.reshape(-1)).view(-1, 3, 3)
-    px = torch.cat([px[..., :2]*samples, px[..., 2:] + dressed.back[dressed.faces][..., None]], -1)
-    seen = rasterize_soup(px, dressed.image, n, (h*samples, w*samples), dressed.keep[dressed.faces])
+    px = _project(points, camera, dressed.owner)
+    px = torch.cat([px[:, :2]*samples, px[:, 2:] + dressed.back[:, None]], 1)
+    seen = rasterize_soup(px[dressed.faces], dressed.image, n, (h*samples, w*samples), dressed.keep[dressed.faces])
     vertex = dressed.faces[seen.face]                                                     # (m, 3)
     table = torch.cat([dressed.rest, points, normals, dressed.keep[:, None], dressed.back[:, None]], 1)
     mixed = (table.index_select(0, vertex.reshape(-1)).view(-1, 3, 11)*seen.bary[..., None]).sum(1)
@@ -386,18 +403,13 @@ def develop(samples:Samples, linear, background, count:int)->Float[Tensor, 'n 3 
     out = out.clamp(min=0)*1.10/(1 + .10*out.clamp(min=0))
     return out.clamp(0, 1).pow(1/2.2).view(n, h, w, 3).movedim(3, 1)
 
-# %% ../nbs/06_photo.ipynb #9a516080
-def _by_vertex(dressed):
-    "The person that each vertex belongs to"
-    corners = dressed.faces.reshape(-1)
-    return torch.zeros(len(dressed.verts), dtype=torch.int64, device=corners.device).index_copy(0, corners, dressed.image.repeat_interleave(3))
-
+# %% ../nbs/06_photo.ipynb #c4624245
 def _lowest(dressed, points, up):
     "How far down each person reaches [n]"
-    corner = dressed.faces[:, 0]
-    height = torch.where(dressed.keep[corner] >= 0, (points[corner]*up[dressed.image]).sum(1), math.inf)
-    return torch.full((dressed.count,), math.inf, device=points.device).scatter_reduce(0, dressed.image, height, 'amin')
+    height = torch.where(dressed.keep >= 0, (points*up[dressed.owner]).sum(1), math.inf)
+    return torch.full((dressed.count,), math.inf, device=points.device).scatter_reduce(0, dressed.owner, height, 'amin')
 
+# %% ../nbs/06_photo.ipynb #d806a099
 def photograph(dressed:Dressed,
                dyes:Dyes,
                light_seeds,                  # of lamp and studio, one a person
@@ -413,7 +425,7 @@ def photograph(dressed:Dressed,
                still:bool=False,             # one frame around all: for film
               )->tuple: # images [n, 3, h, w] in [-1, 1], the camera, what the samples saw
     "Photos of dressed people"
-    n, device, owner = dressed.count, dressed.verts.device, _by_vertex(dressed)
+    n, device, owner = dressed.count, dressed.verts.device, dressed.owner
     tilt = turn(torch.stack([pitch, 0*pitch, 0*pitch], 1))
     points = (tilt[owner]@(dressed.verts - pivot[owner])[..., None])[..., 0] + pivot[owner]
     normals = (tilt[owner]@dressed.normals[..., None])[..., 0]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'LEGS', 'POSES', 'EVERYDAY', 'TOUCH', 'NOTHING', 'FIELDS', 'WIDTH', 'SIDES', 'LEG', 'ARM', 'CORE_JOINTS',
-           'ARM_JOINTS', 'REACH', 'VIEWS', 'MOTIONS', 'chance', 'bells', 'turn', 'turn_about', 'smallest_turn', 'frame',
-           'get', 'pose_row', 'pose_rows', 'mirror', 'shake', 'two_bones', 'limb', 'Shape', 'shape_of', 'follow',
-           'touch_points', 'solve', 'show_poses', 'Probe', 'thin', 'probes', 'depths', 'push_out', 'penetration',
-           'settle', 'draw_yaw', 'draw_rows', 'sample_poses', 'motion']
+           'ARM_JOINTS', 'LEG_JOINTS', 'REACH', 'VIEWS', 'MOTIONS', 'chance', 'bells', 'turn', 'turn_about',
+           'smallest_turn', 'frame', 'get', 'pose_row', 'pose_rows', 'mirror', 'shake', 'two_bones', 'limb', 'Shape',
+           'shape_of', 'follow', 'touch_points', 'solve', 'show_poses', 'Probe', 'thin', 'probes', 'depths', 'push_out',
+           'penetration', 'settle', 'draw_yaw', 'draw_rows', 'sample_poses', 'motion']
 
 # %% ../nbs/04_poses.ipynb #37ec8d68
 import hashlib
@@ -86,14 +86,15 @@ def frame(along:Float[Tensor, '*n 3'], # where the limb points
     y = F.normalize(hinge - (hinge*x).sum(-1, keepdim=True)*x, dim=-1)
     return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
 
-# %% ../nbs/04_poses.ipynb #de5ef4d6
+# %% ../nbs/04_poses.ipynb #1aa3e661
 ARMS = { # upper arm, forearm, what the hand touches, hand turned (twist, up, sideways)
     'down': ((.20, -1, .00), (.08, -1, .22)),          'loose': ((.30, -1, -.08), (.14, -1, .35)),
     'straight': ((.14, -1, -.03), (.10, -1, .05)),     'hip': ((.9, -.6, -.35), (-.5, -.5, .3), 'hip', (0, 25, -30)),
     'bent': ((.22, -1, -.12), (.02, .05, 1)),          'front': ((.30, -.9, .6), (-.1, -.15, 1)),
     'up': ((.55, 1, .0), (-.15, 1, .08)),              'high': ((.75, .65, .0), (-.40, 1, .12)),
     'wide': ((1, -.05, .08), (1, .0, .22)),            'open': ((.8, -.75, .1), (.75, -.35, .55)),
-    'wave': ((.95, -.10, .1), (.25, 1, .20)),          'point': ((.30, .02, 1), (.16, .08, 1)),
+    'wave': ((.95, -.10, .1), (.25, 1, .20)),          'wave_in': ((.90, -.15, .15), (-.25, 1, .25)),
+    'point': ((.30, .02, 1), (.16, .08, 1)),
     'forth': ((.16, -1, .45), (.0, -.80, .70)),        'back': ((.24, -1, -.48), (.12, -1, -.12)),
     'run_forth': ((.16, -.8, .65), (-.15, .55, .85)),  'run_back': ((.30, -.7, -.75), (.06, -.65, .8)),
     'bag': ((.22, -1, -.02), (-.02, .60, .80)),        'guard': ((.35, -.75, .5), (-.45, 1, .45)),
@@ -116,7 +117,7 @@ LEGS = { # thigh, bend of the knee in degrees, heel lifted by degrees, free of t
     'sit': ((.14, -.10, 1), 92),          'sit_out': ((.22, -.16, 1), 62),     'sit_over': ((-.16, .20, 1), 88, 15, 1),
     'tree': ((.80, -.62, .25), 118, 20, 1)}
 
-# %% ../nbs/04_poses.ipynb #38445a0d
+# %% ../nbs/04_poses.ipynb #d4575e30
 POSES = { # left arm, right arm, left leg, right leg, then lean, spine, neck where they are not zero
     'stand': ('down', 'down', 'straight', 'straight'),
     'stand_loose': ('loose', 'loose', 'apart', 'apart', dict(spine=(-2, 0, 0))),
@@ -143,10 +144,15 @@ POSES = { # left arm, right arm, left leg, right leg, then lean, spine, neck whe
     'arms_wide': ('wide', 'wide', 'apart', 'apart'),
     'arms_open': ('open', 'open', 'apart', 'relaxed', dict(spine=(-4, 0, 0))),
     'wave': ('wave', 'down', 'apart', 'straight', dict(spine=(0, 0, 3), neck=(0, 8, 4))),
+    'wave_back': ('wave_in', 'down', 'apart', 'straight', dict(spine=(0, 0, 3), neck=(0, 8, 4))),
     'point': ('point', 'loose', 'straight', 'apart', dict(spine=(0, -8, 0), neck=(0, 12, 0))),
     'bag': ('bag', 'down', 'relaxed', 'straight', dict(spine=(0, 3, -2))),
     'bag_walk': ('bag', 'back', 'back', 'forth', dict(spine=(2, 5, 0))),
     'legs_crossed': ('down', 'hip', 'crossed', 'straight', dict(lean=(0, 0, 3), spine=(0, -5, -5), neck=(0, 10, 3))),
+}
+
+# %% ../nbs/04_poses.ipynb #679f4527
+POSES |= { # in motion, at sports, seated
     'walk': ('back', 'forth', 'forth', 'trail', dict(lean=(0, -4, 0), spine=(3, 8, 0))),
     'walk_pass': ('down', 'loose', 'straight', 'swing', dict(lean=(0, 0, -2), spine=(3, 0, 2))),
     'stroll': ('forth', 'pocket', 'back', 'forth', dict(lean=(0, 3, 0), spine=(2, -6, 0), neck=(0, 12, 0))),
@@ -431,9 +437,10 @@ def thin(points:Float[Tensor, 'v 3'],
         far = far.minimum((points - points[taken[-1]]).norm(dim=1))
     return torch.tensor(taken)
 
-# %% ../nbs/04_poses.ipynb #ff3b1097
+# %% ../nbs/04_poses.ipynb #46440576
 CORE_JOINTS = (0, 1, 2, 3, 4, 5, 6, 9, 12, 15) # trunk, thighs, head
 ARM_JOINTS = ((18, 20, 22), (19, 21, 23))      # from the elbow on
+LEG_JOINTS = ((1, 4, 7), (2, 5, 8))
 
 def _probe(body, keep, count):
     index = keep.nonzero()[:, 0]
@@ -450,10 +457,11 @@ def probes(body:Body)->tuple: # trunk, left arm, right arm, left leg, right leg
         most, x = body.smpl.lbs_weights.argmax(1), body.rest[:, 0]
         among = lambda joints: torch.isin(most, torch.tensor(joints, device=most.device))
         core = among(CORE_JOINTS) | (among((13, 14)) & (x.abs() < .12))
-        _PROBES[key] = (_probe(body, core, 900), *(_probe(body, among(o), 160) for o in ARM_JOINTS), *(_probe(body, among(o), 250) for o in ((1, 4, 7), (2, 5, 8))))
+        arms, legs = ([(among(o), count) for o in joints] for joints, count in ((ARM_JOINTS, 160), (LEG_JOINTS, 250)))
+        _PROBES[key] = tuple(_probe(body, keep, count) for keep, count in [(core, 900), *arms, *legs])
     return _PROBES[key]
 
-# %% ../nbs/04_poses.ipynb #d3ff2ce6
+# %% ../nbs/04_poses.ipynb #7547b27f
 REACH = .14 # metres: a surface point farther away than this hides nothing
 
 def depths(points:Float[Tensor, 'n p 3'],  # of the moving part
@@ -466,6 +474,7 @@ def depths(points:Float[Tensor, 'n p 3'],  # of the moving part
     depth = -((points - at(surface))*at(normals)).sum(-1)
     return torch.where(distance < REACH, depth, -REACH), nearest
 
+# %% ../nbs/04_poses.ipynb #a2b36d45
 def push_out(R:Float[Tensor, 'n 24 3 3'],
              body:Body,
              betas:Float[Tensor, 'n 10'],
@@ -535,7 +544,7 @@ def settle(rows:Float[Tensor, 'n d'],
         rotmats[stuck] = push_out(solve(loose, Shape(shape.joints[stuck], shape.sole[stuck]))[0], body, betas[stuck])
     return rotmats, height
 
-# %% ../nbs/04_poses.ipynb #e3139be8
+# %% ../nbs/04_poses.ipynb #d79b1f11
 VIEWS = ((.58, 0, 35), (.24, 35, 110), (.18, 110, 180)) # share of the photos, turned by between ... and ... degrees
 
 def draw_yaw(seeds,            # whole numbers
@@ -562,6 +571,7 @@ def draw_rows(seeds,              # whole numbers
     rows[:, FIELDS['yaw'][0]] = torch.as_tensor(draw_yaw(seeds, yaw), dtype=rows.dtype)[:, None]
     return rows
 
+# %% ../nbs/04_poses.ipynb #542747c7
 def sample_poses(n:int,        # how many
                  seed:int=0,   # of chance
                  body=None,    # a `Body`; with it hands are kept out of it
@@ -575,14 +585,15 @@ def sample_poses(n:int,        # how many
     betas = rows.new_zeros(n, 10) if betas is None else betas
     return settle(rows, body, betas)[0]
 
-# %% ../nbs/04_poses.ipynb #da62f135
+# %% ../nbs/04_poses.ipynb #886b197b
 MOTIONS = { # keyframes (time in seconds, pose, mirrored, yaw in degrees); 'walk' and 'run' repeat
     'walk': [(0, 'walk', 0, 0), (.28, 'walk_pass', 1, 0), (.56, 'walk', 1, 0), (.84, 'walk_pass', 0, 0), (1.12, 'walk', 0, 0)],
     'turn': [(0, 'stand', 0, 0), (.8, 'turning', 0, 70), (1.6, 'stand_loose', 0, 180), (2.4, 'turning', 0, 290), (3.2, 'stand', 0, 360)],
-    'wave': [(0, 'stand_loose', 0, 0), (.5, 'wave', 0, 0), (.8, 'arms_open', 0, 0), (1.1, 'wave', 0, 0), (1.4, 'arms_open', 0, 0), (1.7, 'wave', 0, 0), (2.3, 'stand_loose', 0, 0)],
+    'wave': [(0, 'stand_loose', 0, 0), (.5, 'wave', 0, 0), (.8, 'wave_back', 0, 0), (1.1, 'wave', 0, 0), (1.4, 'wave_back', 0, 0),
+             (1.7, 'wave', 0, 0), (2.4, 'stand_loose', 0, 0)],
     'catalogue': [(0, 'walk', 0, 0), (.3, 'walk_pass', 1, 0), (.6, 'walk', 1, 0), (.9, 'walk_pass', 0, 0), (1.2, 'walk', 0, 0), (1.7, 'contrapposto', 0, 8),
-                  (2.3, 'hand_on_hip', 0, 12), (2.9, 'hand_on_hip', 0, -6), (3.4, 'turning', 0, 60), (4.1, 'stand_loose', 0, 180), (4.7, 'look_back', 0, 190), (5.2, 'walk_pass', 1, 180),
-                  (5.5, 'walk', 1, 180), (5.8, 'walk_pass', 0, 180), (6.1, 'walk', 0, 180)],
+                  (2.3, 'hand_on_hip', 0, 12), (2.9, 'hand_on_hip', 0, -6), (3.4, 'turning', 0, 60), (4.1, 'stand_loose', 0, 180),
+                  (4.7, 'look_back', 0, 190), (5.2, 'walk_pass', 1, 180), (5.5, 'walk', 1, 180), (5.8, 'walk_pass', 0, 180), (6.1, 'walk', 0, 180)],
     'sit_down': [(0, 'stand', 0, 10), (.9, 'lean_forward', 0, 15), (1.5, 'sit', 0, 20), (2.4, 'sit_crossed', 0, 25), (3.2, 'sit_crossed', 0, 20)]}
 
 def _smooth(times, values, at):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLOTH', 'SKIN', 'HAIR', 'SHOE', 'STYLES', 'TOPS', 'BOTTOMS', 'SLEEVES', 'NECKS', 'LENGTHS', 'FITS', 'PATTERNS',
-           'LEG_PATTERNS', 'HAIRS', 'SHOES', 'LIGHTNESS', 'ATTRIBUTES', 'pick', 'outfit', 'describe', 'attributes',
-           'labels']
+           'KNITS', 'LEG_PATTERNS', 'HAIRS', 'SHOES', 'LIGHTNESS', 'ATTRIBUTES', 'pick', 'outfit', 'describe',
+           'attributes', 'labels']
 
 # %% ../nbs/05_wardrobe.ipynb #9a623f88
 import json
@@ -13,29 +13,36 @@ import numpy as np
 from .core import DataError
 from .poses import bells, chance
 
-# %% ../nbs/05_wardrobe.ipynb #2bf197c8
+# %% ../nbs/05_wardrobe.ipynb #93457514
 CLOTH = {'black': (.055, .055, .065), 'white': (.93, .92, .90), 'grey': (.50, .50, .52), 'navy': (.10, .13, .27), 'blue': (.16, .32, .68),
          'light blue': (.56, .71, .88), 'red': (.72, .10, .13), 'wine': (.36, .07, .14), 'pink': (.92, .62, .70), 'green': (.13, .44, .27),
-         'olive': (.37, .38, .20), 'beige': (.84, .75, .61), 'brown': (.38, .24, .15), 'yellow': (.93, .76, .25), 'orange': (.87, .45, .16), 'purple': (.42, .25, .56)}
-SKIN = {'porcelain': (.96, .82, .74), 'light': (.91, .73, .61), 'tan': (.80, .60, .46), 'olive': (.72, .53, .38), 'brown': (.52, .35, .24), 'deep': (.34, .22, .155)}
-HAIR = {'black': (.065, .055, .05), 'dark brown': (.17, .105, .07), 'brown': (.32, .20, .12), 'blond': (.74, .57, .34), 'red': (.45, .17, .075), 'grey': (.56, .55, .54)}
-SHOE = {'black': (.06, .06, .065), 'white': (.91, .91, .89), 'brown': (.34, .20, .12), 'navy': (.11, .14, .26), 'red': (.62, .11, .12), 'beige': (.78, .68, .55)}
+         'olive': (.37, .38, .20), 'beige': (.84, .75, .61), 'brown': (.38, .24, .15), 'yellow': (.93, .76, .25),
+         'orange': (.87, .45, .16), 'purple': (.42, .25, .56)}
+SKIN = {'porcelain': (.96, .82, .74), 'light': (.91, .73, .61), 'tan': (.80, .60, .46), 'olive': (.72, .53, .38),
+        'brown': (.52, .35, .24), 'deep': (.34, .22, .155)}
+HAIR = {'black': (.065, .055, .05), 'dark brown': (.17, .105, .07), 'brown': (.32, .20, .12), 'blond': (.74, .57, .34),
+        'red': (.45, .17, .075), 'grey': (.56, .55, .54)}
+SHOE = {'black': (.06, .06, .065), 'white': (.91, .91, .89), 'brown': (.34, .20, .12), 'navy': (.11, .14, .26),
+        'red': (.62, .11, .12), 'beige': (.78, .68, .55)}
 
-# %% ../nbs/05_wardrobe.ipynb #cf185c1f
+# %% ../nbs/05_wardrobe.ipynb #47d5e7be
 STYLES = {'women': .55, 'men': .45}
 TOPS = {'women': {'t-shirt': .20, 'long-sleeve': .14, 'shirt': .14, 'sweater': .14, 'tank': .14, 'dress': .24},
         'men': {'t-shirt': .32, 'long-sleeve': .20, 'shirt': .26, 'sweater': .17, 'tank': .05}}
 BOTTOMS = {'women': {'trousers': .30, 'jeans': .28, 'shorts': .16, 'skirt': .26}, 'men': {'trousers': .36, 'jeans': .36, 'shorts': .28}}
 SLEEVES = {'t-shirt': {'short': .75, 'elbow': .25}, 'long-sleeve': {'long': .8, 'three-quarter': .2}, 'shirt': {'long': .62, 'short': .38},
            'sweater': {'long': 1.}, 'tank': {'none': 1.}, 'dress': {'none': .34, 'short': .32, 'elbow': .12, 'long': .22}}
-NECKS = {'t-shirt': {'round': .7, 'v': .3}, 'long-sleeve': {'round': .6, 'v': .25, 'high': .15}, 'shirt': {'collar': 1.}, 'sweater': {'round': .5, 'v': .2, 'high': .3},
+NECKS = {'t-shirt': {'round': .7, 'v': .3}, 'long-sleeve': {'round': .6, 'v': .25, 'high': .15}, 'shirt': {'collar': 1.},
+         'sweater': {'round': .5, 'v': .2, 'high': .3},
          'tank': {'round': .6, 'wide': .4}, 'dress': {'round': .45, 'v': .35, 'wide': .2}}
 LENGTHS = {'trousers': {'full': .78, 'cropped': .22}, 'jeans': {'full': .78, 'cropped': .22}, 'shorts': {'short': .45, 'knee': .55},
            'skirt': {'short': .40, 'knee': .36, 'midi': .24}, 'dress': {'short': .42, 'knee': .38, 'midi': .20}}
 FITS = {'slim': .34, 'regular': .40, 'loose': .26}
 PATTERNS = {'plain': .30, 'stripes': .11, 'bars': .06, 'checks': .09, 'dots': .09, 'floral': .10, 'print': .07, 'blocks': .07, 'heather': .06, 'letters': .05}
+KNITS = {'plain': .34, 'stripes': .22, 'blocks': .16, 'heather': .28}
 LEG_PATTERNS = {'plain': .62, 'checks': .12, 'bars': .10, 'heather': .16}
-HAIRS = {'women': {'long': .32, 'bob': .22, 'tied': .18, 'bun': .14, 'short': .07, 'curly': .07}, 'men': {'short': .62, 'bald': .15, 'curly': .15, 'long': .04, 'bun': .04}}
+HAIRS = {'women': {'long': .32, 'bob': .22, 'tied': .18, 'bun': .14, 'short': .07, 'curly': .07},
+         'men': {'short': .62, 'bald': .15, 'curly': .15, 'long': .04, 'bun': .04}}
 SHOES = {'women': {'sneakers': .38, 'flats': .32, 'boots': .30}, 'men': {'sneakers': .52, 'flats': .20, 'boots': .28}}
 
 def pick(words:dict, # {word: share}
@@ -45,7 +52,7 @@ def pick(words:dict, # {word: share}
     ends = np.cumsum(list(words.values()))
     return list(words)[min(int((u*ends[-1] >= ends).sum()), len(words) - 1)]
 
-# %% ../nbs/05_wardrobe.ipynb #29d5e199
+# %% ../nbs/05_wardrobe.ipynb #1e113a5f
 LIGHTNESS = lambda name: sum(CLOTH[name])/3
 
 def _colours(draw, what, count=3):
@@ -63,8 +70,10 @@ def _cloth(draw, what, patterns):
 
 def _top(draw, style):
     kind = pick(TOPS[style], draw('top')[0])
-    plain = {'plain': .34, 'stripes': .22, 'blocks': .16, 'heather': .28} if kind == 'sweater' else {k: v for k, v in PATTERNS.items() if kind != 'shirt' or k not in ('print', 'letters')}
-    out = dict(kind=kind, sleeve=pick(SLEEVES[kind], draw('sleeve')[0]), neck=pick(NECKS[kind], draw('neck')[0]), fit=pick(FITS, draw('top fit')[0])) | _cloth(draw, 'top', plain)
+    without = ('print', 'letters') if kind == 'shirt' else ()
+    patterns = {k: v for k, v in PATTERNS.items() if k not in without} if kind != 'sweater' else KNITS
+    out = dict(kind=kind, sleeve=pick(SLEEVES[kind], draw('sleeve')[0]), neck=pick(NECKS[kind], draw('neck')[0]), fit=pick(FITS, draw('top fit')[0]))
+    out |= _cloth(draw, 'top', patterns)
     if kind == 'dress': out |= dict(length=pick(LENGTHS['dress'], draw('length')[0]), flare=round(float(draw('flare')[0]), 3))
     else: out['tucked'] = bool(draw('tucked')[0] < (.35 if style == 'women' else .12))
     return out
@@ -78,7 +87,7 @@ def _bottom(draw, style):
     if kind == 'skirt': out['flare'] = round(float(draw('flare')[0]), 3)
     return out
 
-# %% ../nbs/05_wardrobe.ipynb #383a4739
+# %% ../nbs/05_wardrobe.ipynb #45b24653
 def outfit(seed:int, # any whole number from 0 to 2 ** 62
           )->dict:
     "A person and what they wear"
@@ -90,19 +99,23 @@ def outfit(seed:int, # any whole number from 0 to 2 ** 62
     jacket = dict(kind='jacket', fit='loose' if draw('over fit')[0] < .5 else 'regular') | _cloth(draw, 'over', {'plain': .7, 'checks': .15, 'heather': .15})
     shape = np.round(bells(seed, 'outfit body', 10, limit=2.)*.95, 4)
     hair = pick(HAIRS[style], draw('hair')[0])
-    return dict(seed=int(seed), style=style, body=shape.tolist(), skin=pick(dict.fromkeys(SKIN, 1), draw('skin')[0]),
-                hair=dict(kind=hair, colour=pick(dict.fromkeys(HAIR, 1), draw('hair colour')[0]), length=round(float(draw('hair length')[0]), 3), parting=round(float(draw('parting')[0]*2 - 1), 3)),
+    hairdo = dict(kind=hair, colour=pick(dict.fromkeys(HAIR, 1), draw('hair colour')[0]),
+                  length=round(float(draw('hair length')[0]), 3), parting=round(float(draw('parting')[0]*2 - 1), 3))
+    return dict(seed=int(seed), style=style, body=shape.tolist(), skin=pick(dict.fromkeys(SKIN, 1), draw('skin')[0]), hair=hairdo,
                 top=top, over=jacket if over else None, bottom=None if top['kind'] == 'dress' else _bottom(draw, style),
                 shoes=dict(kind=pick(SHOES[style], draw('shoes')[0]), colour=pick(dict.fromkeys(SHOE, 1), draw('shoe colour')[0])),
-                glasses=pick({'none': .84, 'clear': .08, 'dark': .08}, draw('glasses')[0]), hat=bool(draw('hat')[0] < .07 and hair in ('short', 'long', 'bob', 'bald')))
+                glasses=pick({'none': .84, 'clear': .08, 'dark': .08}, draw('glasses')[0]),
+                hat=bool(draw('hat')[0] < .07 and hair in ('short', 'long', 'bob', 'bald')))
 
-# %% ../nbs/05_wardrobe.ipynb #63b8f5fa
+# %% ../nbs/05_wardrobe.ipynb #b9a39ded
 def describe(outfit:dict)->str:
     "An outfit in a sentence"
-    def cloth(o): return ('' if o['pattern'] == 'plain' else f"{o['pattern']} ") + ' and '.join(o['colours'][:1 if o['pattern'] in ('plain', 'heather', 'denim') else 2])
+    def cloth(o):
+        count = 1 if o['pattern'] in ('plain', 'heather', 'denim') else 2
+        return ('' if o['pattern'] == 'plain' else f"{o['pattern']} ") + ' and '.join(o['colours'][:count])
     top, bottom, over = outfit['top'], outfit['bottom'], outfit['over']
-    sleeve = {'none': 'sleeveless', 'short': 'short-sleeved', 'elbow': 'elbow-sleeved', 'three-quarter': 'three-quarter-sleeved', 'long': 'long-sleeved'}[top['sleeve']]
-    parts = [f"a {cloth(top)} {sleeve} {top['kind']}" if top['kind'] not in ('tank', 'long-sleeve', 'sweater') else f"a {cloth(top)} {top['kind']}"]
+    sleeve = 'sleeveless' if top['sleeve'] == 'none' else f"{top['sleeve']}-sleeved"
+    parts = [f"a {cloth(top)} {'' if top['kind'] in ('tank', 'long-sleeve', 'sweater') else sleeve + ' '}{top['kind']}"]
     if over: parts.append(f"an open {cloth(over)} jacket")
     if bottom: parts.append(f"{bottom['length']} {cloth(bottom)} {bottom['kind']}")
     parts.append(f"{outfit['shoes']['colour']} {outfit['shoes']['kind']}")
@@ -111,12 +124,13 @@ def describe(outfit:dict)->str:
     extra = ''.join([', a hat' if outfit['hat'] else '', {'none': '', 'clear': ', glasses', 'dark': ', sunglasses'}[outfit['glasses']]])
     return f"{who}{extra}; wears {', '.join(parts)}"
 
-# %% ../nbs/05_wardrobe.ipynb #5c035b4f
+# %% ../nbs/05_wardrobe.ipynb #397f1ba4
 ATTRIBUTES = {'top': ('t-shirt', 'long-sleeve', 'shirt', 'sweater', 'tank', 'dress'), 'sleeve': ('none', 'short', 'elbow', 'three-quarter', 'long'),
               'neck': ('round', 'v', 'high', 'wide', 'collar'), 'top pattern': tuple(PATTERNS), 'top colour': tuple(CLOTH),
               'bottom': ('none', 'trousers', 'jeans', 'shorts', 'skirt'), 'length': ('short', 'knee', 'midi', 'cropped', 'full'),
               'bottom pattern': ('none', 'plain', 'stripes', 'bars', 'checks', 'dots', 'floral', 'heather', 'denim'), 'bottom colour': ('none', *CLOTH),
-              'hair': ('short', 'long', 'bob', 'tied', 'bun', 'curly', 'bald'), 'hair colour': ('none', *HAIR), 'skin': tuple(SKIN), 'shoes': ('sneakers', 'flats', 'boots'),
+              'hair': ('short', 'long', 'bob', 'tied', 'bun', 'curly', 'bald'), 'hair colour': ('none', *HAIR), 'skin': tuple(SKIN),
+              'shoes': ('sneakers', 'flats', 'boots'),
               'jacket': ('no', 'yes'), 'glasses': ('none', 'clear', 'dark')}
 
 def attributes(outfit:dict)->dict: # {attribute: word}
