@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['CRITICS', 'DiscriminatorSettings', 'discriminator_settings', 'Discriminator', 'load_gfla_critic']
 
-# %% ../nbs/13_discriminator.ipynb #5ebe1b1f
+# %% ../nbs/13_discriminator.ipynb #6211bdf2
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
-from .blocks import ResBlockEncoder, act, conv, from_hooks, load_weights, numbered, read_state, to_hooks, widths
+from .blocks import ResBlockEncoder, act, conv, from_hooks, load_weights, numbered, read_state, widths
 from .core import SpiceError
 
 # %% ../nbs/13_discriminator.ipynb #d85ae6c5

@@ -6,8 +6,8 @@
 __all__ = ['PRESETS', 'GeneratorSettings', 'generator_settings', 'SourceEncoder', 'Renderer', 'Reposed', 'Generator', 'load_gfla',
            'gfla_state']
 
-# %% ../nbs/12_generator.ipynb #97baface
-from dataclasses import dataclass, replace
+# %% ../nbs/12_generator.ipynb #f42c6781
+from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float

@@ -71,7 +71,7 @@ def test_against_plain_functions(strides):
     state = {f"flow_net.{k.replace('jump0.model.2', 'jump0.conv1').replace('jump1.model.2', 'jump1.conv1').replace('jump2.model.2', 'jump2.conv1')}": v
              for k, v in net.state_dict().items()}
     flows, masks = net(*inputs)
-    wanted_flows, wanted_masks = gfla.flow_net(state, *inputs, {16: 4, 8: 3, 4: 2}.keys() and [{16: 4, 8: 3, 4: 2}[o] for o in strides])
+    wanted_flows, wanted_masks = gfla.flow_net(state, *inputs, [{16: 4, 8: 3, 4: 2}[o] for o in strides])
     assert len(flows) == len(masks) == len(strides)
     for a, b in zip(flows + masks, wanted_flows + wanted_masks): assert torch.allclose(a, b, atol=1e-4)
     for f, stride in zip(flows, strides): assert f.shape == (2, 2, 64//stride, 96//stride)

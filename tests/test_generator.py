@@ -8,9 +8,8 @@ from pathlib import Path
 import gfla
 import pytest
 import torch
-from torch import nn
 from spice.core import SpiceError, WeightsError
-from spice.generator import Generator, GeneratorSettings, Reposed, generator_settings, gfla_state, load_gfla
+from spice.generator import Generator, GeneratorSettings, generator_settings, gfla_state, load_gfla
 
 LEVELS = {'fashion': (3, 2), 'market': (2,)}
 
