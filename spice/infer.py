@@ -38,7 +38,7 @@ def demo_picture(pose:str='walk', # a key of `POSES`
     parts = [source.image[0].cpu(), target.keypoints.draw()[0], target.wheel[0].cpu(), target.image[0].cpu()]
     return show_images(parts, ['source photo', f'target pose: {pose}', 'R of the target pose', 'the true photo'])
 
-# %% ../nbs/40_infer.ipynb #56570e9e
+# %% ../nbs/40_infer.ipynb #0db386c5
 @command
 def spice_demo(pose:str='walk',            # a named pose
                person:int=19,              # which person, 0 to 199
@@ -47,7 +47,8 @@ def spice_demo(pose:str='walk',            # a named pose
     "Draw a person, a target pose, R and the true photo, and say what is still to come. Example: spice_demo --pose arms_up --person 7 --out pose.png"
     path = save_image(demo_picture(pose, person), Path(out))
     worn = describe(outfit(int(People(64, 'valid').seeds([person], 0)[0][0])))
-    print(f'Wrote {path}: a person ({worn}), the pose "{pose}" and R, its rendering.\nOther poses: {", ".join(o for o in POSES if o != pose)}.\n{STILL_TO_COME}')
+    others = ', '.join(o for o in POSES if o != pose)
+    print(f'Wrote {path}: a person ({worn}), the pose "{pose}" and R, its rendering.\nOther poses: {others}.\n{STILL_TO_COME}')
     return path
 
 # %% ../nbs/40_infer.ipynb #2417f8d1

@@ -108,7 +108,7 @@ def seen_joints(points:Float[Tensor, 'b 18 3'], # x, y in pixels, depth in metre
 SPLITS = dict(train=(0, 1 << 40), valid=(1 << 41, 200), test=(1 << 42, 1000)) # first seed, how many outfits
 VIEWS = 128                                                                  # photos of one outfit
 
-# %% ../nbs/06a_people.ipynb #f315c8df
+# %% ../nbs/06a_people.ipynb #bb43db14
 @dataclass
 class People:
     "Photos of dressed people by number"
@@ -120,7 +120,7 @@ class People:
     crop: str = 'full'           # 'full', 'knees', 'waist' or 'mixed'
     studio: str = 'session'      # 'session': one studio for all photos of an outfit; 'photo': another for each
     pitch: tuple = (-2., 9.)     # degrees that the camera looks down, from and to
-    samples: int|None = None     # a side of each pixel; None fits the size
+    samples: int = 3             # a side of each pixel
     detail: int|None = None      # how often the edges of cloth are halved; None fits the size
     device: str|None = None      # None takes the fastest there is
 
@@ -132,7 +132,6 @@ class People:
         else: self.names = tuple(self.poses)
         unknown = [o for o in self.names if o not in POSES]
         if unknown or not self.names: raise DataError(f'unknown poses {unknown}', "Take 'all', 'everyday' or names of spice.poses.POSES")
-        self.samples = self.samples or (3 if max(self.size) > 100 else 4)
         self.detail = self.detail or (2 if max(self.size) > 150 else 1)
 
     def __len__(self): return SPLITS[self.split][1]
