@@ -211,7 +211,7 @@ def _hold_out(self:DeepFashion):
     order = sorted(train, key=lambda o: hashlib.sha256(o.name.encode()).hexdigest())
     for o in order[:min(COUNTS['held out'], len(order)//10)]: o.split = 'valid'
 
-# %% ../nbs/07_data.ipynb #6a1f40bf
+# %% ../nbs/07_data.ipynb #c61912d2
 @patch
 def _read_pairs(self:DeepFashion):
     "The field's test pairs, of which both photos are here"
@@ -223,7 +223,7 @@ def _read_pairs(self:DeepFashion):
     self.pairs['test'] = both
 
 @patch
-def load(self:DeepFashion, i, detector=None):
+def load(self:DeepFashion, i, detector=None): # noqa: F811
     "The photo with bars, at the canvas' size"
     item = self.items[i]
     image = read_image(item.path)
@@ -278,7 +278,7 @@ class FashionVideo(Source):
             for name in (o for o in listed if o in files): self._frames(files[name], split)
         if not self.items: raise DataError(f'{root} holds none of the listed videos', 'Download the mp4 files that fashion_train.txt and fashion_test.txt list')
 
-# %% ../nbs/07_data.ipynb #2f8bffd2
+# %% ../nbs/07_data.ipynb #9baf2efd
 def read_frames(path, every:int=1)->list: # PIL images
     "Some frames of a video"
     try: import av
@@ -295,7 +295,7 @@ def _frames(self:FashionVideo, path, split):
     for k in range(count): self.items.append(Item(f'{path.stem}_{k*self.every:04d}', path, split, path.stem))
 
 @patch
-def load(self:FashionVideo, i, detector=None):
+def load(self:FashionVideo, i, detector=None): # noqa: F811
     "A frame, and who is in it"
     item = self.items[i]
     if getattr(self, '_open', None) != item.path: self._open, self._images = item.path, read_frames(item.path, self.every)

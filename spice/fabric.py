@@ -6,8 +6,7 @@
 __all__ = ['SIDE', 'WORDS', 'FONT', 'DYES', 'noise', 'ridges', 'cell_chance', 'stripes', 'bars', 'checks', 'dots', 'floral',
            'blocks', 'letters', 'print_', 'heather', 'denim', 'dye']
 
-# %% ../nbs/05a_fabric.ipynb #6b712ffd
-import math
+# %% ../nbs/05a_fabric.ipynb #ff1957fc
 from functools import lru_cache
 import numpy as np
 import torch

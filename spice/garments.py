@@ -11,8 +11,7 @@ __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'S
            'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands', 'cap_layer', 'hanging_layer',
            'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed', 'cylinder', 'dress', 'clay_figures']
 
-# %% ../nbs/05b_garments.ipynb #f5d2e025
-import math
+# %% ../nbs/05b_garments.ipynb #a5eefb5d
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import lru_cache
@@ -323,7 +322,7 @@ def jacket_layer(cuts, bend, detail, device):
     offset = offset + .016*_bump(ax, .05 + .30*(y - .22).clamp(0, .3), .035)*(z > 0)*ramp(y, .1, .3)      # lapels stand off
     return Layer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
 
-# %% ../nbs/05b_garments.ipynb #8b183530
+# %% ../nbs/05b_garments.ipynb #019cbf27
 def legs_layer(cuts, bend, detail, device):
     "Trousers, jeans and shorts"
     who, mesh = _worn(cuts, 'legs'), piece('lower', detail, device)
@@ -354,7 +353,7 @@ def shoes_layer(cuts, bend, detail, device):
 def collar_layer(cuts, bend, detail, device):
     "Shirt collars, folded down"
     who, mesh = _worn(cuts, 'collar'), piece('neck', detail, device)
-    c, (x, ax, y, z) = cuts[who], _places(mesh)
+    c, (_, ax, y, z) = cuts[who], _places(mesh)
     offset = .007 + .024*ramp(.597 - y, .0, .055) + 0*c.seed
     return Layer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
 
@@ -449,11 +448,11 @@ def cap_layer(cuts, bend, detail, device):
     keep = line + .005*s[..., 1] + .003*curls*curly
     return Layer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012, .02*ramp(y, .74, .76)*c.hat)
 
-# %% ../nbs/05b_garments.ipynb #ecf76341
+# %% ../nbs/05b_garments.ipynb #6254d4dc
 def hanging_layer(cuts, bend, detail, device):
     "Long hair and bobs"
     mesh, who = curtain(device), ((cuts.hair[:, 0] == 1) | (cuts.hair[:, 0] == 2)).nonzero()[:, 0]
-    c, (x, ax, y, z) = cuts[who], _places(mesh)
+    c, (x, _, y, z) = cuts[who], _places(mesh)
     angle = torch.atan2(x, .045 - z)
     bob, s = (c.hair == 2).float(), strands(c, x, y, z)
     end = torch.where(bob > 0, .592 - .035*c.hair_length, .50 - .17*c.hair_length) + .016*s[..., 0] + .010*strands(c, x, y, z, 3.)[..., 1]
@@ -465,7 +464,7 @@ def hanging_layer(cuts, bend, detail, device):
 def tied_layer(cuts, bend, detail, device, which):
     "Pony tails and buns"
     mesh, who = (tail, bun)[which](device), (cuts.hair[:, 0] == 3 + which).nonzero()[:, 0]
-    c, (x, ax, y, z) = cuts[who], _places(mesh)
+    c, (x, _, y, z) = cuts[who], _places(mesh)
     s = noise(torch.stack(torch.broadcast_tensors(x*90 + c.seed, y*(10, 60)[which], z*40), -1))
     end = .60 - .13*c.hair_length + .02*s[..., 0] if which == 0 else .5 + 0*c.seed
     return Layer(HAIR, mesh, who, y - end + 0*s[..., 0], .004*s[..., 1], 0*s[..., 0])
@@ -473,12 +472,12 @@ def tied_layer(cuts, bend, detail, device, which):
 def hat_layer(cuts, bend, detail, device):
     "Knitted hats"
     mesh, who = scalp(device), _worn(cuts, 'hat')
-    c, (x, ax, y, z) = cuts[who], _places(mesh)
+    c, (x, _, y, z) = cuts[who], _places(mesh)
     brim = y - .718 - .10*(z - .05).clamp(min=0) - .02*ramp(-z, -.03, .05)
     ribs = .0016*torch.cos(torch.atan2(x, z - .04)*34)
     return Layer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80) + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
 
-# %% ../nbs/05b_garments.ipynb #9adc2b06
+# %% ../nbs/05b_garments.ipynb #3e085d57
 @lru_cache(8)
 def spectacles(device='cpu')->Mesh:
     "A strip in front of the eyes that bends back to the ears"
@@ -495,7 +494,7 @@ def spectacles(device='cpu')->Mesh:
 def glasses_layer(cuts, bend, detail, device):
     "Glasses and sunglasses"
     mesh, who = spectacles(device), _worn(cuts, 'glasses')
-    c, (x, ax, y, z) = cuts[who], _places(mesh)
+    c, (_, ax, y, z) = cuts[who], _places(mesh)
     lens = .020 - (((ax - .031)/1.32).abs()**3 + (y - .688).abs()**3)**(1/3)
     lens = torch.where(z > .135, lens, -.1)
     bar = torch.where((ax < .012) | (z < .152), .0022 - (y - .694).abs(), -.1)

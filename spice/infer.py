@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['STILL_TO_COME', 'demo_photos', 'demo_picture', 'spice_demo', 'front_picture']
 
-# %% ../nbs/40_infer.ipynb #dca888d3
+# %% ../nbs/40_infer.ipynb #17d961b0
 from pathlib import Path
-import numpy as np
 from PIL import Image
 from .core import DataError, command, save_image, show_images
-from .people import People, Photos
+from .people import People
 from .poses import POSES, pose_rows
 from .wardrobe import describe, outfit
 

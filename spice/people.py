@@ -6,7 +6,7 @@
 __all__ = ['PARSING', 'PARSING_COLOURS', 'THICK', 'SPLITS', 'VIEWS', 'parse', 'Photos', 'free_body', 'seen_joints', 'People',
            'gather', 'paint_parsing', 'replace_scores', 'Pool']
 
-# %% ../nbs/06a_people.ipynb #7a63ab8c
+# %% ../nbs/06a_people.ipynb #7c04fa6c
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -19,13 +19,12 @@ from torch import Tensor
 from .body import Body, load_body
 from .camera import Camera, points_to_view, world_to_view
 from .core import DataError, get_device, progress, show_images, to_pil, writing
-from .fabric import DYES
 from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, Cuts, cuts_of, dress
 from .keypoints import Keypoints, frame_size
 from .photo import CROPS, Dyes, dyes_of, photograph
-from .poses import EVERYDAY, MOTIONS, POSES, bells, chance, draw_rows, get, motion, settle, turn
-from .surface import flow_picture, render_body, render_iuv, warp
-from .wardrobe import ATTRIBUTES, describe, labels, outfit
+from .poses import EVERYDAY, POSES, chance, draw_rows, get, motion, settle, turn
+from .surface import render_body
+from .wardrobe import ATTRIBUTES, labels, outfit
 
 # %% ../nbs/06a_people.ipynb #aa0c4266
 PARSING = ('background', 'face', 'hair', 'upper clothes', 'trousers', 'skirt', 'left arm', 'right arm', 'left leg', 'right leg')

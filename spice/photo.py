@@ -7,10 +7,9 @@ __all__ = ['CROPS', 'EYE_COLOURS', 'TAPS', 'PAPERS', 'extents', 'frame_people', 
            'paint_face', 'paint_eyes', 'paint_cloth', 'albedo', 'Light', 'draw_light', 'shadows', 'blur', 'openness',
            'light_up', 'studio', 'grain', 'see', 'develop', 'photograph']
 
-# %% ../nbs/06_photo.ipynb #a49d6e7d
+# %% ../nbs/06_photo.ipynb #92ccb2c6
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from .camera import Camera, points_to_view, spin_focal
 from .fabric import DYES, cell_chance, dye, noise
-from .garments import (BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, KINDS, LEGS, SHOES, SKIRT, STOOL, TOP, Dressed, ramp)
-from .keypoints import frame_size
+from .garments import (BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, KINDS, LEGS, SHOES, SKIRT, TOP, Dressed, ramp)
 from .poses import chance, turn
 from .render import rasterize_soup
 from .wardrobe import CLOTH, HAIR as HAIR_COLOURS, SHOE, SKIN

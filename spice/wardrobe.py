@@ -7,8 +7,7 @@ __all__ = ['CLOTH', 'SKIN', 'HAIR', 'SHOE', 'STYLES', 'TOPS', 'BOTTOMS', 'SLEEVE
            'KNITS', 'LEG_PATTERNS', 'HAIRS', 'SHOES', 'LIGHTNESS', 'ATTRIBUTES', 'pick', 'outfit', 'describe',
            'attributes', 'labels']
 
-# %% ../nbs/05_wardrobe.ipynb #9a623f88
-import json
+# %% ../nbs/05_wardrobe.ipynb #d0aa081b
 import numpy as np
 from .core import DataError
 from .poses import bells, chance

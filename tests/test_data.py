@@ -1,12 +1,12 @@
 """Preparing data: look-alikes of every dataset, bad files, interruption, several processes."""
-import json, os, signal, subprocess, sys, time
+import json, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from spice.core import DataError, SpiceError
-from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, find_below, fit_canvas, flat_name, open_source, prepare, read_pairs,
+from spice.core import DataError
+from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs,
                         spice_prepare)
 from spice.keypoints import Keypoints
 

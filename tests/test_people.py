@@ -181,7 +181,7 @@ def test_labels_describe_the_picture():
 
 def test_clothes_cover_what_they_should():
     "Long sleeves leave no bare upper arm, trousers no bare knee"
-    body, wears = load_body('free'), []
+    wears = []
     for seed in range(300):
         o = outfit(seed)
         if o['top']['sleeve'] == 'long' and o['bottom'] and o['bottom']['kind'] in ('trousers', 'jeans') and o['bottom']['length'] == 'full': wears.append(seed)
