@@ -93,9 +93,9 @@ class Bench:
         ms = median_ms(f, self.device, seconds/4 if self.quick else seconds, **kwargs)
         return self.row(name, ms/batch if per_image else ms, 'ms', size, batch)
 
-    def rate(self, name, f, size='', batch=1, seconds=2., **kwargs):
-        "Time `f` and add a row in images a second"
-        return self.row(name, batch/median_ms(f, self.device, seconds/4 if self.quick else seconds, **kwargs)*1000, 'img/s', size, batch)
+    def rate(self, name, f, size='', batch=1, seconds=2., unit='img/s', **kwargs):
+        "Time `f` and add a row in images (or what `unit` says) a second"
+        return self.row(name, batch/median_ms(f, self.device, seconds/4 if self.quick else seconds, **kwargs)*1000, unit, size, batch)
 
     def memory(self, name, f, size='', batch=1):
         "Add a row with the peak memory of `f`, where it can be measured"

@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['GAIN', 'SLOPE', 'HOOKS', 'conv', 'act', 'before', 'EncoderBlock', 'ResBlock', 'ResBlockDecoder', 'ResBlocks',
-           'ResBlockEncoder', 'Output', 'Jump', 'widths', 'numbered', 'check_size', 'read_state', 'from_hooks',
-           'to_hooks', 'load_weights']
+           'ResBlockEncoder', 'Output', 'Jump', 'widths', 'numbered', 'check_size', 'from_hooks', 'to_hooks']
 
-# %% ../nbs/10_blocks.ipynb #69a0e018
-from collections.abc import Mapping
-from pathlib import Path
-import torch
+# %% ../nbs/10_blocks.ipynb #7e756819
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-from .core import SpiceError, WeightsError
+from .core import SpiceError
 
 # %% ../nbs/10_blocks.ipynb #4d9b00cf
 GAIN, SLOPE = .02, .1 # of the starting weights; of the leaky ReLU below zero
@@ -137,24 +133,6 @@ def check_size(size:tuple,   # (h, w)
     rule = f'sides must be multiples of {n} and one of them at least {2*n}'
     raise SpiceError(f'a picture of {h} x {w} pixels (height x width), but {rule}', f'Next right sizes: {" or ".join(right)}')
 
-# %% ../nbs/10_blocks.ipynb #0e7834d6
-def read_state(source, # a path, or a dict of tensors by name
-              )->dict: # tensors by name, on the CPU
-    "The weights in a file made by `torch.save`"
-    if not isinstance(source, Mapping):
-        path = Path(source)
-        if not path.is_file(): raise WeightsError(f'{path}: there is no such file', 'Give the path of the weights')
-        try: source = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as e:
-            why = str(e).strip().split('\n')[0][:100]
-            raise WeightsError(f'{path}: no weights could be read ({type(e).__name__}: {why})', 'Give a state dict written by torch.save') from None
-    broken = next((k for k, v in source.items() if not isinstance(k, str) or not isinstance(v, Tensor)), None) if isinstance(source, Mapping) else source
-    if not isinstance(source, Mapping) or broken is not None or not source:
-        what = f'{broken!r} is no tensor' if isinstance(source, Mapping) and source else 'no tensors by name'
-        raise WeightsError(f'these are no weights: {what:.100}', 'Give a state dict: tensors by name')
-    strip = all(k.startswith('module.') for k in source)
-    return {k.removeprefix('module.') if strip else k: v for k, v in source.items()}
-
 # %% ../nbs/10_blocks.ipynb #442c76d2
 HOOKS = {'.weight_orig': '.parametrizations.weight.original',
          '.weight_u': '.parametrizations.weight.0._u', '.weight_v': '.parametrizations.weight.0._v'}
@@ -171,24 +149,3 @@ def from_hooks(state:dict)->dict: # tensors by name
 def to_hooks(state:dict)->dict: # tensors by name
     "Spectral norm under the old hook's names"
     return _rename(state, {new: old for old, new in HOOKS.items()})
-
-# %% ../nbs/10_blocks.ipynb #017a8ae1
-def _shapes(tensor): return ' x '.join(str(n) for n in tensor.shape) or 'a single number'
-
-def load_weights(net:nn.Module,
-                 state:dict,    # tensors by name
-                 todo:str,      # what to do when they don't fit
-                )->nn.Module: # `net`
-    "Put exactly these weights into a network, or say which one does not fit"
-    own = net.state_dict()
-    missing, foreign = [k for k in own if k not in state], [k for k in state if k not in own]
-    for k, v in state.items():
-        if k in own and v.shape != own[k].shape:
-            raise WeightsError(f'{k} is {_shapes(v)}, but {_shapes(own[k])} is needed', todo)
-    if missing: raise WeightsError(f'{len(missing)} of {len(own)} weights are missing, the first is {missing[0]}', todo)
-    if foreign: raise WeightsError(f'{len(foreign)} weights belong to another network, the first is {foreign[0]}', todo)
-    for k, v in state.items():
-        if not torch.isfinite(v).all(): raise WeightsError(f'{k} holds NaN or infinite values', 'The file is damaged: get it again')
-    unmade = any(o.is_meta for o in own.values())
-    net.load_state_dict({k: v.to(own[k].dtype, copy=True) for k, v in state.items()} if unmade else state, assign=unmade)
-    return net

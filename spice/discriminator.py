@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['CRITICS', 'DiscriminatorSettings', 'discriminator_settings', 'Discriminator', 'load_gfla_critic']
 
-# %% ../nbs/13_discriminator.ipynb #6211bdf2
+# %% ../nbs/13_discriminator.ipynb #2e306b23
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
-from .blocks import ResBlockEncoder, act, conv, from_hooks, load_weights, numbered, read_state, widths
+from .blocks import ResBlockEncoder, act, conv, from_hooks, numbered, widths
 from .core import SpiceError
+from .weights import Pretrained, load_weights, read_state
 
 # %% ../nbs/13_discriminator.ipynb #d85ae6c5
 @dataclass
@@ -33,9 +34,10 @@ def discriminator_settings(preset:str='fashion', # 'fashion', 'market', 'narrow1
     if preset not in CRITICS: raise SpiceError(f'there is no preset {preset!r}', f"Take one of {', '.join(CRITICS)}")
     return DiscriminatorSettings(**{**CRITICS[preset], **changes})
 
-# %% ../nbs/13_discriminator.ipynb #1fd7b277
-class Discriminator(nn.Module):
+# %% ../nbs/13_discriminator.ipynb #0ae3f04b
+class Discriminator(Pretrained, nn.Module):
     "A score for each patch of a picture, high for real"
+    settings_class = DiscriminatorSettings
     def __init__(self,
                  settings:DiscriminatorSettings|str='fashion', # or the name of a preset
                 ):

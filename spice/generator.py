@@ -6,16 +6,17 @@
 __all__ = ['PRESETS', 'GeneratorSettings', 'generator_settings', 'SourceEncoder', 'Renderer', 'Reposed', 'Generator', 'load_gfla',
            'gfla_state']
 
-# %% ../nbs/12_generator.ipynb #f42c6781
+# %% ../nbs/12_generator.ipynb #c8665d79
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
 from .attention import LocalAttention
-from .blocks import EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks, load_weights, numbered, read_state, to_hooks, widths
+from .blocks import EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks, numbered, to_hooks, widths
 from .core import SpiceError, WeightsError
 from .flow import FlowNet, FlowSettings, check_maps
+from .weights import Pretrained, load_weights, read_state
 
 # %% ../nbs/12_generator.ipynb #d4b47a33
 @dataclass
@@ -102,7 +103,7 @@ class Renderer(SourceEncoder):
             x = decoder(x)
         return self.outconv(x)
 
-# %% ../nbs/12_generator.ipynb #aed46413
+# %% ../nbs/12_generator.ipynb #28674e49
 @dataclass(eq=False)
 class Reposed:
     "What the generator made"
@@ -114,8 +115,9 @@ class Reposed:
 
 torch.export.register_dataclass(Reposed, serialized_type_name='spice.generator.Reposed')
 
-class Generator(nn.Module):
+class Generator(Pretrained, nn.Module):
     "A person in another pose"
+    settings_class = GeneratorSettings
     def __init__(self,
                  settings:GeneratorSettings|str='fashion', # or the name of a preset
                 ):

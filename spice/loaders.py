@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PERSON', 'OTHER_SIDE', 'Batch', 'person_of', 'Unpaired', 'Paired', 'Video', 'flip_person', 'Flip', 'Draw', 'collate',
-           'batch_sheet', 'PhotoLoader', 'photo_loaders', 'PoolSteps', 'PoolLoader', 'pool_loaders']
+           'batch_sheet', 'PhotoLoader', 'photo_loaders', 'Steps', 'PhotoSteps', 'PoolSteps', 'StepLoader',
+           'step_loaders', 'pool_loaders']
 
 # %% ../nbs/07a_loaders.ipynb #f3efae0f
 import numpy as np
@@ -87,7 +88,7 @@ class Video:
         a, b = self.frames[k]
         return person_of(self.data, a, 'source', True) | person_of(self.data, b, 'target', True)
 
-# %% ../nbs/07a_loaders.ipynb #bdc469a1
+# %% ../nbs/07a_loaders.ipynb #906c847f
 OTHER_SIDE = [JOINTS.index(o.replace('left', '#').replace('right', 'left').replace('#', 'right')) for o in JOINTS]
 
 def flip_person(batch:dict, side:str, which:Tensor, width:int)->dict:
@@ -107,13 +108,15 @@ def flip_person(batch:dict, side:str, which:Tensor, width:int)->dict:
     return out
 
 class Flip:
-    "Mirror some sources and, apart from them, some targets; pairs together"
+    "Mirror some sources and, apart from them, some targets; pairs together. A batch may say which by `source_flip` and `target_flip`, from 0 to 1"
     def __init__(self, share:float=.5): self.share = share
     def __call__(self, batch):
-        b, width, device = len(batch['source_points']), batch['source_image'].shape[3], batch['source_image'].device
-        source = torch.rand(b, device=device) < self.share
-        target = source if 'target_image' in batch else torch.rand(b, device=device) < self.share
-        return Batch(batch | flip_person(batch, 'source', source, width) | flip_person(batch, 'target', target, width))
+        width, like = batch['source_image'].shape[3], batch['source_points'][:, 0, 0]
+        which = lambda side: (batch[f'{side}_flip'] if f'{side}_flip' in batch else torch.rand_like(like)) < self.share
+        source = which('source')
+        target = source if 'target_image' in batch else which('target')
+        out = Batch(batch | flip_person(batch, 'source', source, width) | flip_person(batch, 'target', target, width))
+        return Batch({k: v for k, v in out.items() if not k.endswith('_flip')})
 
 # %% ../nbs/07a_loaders.ipynb #22f43f44
 class Draw:
@@ -180,37 +183,84 @@ def photo_loaders(train,              # `Unpaired`, `Paired` or `Video`
     if valid is not None: loaders.append(make(valid, False, [draw]))
     return DataLoaders(*loaders, device=device)
 
-# %% ../nbs/07a_loaders.ipynb #e394f6c9
-class PoolSteps:
-    "Unpaired batches from a pool, as a dataset of whole batches"
+# %% ../nbs/07a_loaders.ipynb #5e29c5c0
+class Steps:
+    "Whole batches by number"
+    renew = 0
+    def __init__(self,
+                 bs:int=8,           # photos in this process' share of a batch
+                 steps:int=100,      # batches in an epoch
+                 seed:int=0,
+                 share:tuple=(0, 1), # this process' number, and how many there are
+                ): self.bs, self.steps, self.seed, self.share, self.epoch, self.skip = bs, steps, seed, share, 0, 0
+    def __len__(self): return self.steps - self.skip                                      # `skip`: batches of this epoch that were done before a stop
+    def __getitem__(self, k): return self.batch(k + self.skip)
+    def chances(self, k:int, text:str, count:int)->np.ndarray: # [count, bs], from 0 to 1
+        "Numbers by chance for this share of batch `k`"
+        i, n = self.share
+        return chance([self.seed*1_000_003 + self.epoch], f'{text} {k}', count*self.bs*n)[0].reshape(count, n, -1)[:, i]
+    def flips(self, k:int, device)->dict:
+        "Which photos may be mirrored"
+        return {f'{side}_flip': torch.as_tensor(o, dtype=torch.float32, device=device) for side, o in zip(('source', 'target'), self.chances(k, 'flip', 2))}
+
+class PhotoSteps(Steps):
+    "Whole batches from `Unpaired` or `Paired` photos"
+    def __init__(self, photos, bs:int=8, steps:int|None=None, seed:int=0, share:tuple=(0, 1)):
+        super().__init__(bs, steps or max(1, len(photos)//(bs*share[1])), seed, share)
+        self.photos = photos
+    def batch(self, k):
+        first, items = ((self.epoch*self.steps + k)*self.share[1] + self.share[0])*self.bs, []
+        for number in range(first, first + self.bs):
+            again, place = divmod(number, len(self.photos))
+            if hasattr(self.photos, 'epoch'): self.photos.epoch = again
+            items.append(self.photos[int(np.random.default_rng([self.seed, again]).permutation(len(self.photos))[place])])
+        return Batch(collate(items) | self.flips(k, None))
+
+# %% ../nbs/07a_loaders.ipynb #cf664f64
+class PoolSteps(Steps):
+    "Whole unpaired batches from a pool"
     def __init__(self,
                  pool:Pool,
                  bs:int=8,         # photos in a batch
                  steps:int=100,    # batches in an epoch
                  renew:float=.1,   # share of the pool that is made anew after each epoch
                  seed:int=0,
-                ): self.pool, self.bs, self.steps, self.renew, self.seed, self.epoch = pool, bs, steps, renew, seed, 0
-    def __len__(self): return self.steps
-    def __getitem__(self, k):
+                ):
+        super().__init__(bs, steps, seed)
+        self.pool, self.renew = pool, renew
+    def batch(self, k):
         n, store = len(self.pool), self.pool.store
-        u = chance([self.seed*1_000_003 + self.epoch], f'pool {k}', 3*self.bs)[0].reshape(3, -1)
-        source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device) for o in u)
+        source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device) for o in self.chances(k, 'pool', 3))
         same = store['outfits'][source] == store['outfits'][target]
         target = torch.where(same, torch.where(store['outfits'][source] == store['outfits'][other], (source + 1) % n, other), target)
         camera = lambda i: dict(focal=store['camera'][i, 0], center=store['camera'][i, 1:3], translation=store['camera'][i, 3:])
         side = lambda name, i: {f'{name}_{k}': v for k, v in ({o: store[o][i] for o in ('points', 'rotmats', 'betas')} | camera(i)).items()}
-        return Batch(side('source', source) | side('target', target) | dict(source_image=store['image'][source]))
+        return Batch(side('source', source) | side('target', target) | dict(source_image=store['image'][source]) | self.flips(k, store['image'].device))
 
-class PoolLoader(PhotoLoader):
-    "A fastai loader over a pool"
+class StepLoader(PhotoLoader):
+    "A fastai loader of batches by number"
+    def __len__(self): return len(self.dataset)
     def before_iter(self):
         TfmdDL.before_iter(self)
-        if self.dataset.epoch and self.dataset.renew: self.dataset.pool.renew(max(1, int(self.dataset.renew*len(self.dataset.pool))))
-        self.dataset.epoch += 1
+        self.n = len(self.dataset)
+        if self.dataset.epoch and self.dataset.renew and not self.dataset.skip: self.dataset.pool.renew(max(1, int(self.dataset.renew*len(self.dataset.pool))))
+    def after_iter(self): self.dataset.epoch, self.dataset.skip = self.dataset.epoch + 1, 0
+
+# %% ../nbs/07a_loaders.ipynb #dcbcddf7
+def step_loaders(train:Steps,
+                 valid=None,         # `Unpaired` or `Paired` photos
+                 flip:float=.5,      # share of training photos that are mirrored
+                 draw=None,          # a `Draw`; None draws everything for the free body
+                 device=None,        # None is the pool's, or the fastest there is
+                 num_workers:int=0,  # processes that read photos
+                )->DataLoaders:
+    "Loaders for fastai's Learner, of batches by number"
+    pool = getattr(train, 'pool', None)
+    draw, device = draw or Draw(), pool.store['image'].device if pool else get_device(device)
+    loaders = [StepLoader(train, bs=None, num_workers=0 if pool else num_workers, after_batch=[Flip(flip), draw], device=device)]
+    if valid is not None: loaders.append(PhotoLoader(valid, bs=train.bs, shuffle=False, num_workers=num_workers, after_batch=[draw], device=device))
+    return DataLoaders(*loaders, device=device)
 
 def pool_loaders(pool:Pool, valid=None, bs:int=8, steps:int=100, flip:float=.5, draw=None, renew:float=.1)->DataLoaders:
-    "Loaders for fastai's Learner that need no files; `valid` as for `photo_loaders`"
-    draw, device = draw or Draw(), pool.store['image'].device
-    train = PoolLoader(PoolSteps(pool, bs, steps, renew), bs=None, num_workers=0, after_batch=[Flip(flip), draw] if flip else [draw], device=device)
-    loaders = [train] + ([] if valid is None else [PhotoLoader(valid, bs=bs, shuffle=False, num_workers=0, after_batch=[draw], device=device)])
-    return DataLoaders(*loaders, device=device)
+    "Loaders that need no files; `valid` as for `step_loaders`"
+    return step_loaders(PoolSteps(pool, bs, steps, renew), valid, flip, draw)

@@ -271,43 +271,66 @@ def draw(self:People,
     u = chance(np.arange(count) + step*1_000_003, f'draw {self.split}', 2)
     return self.photos((u[:, 0]*len(self)).astype(np.int64), (u[:, 1]*VIEWS).astype(np.int64))
 
-# %% ../nbs/06a_people.ipynb #20df72ed
+# %% ../nbs/06a_people.ipynb #69c1d4b0
 class Pool:
     "Many photos on the device, renewed as training goes"
     def __init__(self,
                  people:People,
                  count:int,      # of photos
                  batch:int=32,   # made at a time
+                 first:int=0,    # number of the first batch; processes that share a training take others
                 ):
-        self.people, self.batch, self.step = people, batch, 0
+        self.people, self.batch, self.step, self.oldest = people, batch, first, 0
+        self.origin = torch.zeros(count, 3, dtype=torch.long)                              # of each photo: batch number, its size, place in it
         parts = [self._make(min(batch, count - i)) for i in range(0, count, batch)]
-        self.store = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+        self.store = {k: torch.cat([p[0][k] for p in parts]) for k in parts[0][0]}
+        self.origin = torch.cat([p[1] for p in parts])
     def __len__(self): return len(self.store['image'])
     def __repr__(self): return f'Pool: {len(self)} photos, {sum(o.numel()*o.element_size() for o in self.store.values())/1e6:.0f} MB'
 
     def _make(self, count):
-        "Some photos as flat tensors"
+        "The next photos, and where they come from"
         self.step += 1
-        o = self.people.draw(count, self.step)
+        return self.photos(count, self.step), torch.stack([torch.full((count,), self.step), torch.full((count,), count), torch.arange(count)], 1)
+
+    def photos(self, count:int, step:int)->dict:
+        "Some photos as flat tensors, the same for the same numbers"
+        o = self.people.draw(count, step)
         cam = torch.cat([o.camera.focal[:, None], o.camera.center, o.camera.translation], 1)
         image = ((o.image + 1)*127.5).round().to(torch.uint8)
         same = {k: getattr(o, k) for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits', 'views')}
         return same | dict(image=image, camera=cam, parsing=o.parsing.to(torch.uint8))
 
-    def renew(self, count:int): # how many of the photos
-        "Replace some photos by new ones, the oldest first"
-        for i in range(0, count, self.batch):
-            new = self._make(min(self.batch, count - i))
-            place = (torch.arange(len(new['image'])) + getattr(self, 'oldest', 0)) % len(self)
-            self.oldest = int(place[-1] + 1) % len(self)
-            for k, v in new.items(): self.store[k][place.to(v.device)] = v
+# %% ../nbs/06a_people.ipynb #06c52620
+@patch
+def renew(self:Pool, count:int): # how many of the photos
+    "Replace some photos by new ones, the oldest first"
+    for i in range(0, count, self.batch):
+        new, origin = self._make(min(self.batch, count - i))
+        place = (torch.arange(len(origin)) + self.oldest) % len(self)
+        self.oldest, self.origin[place] = int(place[-1] + 1) % len(self), origin
+        for k, v in new.items(): self.store[k][place.to(v.device)] = v
 
-    def __getitem__(self, index)->Photos: # whole numbers [b]
-        "Photos of the pool, as `People` gives them"
-        o = {k: v[index] for k, v in self.store.items()}
-        c = o.pop('camera')
-        camera = Camera(c[:, 0], c[:, 1:3], c[:, 3:], self.people.size)
-        return Photos(o.pop('image').float()/127.5 - 1, camera=camera, parsing=o.pop('parsing').long(), **o)
+@patch
+def state(self:Pool)->dict:
+    "What brings these very photos back"
+    return dict(step=self.step, oldest=self.oldest, origin=self.origin.tolist())
+
+@patch
+def restore(self:Pool, state:dict):
+    "Make the photos of a `state` again"
+    self.step, self.oldest, self.origin = state['step'], state['oldest'], torch.tensor(state['origin'])
+    for step, count in self.origin[:, :2].unique(dim=0).tolist():
+        place = (self.origin[:, 0] == step).nonzero()[:, 0]
+        for k, v in self.photos(count, step).items(): self.store[k][place.to(v.device)] = v[self.origin[place, 2].to(v.device)]
+
+@patch
+def __getitem__(self:Pool, index)->Photos: # whole numbers [b]
+    "Photos of the pool, as `People` gives them"
+    o = {k: v[index] for k, v in self.store.items()}
+    c = o.pop('camera')
+    camera = Camera(c[:, 0], c[:, 1:3], c[:, 3:], self.people.size)
+    return Photos(o.pop('image').float()/127.5 - 1, camera=camera, parsing=o.pop('parsing').long(), **o)
 
 # %% ../nbs/06a_people.ipynb #a571714a
 @patch

@@ -52,9 +52,9 @@ class PosePrior:
         "How unlikely poses are"
         return self.energies(vectors).amin(1)
 
-# %% ../nbs/04a_prior.ipynb #3d3e29dd
+# %% ../nbs/04a_prior.ipynb #31f9af98
 def fit_prior(vectors:Float[Tensor, 'n 69'],
-              count:int=8,       # Gaussians
+              count:int=24,      # Gaussians
               seed:int=0,        # of the start
               rounds:int=60,
               floor:float=.06,   # radians: no direction is narrower

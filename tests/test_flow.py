@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 from spice.blocks import (EncoderBlock, Jump, Output, ResBlock, ResBlockDecoder, ResBlockEncoder, ResBlocks, check_size, conv, from_hooks,
-                          load_weights, numbered, read_state, to_hooks, widths)
+                          numbered, to_hooks, widths)
 from spice.core import SpiceError, WeightsError
 from spice.flow import FlowNet, FlowSettings, check_maps
+from spice.weights import load_weights, read_state
 
 def settled(net):
     "Random weights of a size at which every one of them matters, running vectors of spectral norm left alone"

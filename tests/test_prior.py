@@ -61,4 +61,4 @@ def test_saved_mixture_says_the_same(tmp_path):
     assert (load_prior(tmp_path/'p.npz')(x) - prior(x)).abs().max() < .05*prior(x).abs().max()
 
 def test_too_few_poses(bad_input):
-    with pytest.raises(DataError, match='Give at least 560'): fit_prior(torch.randn(100, 69))
+    with pytest.raises(DataError, match='Give at least 1680'): fit_prior(torch.randn(100, 69))

@@ -1,0 +1,209 @@
+"""SMPLify: slopes, energies, solver, flags, films, datasets."""
+import json, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import pytest
+import roma
+import torch
+from spice.body import load_body
+from spice.camera import Camera
+from spice.core import DataError
+from spice.data import PeoplePhotos, Prepared, prepare
+from spice.fits import best_path, fit_dataset, solve_chain, spice_fit
+from spice.keypoints import Keypoints
+from spice.people import People
+from spice.smplify import UNKNOWNS, FitSettings, Fitter, Rig, State, facing, fit_errors, fit_keypoints, geman_mcclure, procrustes, right_jacobian
+
+@pytest.fixture(scope='module')
+def fitter(): return Fitter(load_body('free'))
+
+@pytest.fixture(scope='module')
+def photos(): return People(256, 'test', device='cpu', samples=1, detail=1).photos(range(16))
+
+def noisy(photos, seed=0, noise=2., dropped=.2):
+    g, points = torch.Generator().manual_seed(seed), photos.points.clone()
+    points[..., :2] += noise*torch.randn(len(points), 18, 2, generator=g)
+    points[..., 2] *= torch.rand(points.shape[:2], generator=g) >= dropped
+    return Keypoints(points, photos.size)
+
+def random_state(n=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    some = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    return State(roma.rotvec_to_rotmat(some(n, 3)), .4*some(n, 45), some(n, 10), torch.tensor([[.1, .2, 3.8]]).double().repeat(n, 1))
+
+def test_energy_gradient_is_the_solvers():
+    fitter = Fitter(load_body('free').double())
+    state, g = random_state(), torch.Generator().manual_seed(1)
+    points = torch.cat([256*torch.rand(3, 18, 2, generator=g, dtype=torch.float64), torch.rand(3, 18, 1, generator=g, dtype=torch.float64)], 2)
+    camera = Camera(torch.full((3,), 5000.).double(), torch.full((3, 2), 128.).double(), torch.zeros(3, 3).double(), (256, 256))
+    seen = fitter.look_at(Keypoints(points, (256, 256)), camera)
+    step = torch.zeros(3, UNKNOWNS, dtype=torch.float64, requires_grad=True)
+    fitter.energy(state.moved(step), seen)[0].sum().backward()
+    total, H, gradient = fitter.normal(state, seen)
+    assert torch.allclose(step.grad, gradient, atol=1e-6, rtol=1e-6)
+    assert torch.allclose(H, H.mT) and torch.linalg.eigvalsh(H).min() > 0
+    assert torch.allclose(total, fitter.energy(state, seen)[0])
+
+def test_right_jacobian_against_differences():
+    v = torch.tensor([[.3, -.8, .5], [1e-5, 0, 0]], dtype=torch.float64)
+    for i in range(3):
+        d = torch.zeros(3, dtype=torch.float64)
+        d[i] = 1e-6
+        turned = roma.rotmat_to_rotvec(roma.rotvec_to_rotmat(v).mT@roma.rotvec_to_rotmat(v + d))/1e-6
+        assert torch.allclose(right_jacobian(v)[..., i], turned, atol=1e-4)
+
+def test_state_moved_and_minus_are_inverse():
+    a, b = random_state(seed=1), random_state(seed=2)
+    there = a.moved(b.minus(a))
+    assert all(torch.allclose(getattr(there, k), getattr(b, k), atol=1e-9) for k in ('root', 'pose', 'betas', 'place'))
+
+def test_geman_mcclure_by_hand():
+    assert torch.allclose(geman_mcclure(torch.tensor([0., 1., 3.])), torch.tensor([0., .25, .375]))
+
+def test_people_are_found(fitter, photos):
+    fits = fit_keypoints(fitter.body, noisy(photos), fitter=fitter)
+    e = fit_errors(fitter.body, fits, photos)
+    assert e['reprojection'].mean() < 3 and e['joints'].mean() < 70 and e['aligned'].mean() < 50 and (e['facing'] < 45).all()
+    assert fits.good.float().mean() > .8 and (fits.error < 4).all()
+
+def test_batches_do_not_matter(fitter, photos):
+    k = noisy(photos)
+    whole, parts = fit_keypoints(fitter.body, k, fitter=fitter), fit_keypoints(fitter.body, k, fitter=fitter, batch=5)
+    assert torch.allclose(whole.rotmats, parts.rotmats, atol=2e-3) and torch.equal(whole.good, parts.good)
+
+@pytest.mark.parametrize('size', [64, 512])
+def test_any_picture_size(fitter, photos, size):
+    k, scale = noisy(photos[:4], dropped=0.), size/256
+    points = k.points.clone()
+    points[..., :2] *= scale
+    fits = fit_keypoints(fitter.body, Keypoints(points, (size, size)), fitter=fitter)
+    usual = fit_keypoints(fitter.body, k, fitter=fitter)
+    assert torch.allclose(fits.error, usual.error, atol=.02) and torch.allclose(fits.rotmats, usual.rotmats, atol=.02)
+
+def test_wild_keypoints_are_flagged_and_resisted(fitter, photos):
+    k, g = noisy(photos, dropped=0.), torch.Generator().manual_seed(3)
+    calm = fit_errors(fitter.body, fit_keypoints(fitter.body, k, fitter=fitter), photos)['joints']
+    for i in range(len(photos)): k.points[i, torch.randperm(18, generator=g)[:4], :2] += 60*torch.randn(4, 2, generator=g)
+    fits = fit_keypoints(fitter.body, k, fitter=fitter)
+    wild = fit_errors(fitter.body, fits, photos)['joints']
+    trusting = Fitter(fitter.body, settings=FitSettings(robust=100.))
+    naive = fit_errors(fitter.body, fit_keypoints(fitter.body, k, fitter=trusting), photos)['joints']
+    assert not fits.good.any()
+    assert wild.mean() < .6*naive.mean() and calm.mean() < wild.mean()
+
+@pytest.mark.parametrize('count, good', [(0, False), (1, False), (2, False), (5, False), (18, True)])
+def test_few_keypoints(fitter, photos, count, good):
+    k = noisy(photos[:2], dropped=0.)
+    k.points[:, count:, 2] = 0
+    fits = fit_keypoints(fitter.body, k, fitter=fitter)
+    assert bool(fits.good.all()) == good and torch.isfinite(fits.rotmats).all() and torch.isfinite(fits.camera.translation).all()
+    assert torch.isinf(fits.error).all() == (count == 0)
+
+def test_missing_ones_have_no_say(fitter, photos):
+    k = noisy(photos[:3])
+    moved = Keypoints(torch.where(k.points[..., 2:] > 0, k.points, torch.tensor([-999., 999., 0.])), k.size)
+    a, b = (fit_keypoints(fitter.body, o, fitter=fitter) for o in (k, moved))
+    assert torch.equal(a.rotmats, b.rotmats)
+
+def test_warm_start_stays_near(fitter, photos):
+    k = noisy(photos)
+    first = fit_keypoints(fitter.body, k, fitter=fitter)
+    again = fit_keypoints(fitter.body, k, start=first, fitter=fitter)
+    assert (again.energy <= first.energy + 1e-3).all()
+    near_truth = fit_keypoints(fitter.body, k, start=photos, fitter=fitter)
+    assert fit_errors(fitter.body, near_truth, photos)['joints'].mean() < 60
+
+def test_bad_input(fitter, photos, bad_input):
+    k = noisy(photos[:2])
+    with pytest.raises(DataError, match='no keypoints'): fit_keypoints(fitter.body, Keypoints(torch.zeros(0, 18, 3), (256, 256)), fitter=fitter)
+    k.points[0, 0, 0] = float('nan')
+    with pytest.raises(DataError, match='NaN'): fit_keypoints(fitter.body, k, fitter=fitter)
+    with pytest.raises(DataError, match='1 bodies to start from for 2'): fit_keypoints(fitter.body, noisy(photos[:2]), start=photos[:1], fitter=fitter)
+    fits = fit_keypoints(fitter.body, noisy(photos[:2]), fitter=fitter)
+    with pytest.raises(Exception, match='body'): fit_keypoints(fitter.body, noisy(photos[:2]), start=replace(fits, body='0'*16), fitter=fitter)
+
+def test_procrustes_and_facing():
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(4, 24, 3, generator=g)
+    assert torch.allclose(procrustes(.7*a@roma.random_rotmat(4) + 3, a), a, atol=1e-4)
+    R = torch.eye(3).repeat(2, 24, 1, 1)
+    R[0, 0], R[1, 0] = torch.diag(torch.tensor([1., -1, -1])), torch.diag(torch.tensor([-1., -1, 1]))   # towards the camera, away from it
+    assert torch.allclose(facing(R).abs(), torch.tensor([0., 180.]))
+
+def test_constants_of_the_rig_follow_the_body():
+    exact = Rig(load_body('free').double())
+    assert exact.lever.dtype == torch.float64 and len(exact.pair_joint) == len(exact.pair_keypoint)
+
+# films
+
+def test_best_path_is_the_least_of_all():
+    g = torch.Generator().manual_seed(0)
+    energy, change = torch.rand(5, 3, generator=g), torch.rand(4, 3, 3, generator=g)
+    cost = lambda p: sum(energy[t, i] for t, i in enumerate(p)) + sum(change[t, p[t], p[t + 1]] for t in range(4))
+    every = [[int(o) for o in np.base_repr(i, 3).zfill(5)] for i in range(3**5)]
+    assert best_path(energy, change) == min(every, key=cost)
+
+def test_chain_on_one_frame():
+    A, b = torch.eye(4)[None]*2, torch.ones(1, 4)
+    assert torch.allclose(solve_chain(A, torch.ones(4), b), torch.full((1, 4), .5))
+
+def test_a_film_is_steadier_than_its_frames(fitter):
+    film = People(128, 'test', device='cpu', samples=1, detail=1).film(2, 'walk', 24)
+    k = noisy(film, noise=2.)
+    alone, together = fit_keypoints(fitter.body, k, film.camera, fitter=fitter), fitter.fit_film(k, film.camera)
+    def shake(o): return fitter.body.skeleton(o.rotmats, o.betas)[0].diff(n=2, dim=0).norm(dim=2).mean()
+    assert shake(together) < .5*shake(alone)
+    assert fit_errors(fitter.body, together, film)['joints'].mean() < fit_errors(fitter.body, alone, film)['joints'].mean() + 5
+
+# datasets
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory): return prepare(PeoplePhotos(64, train=12, valid=2, test=2), tmp_path_factory.mktemp('fits')/'people')
+
+@pytest.fixture
+def small_pieces(monkeypatch): monkeypatch.setattr('spice.fits.PIECE', 8)
+
+def copy(folder, to):
+    import shutil
+    return Path(shutil.copytree(folder, to))
+
+def test_two_processes_make_the_table_of_one(folder, fitter, tmp_path, small_pieces):
+    a, b = copy(folder, tmp_path/'a'), copy(folder, tmp_path/'b')
+    one = fit_dataset(a, fitter)
+    assert fit_dataset(b, fitter, process=1, of=2) is None
+    assert (b/'bodies.npz').read_bytes() == (folder/'bodies.npz').read_bytes()                            # untouched until all is there
+    two = fit_dataset(b, fitter, process=0, of=2)
+    assert all(np.array_equal(one[k], two[k]) for k in one)
+    assert (a/'bodies.npz').read_bytes() == (b/'bodies.npz').read_bytes()
+    with np.load(a/'bodies_truth.npz') as f: assert str(f['how']) == 'truth'
+
+def test_killed_and_started_again(folder, tmp_path):
+    a, b = copy(folder, tmp_path/'a'), copy(folder, tmp_path/'b')
+    code = 'import sys, torch; torch.set_num_threads(1); import spice.fits as f; f.PIECE = 4; f.fit_dataset(sys.argv[1])'
+    root = Path(__file__).parent.parent
+    run = subprocess.Popen([sys.executable, '-c', code, str(a)], cwd=root)
+    while not list(a.glob('fits/*.npz')) and run.poll() is None: time.sleep(.02)
+    run.kill()
+    run.wait()
+    subprocess.run([sys.executable, '-c', code, str(a)], cwd=root, check=True)
+    subprocess.run([sys.executable, '-c', code, str(b)], cwd=root, check=True)
+    x, y = Prepared(a).bodies, Prepared(b).bodies
+    assert all(torch.equal(x[k], y[k]) for k in ('rotmats', 'betas', 'translation', 'error', 'good'))
+
+def test_other_settings_are_refused(folder, fitter, tmp_path):
+    a = copy(folder, tmp_path/'a')
+    fit_dataset(a, fitter)
+    other = Fitter(fitter.body, settings=FitSettings(noise=4.))
+    with pytest.raises(DataError, match='Give --again'): fit_dataset(a, other)
+    assert fit_dataset(a, other, again=True)['good'].shape == (32,)
+    with pytest.raises(DataError, match='process 2 of 2'): fit_dataset(a, fitter, process=2, of=2)
+
+def test_command(folder, tmp_path, capsys, monkeypatch):
+    a = copy(folder, tmp_path/'a')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    spice_fit(str(a), body='free')
+    said = capsys.readouterr().out
+    assert '32 fits' in said and 'median' in said and (a/'fits.png').is_file()
+    assert json.loads((a/'fits'/'plan.json').read_text())['body'] == Prepared(a).bodies['body']

@@ -1,0 +1,251 @@
+"""Systems, the learner, callbacks and runs: who learns from what, resume, failures, two processes."""
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+import torch
+from safetensors.torch import load_file
+from spice.callbacks import EMA, Checkpoints, Guard, History, last_checkpoint, read_checkpoint, restore
+from spice.core import SpiceError, WeightsError, seeded
+from spice.data import PeoplePhotos, prepare
+from spice.features import load_features
+from spice.loaders import Draw, PoolSteps, collate, pool_loaders
+from spice.people import People, Pool, free_body
+from spice.regressor import Regressor, regressor_settings
+from spice.runs import PeoplePairs, Plan, claim, pairs_of, run_stage, spice_train, train
+from spice.train import SYSTEMS, frozen, load_system, make_system, system_learner
+
+ROOT = Path(__file__).parent.parent
+
+@pytest.fixture(scope='module')
+def f_3d():
+    with seeded(1): return frozen(Regressor(regressor_settings('tiny')))
+
+@pytest.fixture(scope='module')
+def f_3d_folder(f_3d, tmp_path_factory): return str(f_3d.save_pretrained(tmp_path_factory.mktemp('f3d')/'f3d'))
+
+@pytest.fixture
+def dls(): return pool_loaders(Pool(People(64, 'train', samples=1, detail=1, device='cpu'), 8, batch=8), bs=2, steps=2, renew=0.)
+
+def quietly(learn, steps):
+    with learn.no_bar(), learn.no_logging(): learn.train_to(steps)
+    return learn
+
+def new(seed=0, **kwargs):
+    with seeded(seed): return make_system('spice', 'tiny', **kwargs)
+
+def test_judges_are_not_changed(dls, f_3d):
+    features = load_features('people', device='cpu')
+    before = [{k: v.clone() for k, v in o.state_dict().items()} for o in (f_3d, features)]
+    learn = quietly(system_learner(new(), dls, 'full', regressor=f_3d, features=features), 2)
+    assert not f_3d.training and not features.training and learn.model.training
+    for net, old in zip((f_3d, features), before):
+        assert all(torch.equal(v, old[k]) for k, v in net.state_dict().items())
+        assert all(p.grad is None for p in net.parameters())
+    assert not any(k.startswith(('loss', 'features', 'regressor')) for k in learn.model.state_dict())
+
+def test_stages_move_what_they_should(dls, f_3d):
+    system = new()
+    start = {k: v.clone() for k, v in system.state_dict().items()}
+    changed = lambda old: {k.split('.')[0] + '.' + k.split('.')[1] for k, v in system.state_dict().items() if not torch.equal(v, old[k]) and '_u' not in k and '_v' not in k}
+    quietly(system_learner(system, dls, 'flow'), 2)
+    assert changed(start) == {'generator.flow_net'}
+    middle = {k: v.clone() for k, v in system.state_dict().items()}
+    quietly(system_learner(system, dls, 'full', regressor=f_3d), 2)
+    assert {o.split('.')[0] for o in changed(middle)} == {'generator', 'critic'}
+
+def test_trains_with_every_truth_deleted(f_3d):
+    pool = Pool(People(64, 'train', samples=1, detail=1, device='cpu'), 4, batch=4)
+    for k in ('attributes', 'parsing', 'seen', 'views'): del pool.store[k]
+    batch = PoolSteps(pool, 2, 1)[0]
+    assert not [k for k in batch if 'target_image' in k or 'parsing' in k]
+    learn = quietly(system_learner(new(), pool_loaders(pool, bs=2, steps=1, renew=0.), 'full', regressor=f_3d), 1)
+    assert torch.isfinite(learn.step.total)
+
+def test_a_term_off_is_not_computed(dls, f_3d):
+    from spice.objective import spice_weights
+    learn = quietly(system_learner(new(), dls, 'full', weights=spice_weights(theta=0., beta=0., adv=0., app=0.)), 2)
+    assert set(learn.step.log()) == {'percep', 'style', 'pix', 'correct', 'regular', 'generator_total'}
+
+def test_missing_tools_are_named(dls, bad_input):
+    with pytest.raises(SpiceError, match='no regressor'): system_learner(new(), dls, 'full')
+    with pytest.raises(SpiceError, match='does not learn in stage'): system_learner(new(), dls, 'flow', rates=dict(critic=1.))
+
+def pairs_batch(n, size=64):
+    "A drawn batch of true pairs"
+    pairs = PeoplePairs(People(size, 'train', samples=1, detail=1, device='cpu'), n)
+    return Draw(free_body('cpu'))(collate([pairs[i] for i in range(n)]))
+
+def overfit(steps, f_3d, rate=1e-3):
+    "One batch again and again: the cycle's pixel loss, first and last, and distances to the true photo of what was made and of a copy, where a person is"
+    batch, system = pairs_batch(4), new()
+    truth = batch.pop('target_image')
+    log = []
+    for stage, n, rates in (('flow', steps//4, dict(flow=1e-3)), ('full', steps, dict(generator=rate, critic=rate))):
+        system.enter(stage, regressor=f_3d)
+        groups = [dict(params=p, lr=r) for p, r in zip(system.groups(), rates.values())]
+        adam = torch.optim.Adam(groups, betas=(.5, .999))
+        for _ in range(n):
+            step = system.step(batch)
+            adam.zero_grad()
+            step.total.backward()
+            adam.step()
+            log.append(step)
+    person = torch.stack([(batch[f'{o}_wheel'] > -1).any(1) for o in ('source', 'target')]).any(0)[:, None]
+    off = lambda image: float(((image - truth).abs()*person).sum()/(3*person.sum()))
+    return float(log[steps//4].terms['generator']['pix']), float(log[-1].terms['generator']['pix']), off(log[-1].made['image']), off(batch['source_image'])
+
+def test_overfits_a_little(f_3d):
+    first, last, made, copy = overfit(40, f_3d)
+    assert last < .6*first and made < copy
+
+@pytest.mark.long
+def test_overfits_one_batch(f_3d):
+    first, last, made, copy = overfit(1500, f_3d)
+    assert last < .1*first and made < copy
+
+# checkpoints
+
+def test_a_broken_save_keeps_the_one_before(dls, tmp_path, monkeypatch):
+    learn = system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path, every=1)])
+    quietly(learn, 2)
+    good = last_checkpoint(tmp_path)
+    def full_disk(state, f): Path(f).write_bytes(b'half'); raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(torch, 'save', full_disk)
+    learn.done = 3
+    with pytest.raises(SpiceError, match='Free some space'): learn.checkpoints.save()
+    assert last_checkpoint(tmp_path) == good and [o.name for o in tmp_path.iterdir() if 'half' in o.read_bytes()[:4].decode('latin1')] == []
+    assert read_checkpoint(good)['done'] == 2
+
+def test_foreign_checkpoints(dls, f_3d, tmp_path, bad_input):
+    learn = quietly(system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path, every=2)]), 2)
+    state = read_checkpoint(last_checkpoint(tmp_path))
+    with pytest.raises(WeightsError, match="of stage 'flow', this run of 'full'"): restore(system_learner(new(), dls, 'full', regressor=f_3d), state)
+    state['weights'] = {k: v for k, v in list(state['weights'].items())[1:]}
+    with pytest.raises(WeightsError, match='another preset'): restore(learn, state)
+    torch.save(dict(a=1), tmp_path/'other.pt')
+    with pytest.raises(WeightsError, match='no checkpoint'): read_checkpoint(tmp_path/'other.pt')
+
+def test_ema_by_hand(dls):
+    learn = system_learner(new(), dls, 'flow', cbs=[EMA(.5)])
+    name = next(k for k, p in learn.model.named_parameters() if p.requires_grad)
+    start = learn.model.state_dict()[name].clone()
+    quietly(learn, 1*2)
+    assert learn.ema.count == 2 and torch.isfinite(learn.ema.mean[name]).all()
+    now = learn.model.state_dict()[name]
+    assert not torch.equal(learn.ema.mean[name], now) and not torch.equal(learn.ema.mean[name], start)
+
+def test_guard_names_the_term(dls, tmp_path):
+    learn = system_learner(new(), dls, 'flow', cbs=[Guard(tmp_path)])
+    with torch.no_grad(): next(learn.model.generator.flow_net.parameters()).fill_(float('nan'))
+    with pytest.raises(SpiceError, match='correct.* is not finite at step 0'): quietly(learn, 2)
+    assert 'source_image' in torch.load(tmp_path/'bad_batch_0000000.pt', weights_only=True)
+
+# runs
+
+RUN = """
+import sys, torch
+torch.set_num_threads(1)
+from spice.runs import spice_train
+spice_train(sys.argv[1], stage='full', steps='8', bs=2, pool=4, epoch=4, checkpoint=2, samples=100, device='cpu', quiet=True, regressor=sys.argv[2])
+"""
+
+def start(out, f_3d_folder):
+    return subprocess.Popen([sys.executable, '-c', RUN, str(out), f_3d_folder], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+def test_killed_and_gone_on_with(tmp_path, f_3d_folder):
+    "Kill -9 somewhere in the middle; then the weights are those of a run that nobody disturbed"
+    for out, kill in ((tmp_path/'whole', False), (tmp_path/'killed', True)):
+        run = start(out, f_3d_folder)
+        if kill:
+            for _ in range(2000):
+                if (out/'full'/'checkpoints').is_dir() and len(list((out/'full'/'checkpoints').glob('step_*.pt'))) > 1 or run.poll() is not None: break
+                time.sleep(.02)
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            assert not (out/'model.safetensors').exists()
+            run = start(out, f_3d_folder)
+        said, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, said
+    a, b = (load_file(tmp_path/o/'full'/'checkpoints'/'..'/'last'/'model.safetensors') for o in ('whole', 'killed'))
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    assert [o['step'] for o in json.loads(read_checkpoint(last_checkpoint(tmp_path/'killed'/'full'/'checkpoints'))['history'])][-1] == 8
+
+def test_interrupt_saves(tmp_path, dls, f_3d):
+    learn = system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path/'checkpoints', every=1000), History()])
+    step, calls = learn.model.step, []
+    def impatient(batch):
+        calls.append(1)
+        if len(calls) == 2: raise KeyboardInterrupt
+        return step(batch)
+    learn.model.step = impatient
+    with pytest.raises(SpiceError, match='stopped at step 1 of 4. The same command goes on'): run_stage(learn, tmp_path, 4, quiet=True)
+    assert read_checkpoint(last_checkpoint(tmp_path/'checkpoints'))['done'] == 1
+
+def test_out_of_memory_is_one_line(tmp_path, dls, bad_input):
+    learn = system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path/'checkpoints', every=1000), History()])
+    def greedy(batch): raise torch.OutOfMemoryError('CUDA out of memory')
+    learn.model.step = greedy
+    with pytest.raises(SpiceError, match='Give a smaller --bs'): run_stage(learn, tmp_path, 4, quiet=True)
+
+def test_bad_plans(tmp_path, f_3d_folder, bad_input, monkeypatch):
+    with pytest.raises(SpiceError, match='Give --regressor'): train(tmp_path/'a', Plan(steps=[1]), 'cpu')
+    with pytest.raises(SpiceError, match="no stage 'third'"): train(tmp_path/'a', Plan(stages=['third']), 'cpu')
+    with pytest.raises(SpiceError, match='is no prepared dataset'): train(tmp_path/'a', Plan(data=str(tmp_path), stages=['flow']), 'cpu')
+    with pytest.raises(SpiceError, match='whole numbers'): spice_train(str(tmp_path/'a'), steps='many')
+    with pytest.raises(WeightsError, match='no such folder'): train(tmp_path/'a', Plan(regressor='nowhere'), 'cpu')
+    claim(tmp_path/'b', Plan())
+    with pytest.raises(SpiceError, match="is a run with preset = 'tiny', not 'small'"): claim(tmp_path/'b', Plan(preset='small'))
+    monkeypatch.setattr('spice.runs.writing', lambda f: (_ for _ in ()).throw(OSError(30, 'Read-only file system')))
+    with pytest.raises(SpiceError, match='can not be written'): claim(tmp_path/'c', Plan())
+    assert pairs_of('a=1,b=x,c=.5') == dict(a=1, b='x', c='.5') or pairs_of('c=0.5') == dict(c=.5)
+
+def test_saved_systems_come_back(tmp_path):
+    system = new().eval()
+    system.save_pretrained(tmp_path/'s')
+    again, batch = load_system(tmp_path/'s', 'cpu'), pairs_batch(1)
+    assert type(again) is SYSTEMS['spice']
+    with torch.no_grad(): assert torch.equal(system(batch)['image'], again(batch)['image'])
+
+# two processes
+
+TWO = '''
+import sys, torch, torch.distributed as dist
+torch.set_num_threads(1)
+from spice.core import seeded
+from spice.data import Prepared
+from spice.distributed import Together, together
+from spice.features import load_features
+from spice.loaders import Draw, PhotoSteps, Unpaired, step_loaders
+from spice.regressor import Regressor, regressor_settings
+from spice.train import frozen, make_system, system_learner
+data, out, bs = Prepared(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+class Exact:
+    "In 64 bits, photo by photo: drawing is 32 bits, and its rounding depends on how many are drawn at once"
+    def __call__(self, batch):
+        each = [Draw()(type(batch)({k: v[i:i + 1] for k, v in batch.items()})) for i in range(len(batch))]
+        whole = {k: torch.cat([o[k] for o in each]) for k in each[0]}
+        return type(batch)({k: v.double() if v.is_floating_point() else v for k, v in whole.items()})
+with together(cpu=True) as share:
+    with seeded(share[0]): system = make_system('spice', 'tiny').double()              # the starts differ: the first process decides
+    with seeded(1): f_3d = frozen(Regressor(regressor_settings('tiny')).double())
+    dls = step_loaders(PhotoSteps(Unpaired(data), bs, 5, share=share), draw=Exact(), device='cpu')
+    learn = system_learner(system, dls, 'full', regressor=f_3d, features=load_features('people', device='cpu').double(), cbs=[Together()])
+    with learn.no_bar(), learn.no_logging(): learn.train_to(5)
+    if share[0] == 0: torch.save(system.state_dict(), out)
+'''
+
+def test_two_processes_train_as_one(tmp_path):
+    prepare(PeoplePhotos(64, train=6, valid=1, test=1), tmp_path/'data')
+    (tmp_path/'two.py').write_text(TWO)
+    base = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    run = lambda out, bs, **env: subprocess.Popen([sys.executable, tmp_path/'two.py', tmp_path/'data', tmp_path/out, str(bs)], cwd=tmp_path, env={**base, **env},
+                                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT='29517', WORLD_SIZE='2', ACCELERATE_USE_CPU='true')
+    both = [run('two.pt', 2, RANK=str(i), LOCAL_RANK=str(i), **group) for i in range(2)]
+    for o in both: assert o.wait(300) == 0, o.communicate()[0]
+    one = run('one.pt', 4)
+    assert one.wait(300) == 0, one.communicate()[0]
+    a, b = (torch.load(tmp_path/f'{o}.pt', weights_only=True) for o in ('one', 'two'))
+    worst = max(float((a[k] - b[k]).abs().max()) for k in a)
+    assert worst < 1e-8, worst
