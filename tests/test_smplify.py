@@ -10,7 +10,7 @@ from spice.body import load_body
 from spice.camera import Camera
 from spice.core import DataError
 from spice.data import PeoplePhotos, Prepared, prepare
-from spice.fits import best_path, fit_dataset, solve_chain, spice_fit
+from spice.fits import best_path, fit_dataset, solve_band, spice_fit
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.smplify import UNKNOWNS, FitSettings, Fitter, Rig, State, facing, fit_errors, fit_keypoints, geman_mcclure, procrustes, right_jacobian
@@ -144,9 +144,19 @@ def test_best_path_is_the_least_of_all():
     every = [[int(o) for o in np.base_repr(i, 3).zfill(5)] for i in range(3**5)]
     assert best_path(energy, change) == min(every, key=cost)
 
-def test_chain_on_one_frame():
+def test_band_on_one_frame():
     A, b = torch.eye(4)[None]*2, torch.ones(1, 4)
-    assert torch.allclose(solve_chain(A, torch.ones(4), b), torch.full((1, 4), .5))
+    assert torch.allclose(solve_band(A, torch.zeros(1, 2, 4), b), torch.full((1, 4), .5))
+
+def test_smoothing_has_the_gradient_of_its_cost(fitter):
+    "At a smooth optimum of keypoints that are exact, nothing pulls"
+    film = People(128, 'test', device='cpu', samples=1, detail=1).film(2, 'walk', 4)
+    state = fitter.state_of(film)
+    seen = fitter.look_at(film.keypoints, film.camera)
+    still = state[[0, 0, 0, 0]]
+    same = seen[[0, 0, 0, 0]]
+    moved = fitter.smooth(still, same, 1., 6)
+    assert all(torch.allclose(getattr(moved, k)[0], getattr(moved, k)[3], atol=2e-3) for k in ('pose', 'betas', 'place'))
 
 def test_a_film_is_steadier_than_its_frames(fitter):
     film = People(128, 'test', device='cpu', samples=1, detail=1).film(2, 'walk', 24)
