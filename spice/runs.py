@@ -6,7 +6,7 @@
 __all__ = ['MAY_CHANGE', 'Plan', 'claim', 'PeoplePairs', 'plan_loaders', 'stage_learner', 'bars', 'run_stage', 'train',
            'check_stage', 'run_card', 'log_rows', 'pairs_of', 'spice_train']
 
-# %% ../nbs/23_runs.ipynb #610bbedd
+# %% ../nbs/23_runs.ipynb #39bb1306
 import json, platform, sys, time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from .callbacks import (EMA, Bf16, Checkpoints, Decay, Fast, Guard, History, Sam
                              save_weights)
 from .core import DataError, SpiceError, command, get_device, set_seed, writing
 from .data import Prepared
-from .distributed import Together, together
+from .distributed import Together, together, wait
 from .fits import FittedPool
 from .loaders import Draw, Paired, PhotoSteps, PoolSteps, Unpaired, step_loaders
 from .people import People, free_body
@@ -143,7 +143,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
 
-# %% ../nbs/23_runs.ipynb #cdd50616
+# %% ../nbs/23_runs.ipynb #fea88ef8
 def train(out, plan:Plan, device=None)->Path: # the folder
     "A whole run, or the rest of it"
     out, device = Path(out), get_device(device)
@@ -157,6 +157,7 @@ def train(out, plan:Plan, device=None)->Path: # the folder
     for o in stages: check_stage(plan, system, o, f_3d)
     with together(device.type == 'cpu') as share:
         if share[0] == 0: claim(out, plan)
+        wait()
         dls, begun = plan_loaders(plan, system, device, share), time.time()
         for o, n in zip(stages, steps):
             folder = out/o
@@ -166,6 +167,7 @@ def train(out, plan:Plan, device=None)->Path: # the folder
             dls.train.dataset.epoch = dls.train.dataset.skip = 0
             learn = stage_learner(plan, o, system, dls, folder, n, **({} if f_3d is None else dict(regressor=f_3d)))
             run_stage(learn, folder, n, plan.quiet)
+            wait()
             system.read_weights(folder/'last'/'model.safetensors')
         if share[0] == 0: system.save_pretrained(out, card=run_card(plan, system, out, stages, time.time() - begun))
     return out

@@ -79,7 +79,7 @@ def overfit(steps, f_3d, rate=1e-3):
     "One batch again and again: the cycle's pixel loss, first and last, and distances to the true photo of what was made and of a copy, where a person is"
     batch, system = pairs_batch(4), new()
     truth = batch.pop('target_image')
-    log = []
+    pix = []
     for stage, n, rates in (('flow', steps//4, dict(flow=1e-3)), ('full', steps, dict(generator=rate, critic=rate))):
         system.enter(stage, regressor=f_3d)
         groups = [dict(params=p, lr=r) for p, r in zip(system.groups(), rates.values())]
@@ -89,10 +89,10 @@ def overfit(steps, f_3d, rate=1e-3):
             adam.zero_grad()
             step.total.backward()
             adam.step()
-            log.append(step)
+            if stage == 'full': pix.append(float(step.terms['generator']['pix'].detach()))
     person = torch.stack([(batch[f'{o}_wheel'] > -1).any(1) for o in ('source', 'target')]).any(0)[:, None]
     off = lambda image: float(((image - truth).abs()*person).sum()/(3*person.sum()))
-    return float(log[steps//4].terms['generator']['pix']), float(log[-1].terms['generator']['pix']), off(log[-1].made['image']), off(batch['source_image'])
+    return pix[0], pix[-1], off(step.made['image']), off(batch['source_image'])
 
 def test_overfits_a_little(f_3d):
     first, last, made, copy = overfit(40, f_3d)
@@ -249,3 +249,13 @@ def test_two_processes_train_as_one(tmp_path):
     a, b = (torch.load(tmp_path/f'{o}.pt', weights_only=True) for o in ('one', 'two'))
     worst = max(float((a[k] - b[k]).abs().max()) for k in a)
     assert worst < 1e-8, worst
+
+def test_a_run_of_two_processes(tmp_path, f_3d_folder):
+    "One folder, one log, one set of weights"
+    code = RUN.replace("steps='8'", "steps='2'").replace('epoch=4', 'epoch=2')
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29518', 'WORLD_SIZE': '2'}
+    both = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path/'run'), f_3d_folder], cwd=ROOT, env={**env, 'RANK': str(i), 'LOCAL_RANK': str(i)},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(2)]
+    for o in both: assert o.wait(300) == 0, o.communicate()[0]
+    assert len((tmp_path/'run'/'full'/'log.csv').read_text().splitlines()) == 2
+    assert load_system(tmp_path/'run', 'cpu').size == (64, 64)
