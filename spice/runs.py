@@ -104,15 +104,15 @@ def plan_loaders(plan:Plan, system:System, device, share:tuple=(0, 1)):
     valid = Paired(data, 'valid') if data.pairs.get('valid') else Unpaired(data, 'valid') if data.splits.get('valid') else None
     return step_loaders(PhotoSteps(Unpaired(data, seed=plan.seed), plan.bs, plan.epoch, plan.seed, share), valid, draw=Draw(body), device=device)
 
-# %% ../nbs/23_runs.ipynb #5d3b5c1b
-def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:int, **tools)->SystemLearner:
-    "A learner with everything that a run wants"
+# %% ../nbs/23_runs.ipynb #c3fd696e
+def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:int, more=(), **tools)->SystemLearner:
+    "A learner with everything that a run wants, and `more` callbacks"
     now = system.stages()[stage]
     names = [k for k in vars(now.weights) if k in plan.weights]
     weights = replace(now.weights, **{k: plan.weights[k] for k in names}) if names else None
     rates = {k: v for k, v in plan.rates.items() if k in now.rates}
     cbs = [Guard(folder), History(folder/'log.csv', plan.every), Samples(folder/'samples', plan.samples),
-           Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'valid_loss' if len(dls.loaders) > 1 else ''), Together()]
+           Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'valid_loss' if len(dls.loaders) > 1 else ''), Together(), *more]
     if plan.ema: cbs.append(EMA(plan.ema))
     if plan.clip: cbs.append(GradientClip(plan.clip))
     if plan.accumulate > 1: cbs.append(GradientAccumulation(plan.accumulate*plan.bs))
@@ -143,8 +143,10 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
 
-# %% ../nbs/23_runs.ipynb #fea88ef8
-def train(out, plan:Plan, device=None)->Path: # the folder
+# %% ../nbs/23_runs.ipynb #62d0235c
+def train(out, plan:Plan, device=None,
+          cbs=None, # makes more callbacks: called for each stage, such as `lambda: [TensorBoardCallback(log_preds=False)]`
+         )->Path: # the folder
     "A whole run, or the rest of it"
     out, device = Path(out), get_device(device)
     set_seed(plan.seed)
@@ -165,13 +167,14 @@ def train(out, plan:Plan, device=None)->Path: # the folder
                 system.read_weights(folder/'last'/'model.safetensors')
                 continue
             dls.train.dataset.epoch = dls.train.dataset.skip = 0
-            learn = stage_learner(plan, o, system, dls, folder, n, **({} if f_3d is None else dict(regressor=f_3d)))
+            learn = stage_learner(plan, o, system, dls, folder, n, cbs() if cbs else (), **({} if f_3d is None else dict(regressor=f_3d)))
             run_stage(learn, folder, n, plan.quiet)
             wait()
             system.read_weights(folder/'last'/'model.safetensors')
         if share[0] == 0: system.save_pretrained(out, card=run_card(plan, system, out, stages, time.time() - begun))
     return out
 
+# %% ../nbs/23_runs.ipynb #dae65643
 def check_stage(plan, system, stage, regressor):
     "Refuse a stage that lacks what its terms need"
     weights = system.stages()[stage].weights

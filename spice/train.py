@@ -6,7 +6,7 @@
 __all__ = ['SYSTEMS', 'Stage', 'Step', 'System', 'make_system', 'load_system', 'SpiceSettings', 'spice_settings', 'Spice',
            'pose_columns', 'SystemLearner', 'system_learner', 'frozen']
 
-# %% ../nbs/20_train.ipynb #0130848c
+# %% ../nbs/20_train.ipynb #f83e1552
 from dataclasses import dataclass, field
 from functools import partial
 import torch
@@ -16,7 +16,7 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor, nn
-from .core import SpiceError, show_images, to_pil
+from .core import SpiceError, WeightsError, show_images, to_pil
 from .discriminator import Discriminator, DiscriminatorSettings, discriminator_settings
 from .features import load_features
 from .generator import Generator, GeneratorSettings, generator_settings
@@ -63,7 +63,7 @@ class System(Pretrained, nn.Module):
     @property
     def size(self)->tuple: raise NotImplementedError          # (h, w) it is meant for
 
-# %% ../nbs/20_train.ipynb #cadbf5b0
+# %% ../nbs/20_train.ipynb #438a8719
 def make_system(name:str='spice', # a key of `SYSTEMS`
                 preset:str='tiny',
                 **changes,        # fields of its settings
@@ -87,7 +87,7 @@ def load_system(source,      # a folder, a name that ships with the library, or 
         except SpiceError: continue
         return kind.from_pretrained(source, device)
     read_config(path)
-    raise SpiceError(f'{source} holds no system', f"It should be one of {', '.join(SYSTEMS)}")
+    raise WeightsError(f'{source} holds no system', f"It should be one of {', '.join(SYSTEMS)}")
 
 # %% ../nbs/20_train.ipynb #83d8cb0a
 @patch

@@ -1,0 +1,151 @@
+"""repose: everything it takes, and one clear line for everything it doesn't."""
+import json, subprocess, sys, warnings
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from spice.core import DataError, SpiceError, WeightsError, save_image, seeded, to_pil
+from spice.infer import Reposer, files_of, person_box, repose
+from spice.keypoints import Keypoints
+from spice.people import People
+from spice.pose_files import write_openpose
+from spice.train import make_system
+
+@pytest.fixture(scope='module')
+def tool():
+    with seeded(0): return Reposer(make_system('spice', 'tiny'), device='cpu')
+
+@pytest.fixture(scope='module')
+def people(): return People(256, 'valid', poses='everyday', yaw=30., samples=1, device='cpu').photos([19, 4])
+
+@pytest.fixture(scope='module')
+def photo(people): return to_pil(people.image[:1])[0]
+
+@pytest.fixture
+def mine(people): return people.keypoints[0]
+
+class Known:
+    "A detector that knows the answer"
+    def __init__(self, keypoints): self.keypoints = keypoints
+    def __call__(self, images): return [self.keypoints]*len(images)
+
+def same(a, b): return np.array_equal(np.asarray(a), np.asarray(b))
+
+def test_photos_and_poses_of_every_kind(tool, people, photo, mine, tmp_path):
+    save_image(photo, tmp_path/'me.png')
+    np.save(tmp_path/'pose.npy', people.points[1].numpy())
+    write_openpose(people.keypoints[1], tmp_path/'pose.json')
+    sources = [photo, tmp_path/'me.png', str(tmp_path/'me.png'), np.asarray(photo)]
+    results = [repose(o, 'walk', tool, mine) for o in sources]
+    assert all(same(o, results[0]) for o in results)
+    poses = [people.keypoints[1], people.points[1].numpy(), people.points[1].tolist(), str(tmp_path/'pose.npy')]
+    made = [repose(photo, o, tool, mine) for o in poses]
+    assert all(same(o, made[1]) for o in made[1:]) and not same(made[0], results[0])      # arrays are pixel indices, half a pixel off
+    for pose in (tmp_path/'pose.json', people[1:2], people.rotmats[1], 'sit'): assert repose(photo, pose, tool, mine).size == (64, 64)
+    coco17 = np.concatenate([people.points[1, [0, 14, 15, 16, 17, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]].numpy()], 0)
+    assert repose(photo, coco17, tool, mine).size == (64, 64)
+
+def test_detector_is_asked(tool, photo, mine, people):
+    tool.detector = Known(mine)
+    try: assert same(repose(photo, 'walk', tool), repose(photo, 'walk', tool, mine))
+    finally: tool.detector = None
+
+def test_lists_and_batches(tool, photo, mine):
+    poses = ['walk', 'sit', 'arms_up']
+    whole = repose([photo, photo], poses, tool, [mine, mine])
+    assert len(whole) == 6 and same(whole[0], whole[3])
+    tool.batch = 1
+    try: alone = repose([photo, photo], poses, tool, [mine, mine])
+    finally: tool.batch = 16
+    assert all(np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 2 for a, b in zip(whole, alone))
+    assert isinstance(repose(photo, ['walk'], tool, mine), list) and isinstance(repose(photo, 'walk', tool, mine), Image.Image)
+
+def test_a_photo_of_any_size_is_cut_to_the_person(tool, photo, mine):
+    wide = Image.new('RGB', (700, 300), 'gray')
+    wide.paste(photo, (400, 20))
+    moved = mine.points.clone()
+    moved[..., 0] += 400
+    moved[..., 1] += 20
+    seen = tool.see(wide, Keypoints(moved, (300, 700)))
+    direct = tool.see(photo, mine)
+    assert torch.allclose(seen.keypoints.points, direct.keypoints.points, atol=.6)
+    assert seen.box[0] - direct.box[0] == pytest.approx(400, abs=1) and seen.image.size == (64, 64)
+    back = repose(wide, 'walk', tool, Keypoints(moved, (300, 700)), paste=True)
+    assert back.size == (700, 300) and same(back.crop((0, 0, 300, 300)), wide.crop((0, 0, 300, 300)))
+
+def test_a_canvas_is_taken_as_it_is(tool, photo, mine):
+    small = photo.resize((64, 64))
+    seen = tool.see(small, mine.resize((64, 64)))
+    assert seen.box == (0, 0, 64, 64) and same(seen.image, small)
+
+def test_proportions_stay_the_sources(tool, people, photo, mine):
+    seen = tool.see(photo, mine)
+    kept, taken = (tool.aim(people.keypoints[1], seen, retarget=o) for o in (True, False))
+    assert not torch.allclose(kept.points, taken.points, atol=.1)
+    driver = tool.driver(people.keypoints[1])
+    assert torch.equal(taken.points.cpu(), driver.keypoints.points)
+    assert torch.allclose(kept.rotmats, driver.fits.rotmats)
+
+def test_every_step_is_there(tool, photo, mine):
+    steps = repose(photo, 'walk', tool, mine, return_all=True).steps
+    assert list(steps) == ['source', 'its joints', 'R of it', 'target', 'R of the target', 'flow', 'from source', 'warped', 'result']
+    assert all(o.size == (64, 64) for o in steps.values())
+
+def test_boxes():
+    points = torch.zeros(1, 18, 3)
+    points[0, 0] = torch.tensor([30., 40, 1])
+    left, top, right, bottom = person_box(Keypoints(points, (64, 64)), (128, 64))
+    assert (right - left)*2 == pytest.approx(bottom - top, abs=2)
+
+BAD = {
+    'no model': (dict(model=None), 'no trained weights ship'),
+    'no such model': (dict(model='nowhere'), 'no such folder or model'),
+    'no photo': (dict(photo='nowhere.jpg'), 'no such file'),
+    'a folder as photo': (dict(photo='.'), 'is a folder'),
+    'no poses': (dict(pose=[]), 'no photo or no pose'),
+    'no photos': (dict(photo=[]), 'no photo or no pose'),
+    'unknown pose': (dict(pose='flying'), 'neither a pose nor a file'),
+    'missing pose file': (dict(pose='pose.json'), 'neither a pose nor a file'),
+    'wrong joints': (dict(pose=np.zeros((5, 3))), ''),
+    'NaN joints': (dict(pose=np.full((18, 3), np.nan)), ''),
+    'no joint known': (dict(pose=np.zeros((18, 3))), ''),
+    'no rotations': (dict(pose=torch.ones(24, 3, 3)), 'no rotations'),
+    'two bodies': (dict(pose=torch.eye(3).expand(2, 24, 3, 3)), '2 bodies for one pose'),
+    'keypoints of another size': (dict(keypoints=Keypoints(torch.ones(1, 18, 3), (300, 256))), 'Give those of this photo'),
+    'no keypoints': (dict(keypoints=Keypoints(torch.zeros(1, 18, 3), (256, 256))), 'no joint of the person'),
+    'two people': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256))), 'there are 2 people'),
+    'a person too many': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256)), person=2), 'person=2 of 2'),
+    'an odd choice': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256)), person='tallest'), "person='tallest'"),
+    'too few sets of keypoints': (dict(photo=['a', 'b'], keypoints=[None]), '1 sets of keypoints for 2'),
+    'an empty array': (dict(photo=np.zeros((0, 0, 3), np.uint8)), ''),
+}
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_gets_one_line(case, tool, photo, mine, bad_input):
+    change, says = BAD[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with pytest.raises(SpiceError) as e: repose(**{**dict(photo=photo, pose='walk', model=tool, keypoints=mine), **change})
+    assert says in str(e.value) and '\n' not in str(e.value)
+
+def test_corrupt_photo_and_foreign_model(tool, mine, tmp_path, photo, bad_input):
+    (tmp_path/'cut.png').write_bytes(b'\x89PNG\r\n\x1a\n12345')
+    with pytest.raises(SpiceError): repose(tmp_path/'cut.png', 'walk', tool, mine)
+    (tmp_path/'config.json').write_text(json.dumps(dict(network='Regressor', settings={})))
+    with pytest.raises(WeightsError, match='holds no system'): Reposer(tmp_path, device='cpu')
+
+def test_doubtful_fits_are_said(tool, photo, mine):
+    wild = Keypoints(mine.points.clone(), mine.size)
+    wild.points[0, ::2, :2] = 256 - wild.points[0, ::2, :2]
+    with pytest.warns(UserWarning, match='the body may be wrong'): tool.see(photo, wild)
+
+def test_names_of_files(tmp_path):
+    for o in ('b.png', 'a.jpg', 'notes.txt'): (tmp_path/o).write_bytes(b'x')
+    assert [o.name for o in files_of(str(tmp_path))] == ['a.jpg', 'b.png']
+    assert [o.name for o in files_of(f'{tmp_path}/*.png')] == ['b.png'] and files_of('walk, sit') == ['walk', 'sit']
+    with pytest.raises(DataError, match='names no file'): files_of(' , ')
+
+def test_command_says_no_in_one_line(tmp_path):
+    out = subprocess.run([str(Path(sys.executable).parent/'spice_repose'), 'me.jpg', 'walk', '--device', 'cpu'], capture_output=True, text=True, cwd=tmp_path)
+    assert out.returncode == 1 and 'no trained weights ship' in out.stderr and list(tmp_path.iterdir()) == []
