@@ -102,7 +102,7 @@ def test_overfits_a_little(f_3d):
 
 @pytest.mark.long
 def test_overfits_one_batch(f_3d):
-    first, last, made, copy = overfit(1300, f_3d)
+    first, last, made, copy = overfit(2000, f_3d)
     assert last < .1*first and made < copy
 
 # checkpoints
