@@ -111,7 +111,7 @@ def fixed_batch(dls, count:int):
 
 def _to(batch, device): return type(batch)({k: v.to(device) for k, v in batch.items()})
 
-# %% ../nbs/21_callbacks.ipynb #c04b61cf
+# %% ../nbs/21_callbacks.ipynb #88e3f358
 class EMA(Callback):
     "Exponential average of the weights that learn"
     order = 55
@@ -122,9 +122,9 @@ class EMA(Callback):
     def after_step(self):
         self.count += 1
         d = min(self.decay, (1 + self.count)/(10 + self.count))                          # the start is forgotten sooner
-        now = self.learn.model.state_dict()
-        floats = [k for k, v in self.mean.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.mean[k] for k in floats], [now[k] for k in floats], 1 - d)
+        names, now = {k for k, _ in self.learn.model.named_parameters()}, self.learn.model.state_dict()
+        torch._foreach_lerp_([self.mean[k] for k in now if k in names], [now[k] for k in now if k in names], 1 - d)
+        for k in now.keys() - names: self.mean[k].copy_(now[k])                          # the vectors of spectral norm have length 1, their means don't
     def swap(self):
         "Weights out, averages in; and back"
         if self.away is None:

@@ -28,7 +28,7 @@ def average_(tensors:list):
         flat /= n
         for o, mean in zip(some, flat.split([o.numel() for o in some])): o.copy_(mean.view_as(o))
 
-# %% ../nbs/22_distributed.ipynb #0d0d5986
+# %% ../nbs/22_distributed.ipynb #6d3609c3
 class Together(Callback):
     "Many processes as one: the same start, mean gradients and terms, one writer"
     order = MixedPrecision.order - 2 # after gradients are accumulated, before they are clipped
@@ -38,7 +38,7 @@ class Together(Callback):
         if num_distrib() < 2: return
         for o in (*self.learn.model.parameters(), *self.learn.model.buffers()): dist.broadcast(o.data, 0)
         if hasattr(self.learn, 'history'): self.learn.history.average = self.mean
-        if self.learn.silent: self.learn.remove_cb(self.learn.progress) if hasattr(self.learn, 'progress') else None
+        if self.learn.silent and hasattr(self.learn, 'progress'): self.learn.remove_cb(self.learn.progress)
     def before_step(self): average_([p.grad for p in self.learn.model.parameters() if p.grad is not None])
     def mean(self, values:Tensor)->Tensor:
         average_([values])

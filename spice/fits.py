@@ -146,7 +146,7 @@ def _claim(data, plan, again):
     if not mark.exists():
         with writing(mark) as f: Path(f).write_text(json.dumps(plan))
 
-# %% ../nbs/08a_fits.ipynb #886a2351
+# %% ../nbs/08a_fits.ipynb #d9c7b491
 def fit_piece(data:Prepared, fitter:Fitter, k:int):
     "Fit one piece and write it"
     rows = torch.arange(k*PIECE, min((k + 1)*PIECE, len(data)))
@@ -162,8 +162,9 @@ def _join(data, fitter, pieces):
         with np.load(_piece(data, k)) as f: parts.append({o: f[o] for o in f.files})
     table = {o: np.concatenate([p[o] for p in parts]) for o in parts[0]}
     old = data.folder/'bodies.npz'
-    if data.bodies is not None and data.bodies['how'] == 'truth':
-        with writing(data.folder/'bodies_truth.npz') as f: shutil.copyfile(old, f)
+    truth = data.folder/'bodies_truth.npz'
+    if data.bodies is not None and data.bodies['how'] == 'truth' and not truth.exists():   # another process may have been here
+        with writing(truth) as f: shutil.copyfile(old, f)
     save_bodies(data.folder, data.names, {o: table[o] for o in BODY_FIELDS}, fitter.body.hash, 'smplify', table['error'].astype(np.float32), table['good'])
     return table
 
@@ -212,7 +213,7 @@ def fit_sheet(data:Prepared, body:Body, count:int=8)->Image.Image:
     return show_images(drawn, [('worst: ' if j == 0 else 'median: ' if j == count else '') + name(i) for j, i in enumerate(rows)], cols=count,
                        scale=min(1., 128/data.size[1]))
 
-# %% ../nbs/08a_fits.ipynb #430c7772
+# %% ../nbs/08a_fits.ipynb #5cd0d5d0
 class FittedPool(Pool):
     "People whose bodies are SMPLify's"
     def __init__(self, people, count:int, batch:int=32, first:int=0, fitter:Fitter|None=None,
@@ -229,11 +230,16 @@ class FittedPool(Pool):
         fits = fit_keypoints(self.fitter.body, Keypoints(points, size), fitter=self.fitter)
         camera = torch.cat([fits.camera.focal[:, None], fits.camera.center, fits.camera.translation], 1)
         out |= dict(points=points, rotmats=fits.rotmats, betas=fits.betas, camera=camera)
-        if not fits.good.any(): return out
+        if not fits.good.any(): return self._others(count, step)
         good = fits.good.nonzero()[:, 0]
         row = torch.arange(count, device=good.device)
         row = torch.where(fits.good, row, good[row % len(good)])
         return {k: v[row.to(v.device)] for k, v in out.items()}
+
+    def _others(self, count, step, away=10**9):
+        "Other people in place of a batch in which nobody could be fitted"
+        if step > 9*away: raise DataError(f'nobody of {count} people could be fitted, ten times in a row', 'Look at the fitter and at `noise`')
+        return self.photos(count, step + away)
 
 # %% ../nbs/08a_fits.ipynb #18c785ca
 def _from_launcher(process, of):

@@ -143,7 +143,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
 
-# %% ../nbs/23_runs.ipynb #62d0235c
+# %% ../nbs/23_runs.ipynb #beed928e
 def train(out, plan:Plan, device=None,
           cbs=None, # makes more callbacks: called for each stage, such as `lambda: [TensorBoardCallback(log_preds=False)]`
          )->Path: # the folder
@@ -155,9 +155,10 @@ def train(out, plan:Plan, device=None,
     steps = list(plan.steps) + [plan.steps[-1] if plan.steps else 1000]*(len(stages) - len(plan.steps))
     for o in stages:
         if o not in system.stages(): raise SpiceError(f'{plan.system} has no stage {o!r}', f"Take one of {', '.join(system.stages())}")
-    f_3d = frozen(Regressor.from_pretrained(plan.regressor, device)) if plan.regressor else None
-    for o in stages: check_stage(plan, system, o, f_3d)
+    for o in stages: check_stage(plan, system, o)
     with together(device.type == 'cpu') as share:
+        if share[1] > 1 and device.type == 'cuda': device = torch.device('cuda', torch.cuda.current_device())    # its own, which accelerate chose
+        tools = dict(regressor=frozen(Regressor.from_pretrained(plan.regressor, device))) if plan.regressor else {}
         if share[0] == 0: claim(out, plan)
         wait()
         dls, begun = plan_loaders(plan, system, device, share), time.time()
@@ -167,19 +168,19 @@ def train(out, plan:Plan, device=None,
                 system.read_weights(folder/'last'/'model.safetensors')
                 continue
             dls.train.dataset.epoch = dls.train.dataset.skip = 0
-            learn = stage_learner(plan, o, system, dls, folder, n, cbs() if cbs else (), **({} if f_3d is None else dict(regressor=f_3d)))
+            learn = stage_learner(plan, o, system, dls, folder, n, cbs() if cbs else (), **tools)
             run_stage(learn, folder, n, plan.quiet)
             wait()
             system.read_weights(folder/'last'/'model.safetensors')
         if share[0] == 0: system.save_pretrained(out, card=run_card(plan, system, out, stages, time.time() - begun))
     return out
 
-# %% ../nbs/23_runs.ipynb #dae65643
-def check_stage(plan, system, stage, regressor):
+# %% ../nbs/23_runs.ipynb #e6db3df9
+def check_stage(plan, system, stage):
     "Refuse a stage that lacks what its terms need"
     weights = system.stages()[stage].weights
     on = [k for k in ('theta', 'beta') if plan.weights.get(k, getattr(weights, k, 0))]
-    if on and regressor is None and 'regressor' in system.stages()[stage].needs:
+    if on and not plan.regressor and 'regressor' in system.stages()[stage].needs:
         raise SpiceError(f'stage {stage} needs f_3D for {" and ".join(on)}',
                          'Give --regressor, a folder that spice_regressor made, or --weights theta=0,beta=0')
 

@@ -10,7 +10,7 @@ from spice.body import load_body
 from spice.camera import Camera
 from spice.core import DataError
 from spice.data import PeoplePhotos, Prepared, prepare
-from spice.fits import best_path, fit_dataset, solve_band, spice_fit
+from spice.fits import FittedPool, best_path, fit_dataset, solve_band, spice_fit
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.smplify import UNKNOWNS, FitSettings, Fitter, Rig, State, facing, fit_errors, fit_keypoints, geman_mcclure, procrustes, right_jacobian
@@ -165,6 +165,21 @@ def test_a_film_is_steadier_than_its_frames(fitter):
     def shake(o): return fitter.body.skeleton(o.rotmats, o.betas)[0].diff(n=2, dim=0).norm(dim=2).mean()
     assert shake(together) < .5*shake(alone)
     assert fit_errors(fitter.body, together, film)['joints'].mean() < fit_errors(fitter.body, alone, film)['joints'].mean() + 5
+
+class Stubborn(FittedPool):
+    "Nobody can be fitted at first"
+    def photos(self, count, step):
+        self.asked.append(step)
+        self.fitter.settings = self.usual if step > 10**9 else replace(self.usual, worst=0.)
+        return super().photos(count, step)
+
+def test_a_pool_replaces_a_batch_that_cannot_be_fitted(fitter):
+    own = Fitter(fitter.body)
+    Stubborn.asked, Stubborn.usual = [], own.settings
+    pool = Stubborn(People(64, 'train', samples=1, detail=1, device='cpu'), 2, batch=2, fitter=own)
+    assert Stubborn.asked == [1, 1 + 10**9] and torch.isfinite(pool.store['rotmats']).all()
+    Stubborn.usual = replace(own.settings, worst=0.)
+    with pytest.raises(DataError, match='ten times in a row'): pool.renew(2)
 
 # datasets
 

@@ -3,6 +3,7 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 import torch
+from fastai.callback.core import Callback
 from safetensors.torch import load_file
 from spice.callbacks import EMA, Checkpoints, Guard, History, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, WeightsError, seeded
@@ -128,13 +129,19 @@ def test_foreign_checkpoints(dls, f_3d, tmp_path, bad_input):
     with pytest.raises(WeightsError, match='no checkpoint'): read_checkpoint(tmp_path/'other.pt')
 
 def test_ema_by_hand(dls):
-    learn = system_learner(new(), dls, 'flow', cbs=[EMA(.5)])
-    name = next(k for k, p in learn.model.named_parameters() if p.requires_grad)
-    start = learn.model.state_dict()[name].clone()
-    quietly(learn, 1*2)
-    assert learn.ema.count == 2 and torch.isfinite(learn.ema.mean[name]).all()
-    now = learn.model.state_dict()[name]
-    assert not torch.equal(learn.ema.mean[name], now) and not torch.equal(learn.ema.mean[name], start)
+    "Weights are averaged by the rule; the vectors of spectral norm are those of the last step"
+    class Diary(Callback):
+        order = 54
+        def after_step(self): seen.append({k: v.clone() for k, v in self.learn.model.state_dict().items()})
+    seen, system = [], new()
+    start = {k: v.clone() for k, v in system.state_dict().items()}
+    learn = quietly(system_learner(system, dls, 'flow', cbs=[EMA(.2), Diary()]), 2)
+    name = next(k for k, p in system.named_parameters() if p.requires_grad and not torch.equal(p, start[k]))
+    d1, d2 = 2/11, .2                                                                      # min(decay, (1 + n)/(10 + n))
+    first = d1*start[name] + (1 - d1)*seen[0][name]
+    assert torch.allclose(learn.ema.mean[name], d2*first + (1 - d2)*seen[1][name], atol=1e-6)
+    vectors = [k for k in start if k.endswith('._u')]
+    assert vectors and all(torch.equal(learn.ema.mean[k], seen[1][k]) for k in vectors)
 
 def test_guard_names_the_term(dls, tmp_path):
     learn = system_learner(new(), dls, 'flow', cbs=[Guard(tmp_path)])
