@@ -251,7 +251,7 @@ def affine_regularisation(flow:Float[Tensor, 'b 2 h w'], # in pixels
 # %% ../nbs/15_losses.ipynb #06a239db
 def flow_terms(check:Correctness,
                there:list,                             # flows of the way to the target, coarse to fine
-               back:list,                              # flows of the way back
+               back:list|tuple,                        # flows of the way back
                source_wheel:Float[Tensor, 'b 3 h w'],  # R_s in [-1, 1]
                target_wheel:Float[Tensor, 'b 3 h w'],  # R_t
                kernels=(3, 5),                         # side of the patches at each level

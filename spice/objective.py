@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALPHAS', 'WEIGHTS', 'SpiceWeights', 'spice_weights', 'Terms', 'SpiceLoss']
 
-# %% ../nbs/15b_objective.ipynb #e373c1bc
+# %% ../nbs/15b_objective.ipynb #73a148a3
 from dataclasses import dataclass, replace
 import torch
 from fastcore.basics import patch
@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from .consistency import Appearance, pose_loss, shape_loss, turn_between
 from .core import SpiceError
+from .loaders import Batch
 from .losses import Adversarial, Correctness, cycle_terms, flow_terms, true_flow
 from .surface import render_body
 
-# %% ../nbs/15b_objective.ipynb #930fd4de
+# %% ../nbs/15b_objective.ipynb #7ff117e6
 @dataclass
 class SpiceWeights:
     "How much each term of Eq. (11) counts; the paper's names"
@@ -35,16 +36,19 @@ class SpiceWeights:
     regular: float = .0025
     true_flow: float = 0.   # beyond the paper: the exact flow between the bodies
     parts: float = 0.       # beyond the paper: appearance on all 24 parts
+    own: float = 0.         # beyond the paper: photos made again in their own pose, as Eq. (3)
     @property
     def terms(self)->dict: # {term: weight}
         return dict(percep=self.cycle*self.percep, style=self.cycle*self.style, pix=self.cycle*self.pix, correct=self.flow*self.correct,
                     regular=self.flow*self.regular, adv=self.adv, theta=self.theta, beta=self.beta, app_content=self.app*self.a1,
-                    app_style=self.app*self.a2, true_flow=self.true_flow, parts_content=self.parts*self.a1, parts_style=self.parts*self.a2)
+                    app_style=self.app*self.a2, true_flow=self.true_flow, parts_content=self.parts*self.a1, parts_style=self.parts*self.a2,
+                    own_percep=self.own*self.percep, own_style=self.own*self.style, own_pix=self.own*self.pix)
 
 ALPHAS = ('cycle', 'flow', 'adv', 'theta', 'beta', 'app')
-WEIGHTS = {'paper': {}, 'flow': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., correct=20., regular=.01)}
+WEIGHTS = {'paper': {}, 'flow': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., correct=20., regular=.01),
+           'copy': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., own=1.)}
 
-def spice_weights(preset:str='paper', # or 'flow': the first stage
+def spice_weights(preset:str='paper', # or 'flow' and 'copy': the stages before
                   **changes,          # fields of `SpiceWeights`
                  )->SpiceWeights:
     "The weights of a preset"
@@ -93,7 +97,7 @@ class SpiceLoss:
         weights = self.weights.terms
         return [o for o in names if weights[o]]
 
-# %% ../nbs/15b_objective.ipynb #fb1e8338
+# %% ../nbs/15b_objective.ipynb #a3597166
 @patch
 def body_terms(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'])->dict:
     "Eq. (6) and (7)"
@@ -121,14 +125,14 @@ def beyond_terms(self:SpiceLoss, batch, made, flows)->dict:
     "What the paper doesn't have: the bodies' flow, and appearance on 24 parts"
     if not self.on('true_flow', 'parts_content', 'parts_style'): return {}
     with torch.no_grad():
-        there, here = (render_body(self.body, batch[f'{o}_rotmats'], batch['source_betas'], batch.camera(o)) for o in ('source', 'target'))
+        there, here = (render_body(self.body, batch[f'{o}_rotmats'], batch['source_betas'], Batch(batch).camera(o)) for o in ('source', 'target'))
         flow = here.flow_from(there) if self.on('true_flow') else None
         each = torch.arange(1, 25, device=here.parts.device).view(24, 1, 1)
         masks = tuple(o.parts[:, None] == each for o in (there, here))
     terms = {} if flow is None else {'true_flow': true_flow(flows, *flow)}
     return terms | (self.appearance_terms(batch, made, 'parts', masks) if made is not None else {})
 
-# %% ../nbs/15b_objective.ipynb #18f87729
+# %% ../nbs/15b_objective.ipynb #bd846c20
 @patch
 def for_generator(self:SpiceLoss,
                   batch,           # as `spice.loaders` draws it
@@ -136,14 +140,18 @@ def for_generator(self:SpiceLoss,
                   again=None,      # [b, 3, h, w]: the source, back in its own pose
                   flows=(),        # of the way there, coarse to fine
                   flows_back=(),   # of the way back
+                  own=None,        # [b, 3, h, w]: the source, made in the pose it has
                  )->Terms:
     "Eq. (11), the generator's side"
     wanting = [o for o, x, names in (('made', made, ('adv', 'theta', 'beta', 'app_content', 'app_style', 'parts_content', 'parts_style')),
-               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow'))) if x is None and self.on(*names)]
+               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow')),
+               ('own', own, ('own_percep', 'own_style', 'own_pix'))) if x is None and self.on(*names)]
     if wanting: raise SpiceError(f'{wanting[0]} is not given', 'Give it, or set the weights of its terms to 0')
     terms, cycle, flow = {}, self.on('percep', 'style', 'pix'), self.on('correct', 'regular')
     if cycle: terms |= cycle_terms(self.features, again, batch['source_image'], cycle)
     if flow: terms |= flow_terms(self.check, flows, flows_back, batch['source_wheel'], batch['target_wheel'], self.kernels, flow)
+    mine = [o.partition('_')[2] for o in self.on('own_percep', 'own_style', 'own_pix')]
+    if mine: terms |= {f'own_{k}': v for k, v in cycle_terms(self.features, own, batch['source_image'], mine).items()}
     if self.on('adv'): terms['adv'] = self.adversarial.for_generator(made, batch['target_wheel'])
     if made is not None: terms |= self.body_terms(batch, made) | self.appearance_terms(batch, made)
     return Terms(terms | self.beyond_terms(batch, made, flows), self.weights.terms)

@@ -121,7 +121,7 @@ class People:
     pitch: tuple = (-2., 9.)     # degrees that the camera looks down, from and to
     samples: int = 3             # a side of each pixel
     detail: int|None = None      # how often the edges of cloth are halved; None fits the size
-    device: str|None = None      # None takes the fastest there is
+    device: str|torch.device|None = None      # None takes the fastest there is
 
     def __post_init__(self):
         self.size, self.device = frame_size(self.size), get_device(self.device)

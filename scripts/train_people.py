@@ -1,0 +1,132 @@
+"""Train SPICE on People from nothing: a detector, f_3D, the flow network, everything; and the runs of the ablation.
+
+    python scripts/train_people.py                         # all parts into _ckpt/people; the same command goes on
+    python scripts/train_people.py --minutes 30            # stops after that, at the latest a step later
+    python scripts/train_people.py --parts flow,full --variant no-pose
+    python scripts/train_people.py --publish               # what came out becomes the model `people` of the package
+    python scripts/train_people.py --quick                 # a rehearsal of two minutes in _ckpt/people-quick
+
+No part sees a pair of photos or a true body. The detector learns from the joints of single photos, f_3D from SMPLify's fits to such joints, and SPICE
+from single photos, fits and f_3D. `judge` is a second detector, with other people and another seed, which only measures: it says whether a made person
+stands in the pose. Variants change the loss only; they share detector and f_3D, and have their steps and seed.
+"""
+import argparse, json, shutil, sys, time
+from dataclasses import asdict
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch
+from fastai.callback.core import Callback
+from spice.core import SpiceError, get_device, set_seed, writing
+from spice.discriminator import discriminator_settings
+from spice.generator import generator_settings
+from spice.people import People, Pool, free_body
+from spice.people_detector import JointNet, detector_figures, train_detector
+from spice.regressor import Regressor, RegressorWeights, regressor_figures, train_regressor
+from spice.runs import Plan, train
+from spice.train import load_system
+
+PARTS = ('detector', 'f_3d', 'flow', 'copy', 'full', 'judge')
+STEPS = {64: dict(detector=1000, f_3d=900, flow=1800, copy=900, full=1000, judge=700), 128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
+WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
+VARIANTS = {'full': {}, 'no-shape': dict(beta=0.), 'no-pose': dict(theta=0.), 'no-appearance': dict(app=0.), 'plain-critic': {}, 'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
+SHIPPED = 'true-flow'
+
+class Deadline(Callback):
+    "Stop when the time is over, as Ctrl-C would"
+    def __init__(self, end): self.end = end
+    def after_batch(self):
+        if time.time() > self.end: raise KeyboardInterrupt
+
+def watch(end, folder):
+    "The same for detector and f_3D"
+    def tell(training):
+        if training.count % 50 == 0: print(f'{folder.name}: step {training.count} of {training.steps}, loss {training.log[-1]["total"]:.4g}', flush=True)
+        if time.time() > end and training.count < training.steps:
+            training.save(folder/'state.pt')
+            raise SpiceError(f'{folder.name} stopped at step {training.count} of {training.steps}', 'The same command goes on from here')
+    return tell
+
+def finished(folder): return (folder/'figures.json').is_file()
+
+def joint_net(folder, size, first, seed, steps, end, device, quick):
+    "Train a detector and measure it"
+    if finished(folder): return
+    set_seed(seed)
+    photos, test = (200, 40) if quick else (3200, 320)
+    net = JointNet('people96').to(device)
+    started, tell = time.time(), watch(end, folder)
+    net = train_detector(Pool(People(size, 'train', samples=1, device=device), photos, first=first), steps, net, folder, every=100, tell=tell, bs=32, lr=2e-3, seed=seed)
+    note(folder, detector_figures(net, Pool(People(size, 'test', device=device), test)[torch.arange(test)]), steps, photos, started)
+
+def f_3d(folder, trunk, size, steps, end, device, quick):
+    "Train f_3D from fits, starting at the detector's trunk"
+    if finished(folder): return
+    set_seed(2)
+    photos, test = (200, 40) if quick else (3200, 320)
+    net = Regressor('people96').to(device)
+    net.load_trunk(trunk)
+    started = time.time()
+    net = train_regressor(Pool(People(size, 'train', samples=1, device=device), photos, first=10**6), steps, net, 'fits', folder, every=100,
+                          tell=watch(end, folder), bs=32, lr=3e-4, weights=RegressorWeights(betas=.02))
+    note(folder, regressor_figures(net, Pool(People(size, 'test', device=device), test)[torch.arange(test)], free_body(str(device))), steps, photos, started)
+
+def note(folder, figures, steps, photos, started):
+    "Keep the figures of a part"
+    figures = {k: v for k, v in figures.items() if k != 'examples'} | dict(steps=steps, photos=photos, minutes_of_last_session=round((time.time() - started)/60, 1))
+    with writing(folder/'figures.json') as f: Path(f).write_text(json.dumps(figures, indent=1))
+    print(f'{folder.name}: {figures}', flush=True)
+
+def plan_of(variant, size, root, steps, parts, args):
+    "The run of a variant"
+    narrow = dict(kernels=(3, 3), hidden=32) if size == 64 else {}
+    settings = dict(generator=asdict(generator_settings(f'narrow{size}', **narrow)), warm=True)
+    if variant == 'plain-critic': settings['critic'] = asdict(discriminator_settings(f'narrow{size}', channels=3))
+    stages = [o for o in ('flow', 'copy', 'full') if o in parts]
+    return Plan('spice', {64: 'tiny', 128: 'small'}[size], 'people', stages, [steps[o] for o in stages], args.bs, regressor=str(root/'f_3d'), settings=settings,
+                weights=WEIGHTS | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=2*args.rate), seed=args.seed, pool=args.pool,
+                renew=.2, epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
+
+def publish(root, run, to):
+    "Make a finished run the model that ships"
+    system = load_system(run, 'cpu')
+    system.save_pretrained(to, half=True, card=(run/'README.md').read_text())
+    for name, kind in (('detector', JointNet), ('f_3d', Regressor), ('judge', JointNet)):
+        kind.from_pretrained(root/name, 'cpu').save_pretrained(to/name, half=True)
+        shutil.copy(root/name/'figures.json', to/name/'figures.json')
+    for stage in ('flow', 'copy', 'full'):
+        (to/stage).mkdir(exist_ok=True)
+        for name in ('log.csv', 'curves.png'): shutil.copy(run/stage/name, to/stage/name)
+    size = sum(o.stat().st_size for o in to.rglob('*') if o.is_file())
+    print(f'{to}: {size/1e6:.1f} MB')
+
+def main():
+    parser = argparse.ArgumentParser(description='Train SPICE on People', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__)
+    parser.add_argument('--out', default='_ckpt/people')
+    parser.add_argument('--size', type=int, default=64, choices=STEPS)
+    parser.add_argument('--minutes', type=float, default=1e6, help='of this call; the same command goes on')
+    parser.add_argument('--parts', default=','.join(PARTS))
+    parser.add_argument('--variant', default=SHIPPED, choices=VARIANTS)
+    parser.add_argument('--steps', default='', help='of parts, such as full=2000,judge=300; goes on only with the same')
+    parser.add_argument('--bs', type=int, default=8)
+    parser.add_argument('--rate', type=float, default=6e-4, help='of the generator; the critic has twice that')
+    parser.add_argument('--pool', type=int, default=1000)
+    parser.add_argument('--epoch', type=int, default=250)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--bf16', action='store_true')
+    parser.add_argument('--device')
+    parser.add_argument('--publish', action='store_true')
+    parser.add_argument('--quick', action='store_true', help='few steps, few photos')
+    args = parser.parse_args()
+    if args.quick: args.out, args.pool, args.epoch = f'{args.out}-quick', 64, 20
+    root, device, end, parts = Path(args.out), get_device(args.device), time.time() + 60*args.minutes, args.parts.split(',')
+    steps = STEPS[args.size] | ({o: 20 for o in PARTS} if args.quick else {}) | {k: int(v) for k, v in (o.split('=') for o in args.steps.split(',') if o)}
+    if args.publish: return publish(root, root/args.variant, Path(__file__).resolve().parent.parent/'spice/assets/models/people')
+    sharp = max(96, args.size)                                                             # the detector meets photos of any size, the judge what was made
+    if 'detector' in parts: joint_net(root/'detector', sharp, 0, 1, steps['detector'], end, device, args.quick)
+    if 'f_3d' in parts: f_3d(root/'f_3d', root/'detector', args.size, steps['f_3d'], end, device, args.quick)
+    if {'flow', 'copy', 'full'} & set(parts): train(root/args.variant, plan_of(args.variant, args.size, root, steps, parts, args), device, lambda: [Deadline(end)])
+    if 'judge' in parts: joint_net(root/'judge', args.size, 2*10**6, 3, steps['judge'], end, device, args.quick)
+
+if __name__ == '__main__':
+    try: main()
+    except SpiceError as e: sys.exit(f'{e}')
