@@ -6,7 +6,8 @@
 __all__ = ['PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE', 'BODY_FIELDS', 'CHUNK', 'SOURCES', 'fit_canvas', 'Item',
            'Source', 'plain_name', 'pictures_below', 'PhotoFolder', 'find_below', 'flat_name', 'read_names',
            'read_pairs', 'picture_size', 'DeepFashion', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos',
-           'prepare_chunk', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source', 'spice_prepare']
+           'prepare_chunk', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source', 'prepared_report',
+           'spice_prepare']
 
 # %% ../nbs/07_data.ipynb #4a36665a
 import hashlib, json
@@ -516,6 +517,11 @@ def open_source(kind:str, root, size=None, **options)->Source:
     if not root: raise DataError(f'{kind} needs the folder of its files', 'Give --root')
     return SOURCES[kind](root, **options)
 
+def prepared_report(out)->str:
+    "What was prepared, and what was skipped"
+    data = Prepared(out)
+    return f"{data}\nskipped: {data.manifest['skipped']} (see skipped.json)"
+
 @command
 def spice_prepare(kind:str,          # people, folder, deepfashion, market or video
                   out:str,           # the folder of the prepared dataset
@@ -527,11 +533,12 @@ def spice_prepare(kind:str,          # people, folder, deepfashion, market or vi
                   test:int=200,      # People: outfits to test on
                   process:int=0,     # this process' number
                   of:int=1,          # how many processes share the work
+                  json:bool=False,   # print the manifest as JSON
                  ):
     "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128 --train 2000"
     options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None)).get(kind, {})
     prepare(open_source(kind, root, size or None, **options), out, process, of)
-    finished = (Path(out)/'manifest.json').is_file()
-    print(f"{Prepared(out)}\nskipped: {json.loads((Path(out)/'manifest.json').read_text())['skipped']} (see skipped.json)" if finished
-          else f'{out}: this part is done, others are still at work')
+    manifest = Path(out)/'manifest.json'
+    if not manifest.is_file(): print('{}' if json else f'{out}: this part is done, others are still at work')
+    else: print(manifest.read_text() if json else prepared_report(out))
     return Path(out)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STILL', 'STEADY', 'PIECE', 'deviations', 'best_path', 'differences', 'solve_band', 'fit_piece', 'fit_dataset',
-           'fit_report', 'fit_sheet', 'FittedPool', 'spice_fit']
+           'fit_numbers', 'fit_report', 'fit_sheet', 'FittedPool', 'spice_fit']
 
 # %% ../nbs/08a_fits.ipynb #dc8a7f0c
 import hashlib, json, os, shutil
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 import numpy as np
 import torch
@@ -186,17 +187,21 @@ def fit_dataset(folder,                     # of a prepared dataset
     return _join(data, fitter, pieces) if all(_piece(data, k).exists() for k in pieces) else None
 
 # %% ../nbs/08a_fits.ipynb #61cdfe1d
-def fit_report(table:dict, points:Float[Tensor, 'n 18 3'], settings)->str:
+def fit_numbers(table:dict, points:Float[Tensor, 'n 18 3'], settings)->dict:
     "Errors, and why fits were left out"
     error, there = table['error'], (points[..., 2] > 0).sum(1).numpy()
     some = error[np.isfinite(error)]
     reasons = {'too few keypoints': there < settings.least, 'keypoints not explained': error >= settings.worst,
                'an unlikely body': table['energy'] >= settings.likely, 'a rival as likely': table['doubt'] >= settings.doubtful}
-    lines = [f"{len(error):,} fits, {int(table['good'].sum()):,} good"]
-    if len(some): lines.append('error in pixels at 256: ' + ', '.join(f'{k} {v:.2f}' for k,
-                                                                      v in dict(mean=some.mean(), median=np.median(some), p95=np.quantile(some, .95),
-                                                                                                     worst=some.max()).items()))
-    return '\n'.join(lines + [f'left out for {k}: {int(v.sum()):,}' for k, v in reasons.items() if v.any()])
+    errors = dict(mean=some.mean(), median=np.median(some), p95=np.quantile(some, .95), worst=some.max()) if len(some) else {}
+    return dict(fits=len(error), good=int(table['good'].sum()), error={k: float(v) for k, v in errors.items()},
+                left_out={k: int(v.sum()) for k, v in reasons.items() if v.any()})
+
+def fit_report(numbers:dict)->str:
+    "The same in words"
+    lines = [f"{numbers['fits']:,} fits, {numbers['good']:,} good"]
+    if numbers['error']: lines.append('error in pixels at 256: ' + ', '.join(f'{k} {v:.2f}' for k, v in numbers['error'].items()))
+    return '\n'.join(lines + [f'left out for {k}: {v:,}' for k, v in numbers['left_out'].items()])
 
 def fit_sheet(data:Prepared, body:Body, count:int=8)->Image.Image:
     "The worst and the median fits over their photos"
@@ -254,15 +259,16 @@ def spice_fit(data:str,             # the folder of a prepared dataset
               process:int=0,        # this process' number
               of:int=0,             # how many processes share the work; 0 asks the launcher
               again:bool=False,     # throw away what was fitted before
+              json:bool=False,      # print the report as JSON
              ):
     "Fit bodies to a prepared dataset, or go on where it was stopped. Example: spice_fit _data/people"
     process, of, device = _from_launcher(process, of)
     fitter = Fitter(load_body(body or None).to(device))
     table = fit_dataset(data, fitter, process, of, again)
-    if table is None: print(f'{data}: this part is done, others are still at work')
+    if table is None: print('{}' if json else f'{data}: this part is done, others are still at work')
     else:
         prepared = Prepared(data)
-        print(fit_report(table, prepared.points, fitter.settings))
+        numbers = fit_numbers(table, prepared.points, fitter.settings)
         save_image(fit_sheet(prepared, fitter.body.cpu()), Path(data)/'fits.png')
-        print(f"{Path(data)/'fits.png'} shows the worst and the median")
+        print(dumps(numbers, indent=1) if json else f"{fit_report(numbers)}\n{Path(data)/'fits.png'} shows the worst and the median")
     return Path(data)/'bodies.npz'

@@ -8,7 +8,7 @@ __all__ = ['JOINT_NETS', 'JointSettings', 'joint_settings', 'JointNet', 'to_squa
            'spice_detector']
 
 # %% ../nbs/09a_people_detector.ipynb #7d7795b1
-import json
+from json import dumps
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -197,6 +197,7 @@ def spice_detector(out:str,                  # the folder of the result
                    size:int=128,             # pixels of People's photos
                    trunk:str='',             # torchvision's weights to start from
                    device:str='',            # empty takes the fastest there is
+                   json:bool=False,          # print the figures as JSON
                   ):
     "Train the detector, or go on where it was stopped. Example: spice_detector _data/detector --preset people96 --steps 1000"
     place = str(get_device(device or None))
@@ -206,6 +207,6 @@ def spice_detector(out:str,                  # the folder of the result
     shots = Prepared(root) if root else Pool(People(size, 'train', device=place), photos)
     net = train_detector(shots, steps, net, out, bs=bs, lr=lr)
     figures = detector_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)]) | dict(steps=steps, bs=bs, photos=photos)
-    with writing(Path(out)/'figures.json') as f: Path(f).write_text(json.dumps(figures))
-    print(f'{net.name} on {test} test photos: {figures["detector"]["pck"]:.1%} of the joints within 5% of the person. Wrote {out}')
+    with writing(Path(out)/'figures.json') as f: Path(f).write_text(dumps(figures))
+    print(dumps({k: v for k, v in figures.items() if k != 'examples'}) if json else f'{net.name} on {test} test photos: {figures["detector"]["pck"]:.1%} of the joints within 5% of the person. Wrote {out}')
     return Path(out)

@@ -10,7 +10,7 @@ __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'Regresso
            'regressor_figures', 'spice_regressor']
 
 # %% ../nbs/09_regressor.ipynb #6491a445
-import json
+from json import dumps
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
@@ -589,6 +589,7 @@ def spice_regressor(out:str,                  # the folder of the result
                     size:int=128,             # pixels of People's photos
                     trunk:str='',             # to start from: torchvision's weights, or a folder of spice_detector
                     device:str='',            # empty takes the fastest there is
+                    json:bool=False,          # print the figures as JSON
                    ):
     "Train the regressor, or go on where it was stopped. Example: spice_regressor _data/regressor --preset people96 --trunk _data/detector --steps 2000"
     if preset == 'spin': raise SpiceError('spin is no preset to train from nothing', 'Take people, or fine-tune load_spin in Python')
@@ -600,6 +601,6 @@ def spice_regressor(out:str,                  # the folder of the result
     net = train_regressor(shots, steps, net, learned_from, out, bs=bs, lr=lr, weights=RegressorWeights(betas=betas))
     figures = regressor_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)], free_body(place)) | dict(steps=steps, bs=bs,
                                                                                                                                   photos=photos)
-    with writing(Path(out)/'figures.json') as f: Path(f).write_text(json.dumps(figures))
-    print(f'{net.name} on {test} test photos: {figures["regressor"]["joints"]:.0f} mm, the mean {figures["mean"]["joints"]:.0f} mm. Wrote {out}')
+    with writing(Path(out)/'figures.json') as f: Path(f).write_text(dumps(figures))
+    print(dumps({k: v for k, v in figures.items() if k != 'examples'}) if json else f'{net.name} on {test} test photos: {figures["regressor"]["joints"]:.0f} mm, the mean {figures["mean"]["joints"]:.0f} mm. Wrote {out}')
     return Path(out)
