@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
-from fastai.callback.core import Callback
 from spice.core import SpiceError, get_device, set_seed, writing
 from spice.discriminator import discriminator_settings
 from spice.generator import generator_settings
@@ -24,9 +23,10 @@ from spice.people_detector import JointNet, detector_figures, train_detector
 from spice.regressor import Regressor, RegressorWeights, regressor_figures, train_regressor
 from spice.runs import Plan, train
 from spice.train import load_system
+from fastai.callback.core import Callback # after spice, which keeps its warning quiet
 
 PARTS = ('detector', 'f_3d', 'flow', 'copy', 'full', 'judge')
-STEPS = {64: dict(detector=1000, f_3d=900, flow=1800, copy=900, full=1000, judge=700), 128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
+STEPS = {64: dict(detector=1000, f_3d=900, flow=1800, copy=900, full=4000, judge=700), 128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
 WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
 VARIANTS = {'full': {}, 'no-shape': dict(beta=0.), 'no-pose': dict(theta=0.), 'no-appearance': dict(app=0.), 'plain-critic': {}, 'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
 SHIPPED = 'true-flow'
@@ -108,7 +108,7 @@ def main():
     parser.add_argument('--variant', default=SHIPPED, choices=VARIANTS)
     parser.add_argument('--steps', default='', help='of parts, such as full=2000,judge=300; goes on only with the same')
     parser.add_argument('--bs', type=int, default=8)
-    parser.add_argument('--rate', type=float, default=6e-4, help='of the generator; the critic has twice that')
+    parser.add_argument('--rate', type=float, default=3e-4, help='of the generator; the critic has twice that')
     parser.add_argument('--pool', type=int, default=1000)
     parser.add_argument('--epoch', type=int, default=250)
     parser.add_argument('--seed', type=int, default=0)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 from spice.core import DataError, SpiceError, WeightsError, save_image, seeded, to_pil
-from spice.infer import Reposer, files_of, person_box, repose
+from spice.infer import Reposer, files_of, person_box, repose, spice_repose
 from spice.keypoints import Keypoints
 from spice.people import People
+from spice.people_detector import JointNet, PeopleDetector
 from spice.pose_files import write_openpose
 from spice.train import make_system
 
@@ -107,19 +108,31 @@ BAD = {
     'no photos': (dict(photo=[]), 'no photo or no pose'),
     'unknown pose': (dict(pose='flying'), 'neither a pose nor a file'),
     'missing pose file': (dict(pose='pose.json'), 'neither a pose nor a file'),
-    'wrong joints': (dict(pose=np.zeros((5, 3))), ''),
-    'NaN joints': (dict(pose=np.full((18, 3), np.nan)), ''),
-    'no joint known': (dict(pose=np.zeros((18, 3))), ''),
+    'wrong joints': (dict(pose=np.zeros((5, 3))), 'Give [n, 2] or [n, 3] with n = 17 (COCO), 18, 25 (BODY_25)'),
+    'NaN joints': (dict(pose=np.full((18, 3), np.nan)), 'the pose holds NaN or infinite values'),
+    'infinite joints': (dict(pose=np.full((18, 2), np.inf)), 'the pose holds NaN or infinite values'),
+    'no joint known': (dict(pose=np.zeros((18, 3))), 'all joints of the pose are missing'),
+    'no joints at all': (dict(pose=np.zeros((0, 3))), 'Give [n, 2] or [n, 3] with n = 17'),
+    'keypoints of nobody': (dict(pose=Keypoints(torch.zeros(1, 18, 3), (64, 64))), 'no joint of the person is known'),
     'no rotations': (dict(pose=torch.ones(24, 3, 3)), 'no rotations'),
     'two bodies': (dict(pose=torch.eye(3).expand(2, 24, 3, 3)), '2 bodies for one pose'),
     'keypoints of another size': (dict(keypoints=Keypoints(torch.ones(1, 18, 3), (300, 256))), 'Give those of this photo'),
     'no keypoints': (dict(keypoints=Keypoints(torch.zeros(1, 18, 3), (256, 256))), 'no joint of the person'),
+    'a detector twice': (dict(detector=Known), 'Give them to the Reposer'),
     'two people': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256))), 'there are 2 people'),
     'a person too many': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256)), person=2), 'person=2 of 2'),
     'an odd choice': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256)), person='tallest'), "person='tallest'"),
     'too few sets of keypoints': (dict(photo=['a', 'b'], keypoints=[None]), '1 sets of keypoints for 2'),
-    'an empty array': (dict(photo=np.zeros((0, 0, 3), np.uint8)), ''),
+    'an empty array': (dict(photo=np.zeros((0, 0, 3), np.uint8)), 'has no pixels'),
+    'floats over 1': (dict(photo=np.full((9, 9, 3), 255.)), 'float values from 255 to 255'),
+    'an array of no picture': (dict(photo=np.zeros((4, 4, 7), np.uint8)), 'is no picture'),
+    'NaN rotations': (dict(pose=torch.full((24, 3, 3), float('nan'))), 'these are no rotations'),
+    'a number as pose': (dict(pose=7), 'int is no picture'),
+    'joints of a larger picture': (dict(keypoints=np.random.default_rng(0).uniform(300, 900, (18, 2))), 'most joints lie outside the photo of 256 x 256'),
+    'a person that is no number': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256)), person=1.5), 'person=1.5 of 2'),
 }
+
+def test_there_are_at_least_twenty_cases(): assert len(BAD) >= 20 and all(says for _, says in BAD.values())
 
 @pytest.mark.parametrize('case', BAD)
 def test_bad_input_gets_one_line(case, tool, photo, mine, bad_input):
@@ -134,6 +147,115 @@ def test_corrupt_photo_and_foreign_model(tool, mine, tmp_path, photo, bad_input)
     with pytest.raises(SpiceError): repose(tmp_path/'cut.png', 'walk', tool, mine)
     (tmp_path/'config.json').write_text(json.dumps(dict(network='Regressor', settings={})))
     with pytest.raises(WeightsError, match='holds no system'): Reposer(tmp_path, device='cpu')
+
+def test_bad_files_get_one_line(tool, photo, mine, tmp_path, bad_input):
+    one = lambda numbers: json.dumps(dict(people=[dict(pose_keypoints_2d=numbers)], canvas_width=9, canvas_height=9))
+    files = {'cut.json': ('{"people": [', 'is no valid JSON'), 'empty.json': ('{"people": []}', 'holds no people'), 'list.json': ('[1, 2]', 'has no list "people"'),
+             'five.json': (one([1, 2, 3, 4, 5]), 'has 5 numbers'), 'zeros.json': (one([0]*54), 'all joints of the pose are missing'),
+             'size.json': ('{"people": [{"pose_keypoints_2d": %s}]}' % ([1]*54), 'does not say how large its picture is'),
+             'text.npy': ('walk', 'holds no array'), 'text.txt': ('walk', 'is not a picture'), 'nothing.png': ('', 'the file is empty')}
+    for name, (text, says) in files.items():
+        (tmp_path/name).write_text(text)
+        with pytest.raises(SpiceError) as e: repose(photo, tmp_path/name, tool, mine)
+        assert says in str(e.value) and '\n' not in str(e.value), name
+
+def test_a_model_of_another_size(tool, tmp_path, bad_input):
+    "Settings and weights that do not belong together"
+    tool.system.save_pretrained(tmp_path)
+    config = json.loads((tmp_path/'config.json').read_text())
+    config['settings']['generator']['width'] = 48
+    (tmp_path/'config.json').write_text(json.dumps(config))
+    with pytest.raises(WeightsError) as e: Reposer(tmp_path, device='cpu')
+    assert '\n' not in str(e.value)
+
+class Counted:
+    "A detector that knows the answer and counts the questions"
+    def __init__(self, keypoints): self.keypoints, self.asked = keypoints, 0
+    def __call__(self, images):
+        self.asked += len(images)
+        return [self.keypoints]*len(images)
+
+def test_a_photo_is_looked_at_once(tool, photo, mine, people, tmp_path):
+    tool.forget()
+    save_image(photo, tmp_path/'me.png')
+    try:
+        tool.detector = Counted(mine)
+        first = repose(photo, ['walk', 'sit'], tool)
+        second = repose(str(tmp_path/'me.png'), ['walk', 'sit'], tool)
+        assert tool.detector.asked == 1 and all(same(a, b) for a, b in zip(first, second))
+        assert tool.see(photo) is tool.see(tmp_path/'me.png') and len(tool.encoded) == 1
+        tool.detector = Counted(mine.shift(3, 0))                  # another detector, another answer
+        assert tool.see(photo).box[0] == tool.see(photo, mine).box[0] + 3 and tool.detector.asked == 1
+    finally: tool.detector = None
+
+def test_one_driver_is_fitted_once_for_many_photos(tool, photo, mine, people, monkeypatch):
+    import spice.infer
+    tool.forget()
+    fitted, fit = [], spice.infer.fit_keypoints
+    monkeypatch.setattr(spice.infer, 'fit_keypoints', lambda *args, **kwargs: fitted.append(1) or fit(*args, **kwargs))
+    repose([photo, to_pil(people.image[1:])[0]], people.keypoints[1].resize((64, 64)), tool, [mine, people.keypoints[1]])
+    assert len(fitted) == 3                                        # two sources, one driver
+    repose([photo, to_pil(people.image[1:])[0]], people.keypoints[0], tool, [mine, people.keypoints[1]])
+    assert len(fitted) == 3                                        # the driver is the first source
+
+def test_batches_fit_the_device(tool):
+    assert tool.batch == 16 and Reposer(tool.system, device='cpu', batch=3).batch == 3
+    assert Reposer(make_system('spice', 'small'), device='cpu').batch == 6
+
+def test_little_is_remembered(tool, photo, mine):
+    small = Reposer(tool.system, device='cpu', keep=1)
+    for turn in range(3): small.see(photo.rotate(90*turn), mine)
+    assert len(small.found) == 1
+    nothing = Reposer(tool.system, device='cpu', keep=0)
+    assert same(repose(photo, 'walk', nothing, mine), repose(photo, 'walk', tool, mine)) and not nothing.found and not nothing.encoded
+
+def test_other_systems_go_the_plain_way(tool, photo, mine):
+    class Plain(type(tool.system)):
+        name = ''
+        def forward(self, batch): return dict(image=batch['source_image'].flip(3))
+    with seeded(0): plain = Reposer(Plain(tool.system.settings), device='cpu')
+    assert np.abs(np.asarray(repose(photo, 'walk', plain, mine).transpose(0)).astype(int) - np.asarray(plain.see(photo, mine).image)).max() <= 1
+    assert not plain.encoded
+
+def test_seeds(tool, photo, mine):
+    class Noisy(type(tool.system)):
+        name = ''
+        def forward(self, batch): return dict(image=torch.rand_like(batch['source_image']))
+    noisy = Reposer(Noisy(tool.system.settings), device='cpu')
+    a, b, c = (repose(photo, 'walk', noisy, mine, seed=o) for o in (1, 1, 2))
+    assert same(a, b) and not same(a, c)
+    assert same(*(repose(photo, 'walk', tool, mine, seed=o) for o in (1, 2)))
+
+def test_whose_pose(tool, photo, mine, people):
+    pair = Keypoints(torch.cat([people.points[1], people.points[1]*torch.tensor([.4, .4, 1])]).view(2, 18, 3), (256, 256))
+    with pytest.raises(SpiceError, match='there are 2 people'): repose(photo, pair, tool, mine)
+    assert same(repose(photo, pair, tool, mine, whose='largest'), repose(photo, people.keypoints[1], tool, mine))
+
+def test_people_detector_finds_both(tool, photo):
+    with seeded(0): untrained = PeopleDetector(JointNet('tiny'), 'cpu', least=0.)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                            # it has learned nothing: the body is a guess
+        assert repose(photo, photo, Reposer(tool.system, detector=untrained, device='cpu')).size == (64, 64)
+        assert repose(photo, photo, tool.system, detector=untrained, device='cpu').size == (64, 64)
+
+def test_command_with_folders(tool, photo, mine, people, tmp_path, capsys):
+    tool.system.save_pretrained(tmp_path/'model')
+    for name, image, points in (('a', photo, mine), ('b', to_pil(people.image[1:])[0], people.keypoints[1])):
+        save_image(image, tmp_path/'photos'/f'{name}.png')
+        write_openpose(points, tmp_path/'joints'/f'{name}.json')
+    save_image(photo, tmp_path/'photos'/'c.png')
+    how = dict(out=str(tmp_path/'out'), model=str(tmp_path/'model'), keypoints=str(tmp_path/'joints'), device='cpu', json=True)
+    made = spice_repose(str(tmp_path/'photos'), f"walk,{tmp_path/'joints'}", **how)
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(o.name for o in made) == ['a_a.png', 'a_b.png', 'a_walk.png', 'b_a.png', 'b_b.png', 'b_walk.png'] and said['there'] == 0
+    assert len(said['wrong']) == 1 and 'has no joints of c.png' in said['wrong'][0]['error']
+    assert np.abs(np.asarray(Image.open(tmp_path/'out'/'a_walk.png')).astype(int) - np.asarray(repose(photo, 'walk', tool, mine))).mean() < 3
+    before = (tmp_path/'out'/'a_walk.png').stat().st_mtime_ns
+    spice_repose(str(tmp_path/'photos'/'a.png'), 'walk,sit', **how)
+    assert json.loads(capsys.readouterr().out) == dict(made=[str(tmp_path/'out'/'a_sit.png')], there=1, wrong=[])
+    spice_repose(str(tmp_path/'photos'/'a.png'), 'walk', **{**how, 'json': False}, overwrite=True)
+    assert '1 pictures in' in capsys.readouterr().out and (tmp_path/'out'/'a_walk.png').stat().st_mtime_ns > before
+    with pytest.raises(DataError, match='none of 1'): spice_repose(str(tmp_path/'photos'/'a.png'), 'nowhere.json', **how)
 
 def test_doubtful_fits_are_said(tool, photo, mine):
     wild = Keypoints(mine.points.clone(), mine.size)
