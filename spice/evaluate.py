@@ -145,6 +145,7 @@ class Tools:
     regressor: object = None # a `Regressor`, or what its `from_pretrained` takes
     weights: dict = field(default_factory=dict) # {measure: file}
     device: object = None
+    size: int = 64           # of the pictures' longer side
     def __post_init__(self):
         self.device = get_device(self.device)
         if isinstance(self.detector, (str, Path, JointNet)): self.detector = PeopleDetector(self.detector, self.device)
@@ -156,7 +157,7 @@ def one_measure(name:str, tools:Tools):
     if name == 'pck':
         if tools.detector is None: raise SpiceError("'pck' needs a detector of joints", 'Give detector=')
         return PerImage(partial(height_pck, tools.detector), ('all', 'seen'))
-    metric = make_measure(name, tools.device, tools.weights.get(name), tools.detector, tools.regressor)
+    metric = make_measure(name, tools.device, tools.weights.get(name), tools.detector, tools.regressor, size=tools.size)
     return GroupedFID(metric.extractor) if isinstance(metric, FID) else metric
 
 # %% ../nbs/31_evaluate.ipynb #fed883b3
@@ -413,7 +414,8 @@ def evaluate_rows(rows,               # a list of what `open_row` takes
                   keep:int=6,         # pairs on each contact sheet
                  )->list: # a `Result` for each row
     "Measure rows side by side"
-    p, tools = find_protocol(protocol), Tools(detector, regressor, dict(weights or {}), device)
+    p = find_protocol(protocol)
+    tools = Tools(detector, regressor, dict(weights or {}), device, max(p.size))
     pairs = make_pairs(p, data, count, tools.device, body)
     rows = [open_row(o, tools.device) for o in rows]
     check_rows(rows, pairs)

@@ -255,7 +255,7 @@ MEASURES = { # name: (what update takes, 1 where higher is better and -1 where l
 @torch.no_grad()
 def _recall(heads, made, labels, k): return attribute_recall([o.cpu() for o in heads(made)], labels.cpu(), k)
 
-def _networks(name, device, weights, splits):
+def _networks(name, device, weights, splits, size):
     "Measures that need a network of features"
     family, _, form = name.rpartition('-') if name not in ('fid', 'kid', 'is') else (name, '', '')
     if family in ('fid', 'kid'):
@@ -263,7 +263,7 @@ def _networks(name, device, weights, splits):
     if name in ('is', 'is-field'):
         net = load_extractor('inception' if form else 'fid-inception', weights, device)
         return InceptionScore(net.logits, [1000 if form else 1008], splits, net.name)
-    heads = people_heads(device=str(device or 'cpu'))
+    heads = people_heads(size=size, device=str(device or 'cpu'))                         # they learn at the size that they judge
     if name == 'attributes-people': return PerImage(partial(_recall, heads, k=1))
     return attribute_score(heads, CLOTHES if name.startswith('fashion') else tuple(ATTRIBUTES), splits)
 
@@ -274,6 +274,7 @@ def make_measure(name:str,      # a key of `MEASURES`
                  detector=None, # a `Detector`, for 'pose'
                  regressor=None, # a `Regressor`, for 'body'
                  splits:int=10, # of the inception scores
+                 size:int=64,   # of the pictures, for what is fitted to People's attributes
                 )->Metric: # with update, compute, merge_state, reset
     "A measure by its name"
     if name not in MEASURES: raise SpiceError(f'there is no measure {name!r}', f'Take one of {", ".join(MEASURES)}')
@@ -290,4 +291,4 @@ def make_measure(name:str,      # a key of `MEASURES`
         raise SpiceError(f'{name!r} needs a network', 'Give detector=' if name == 'pose' else 'Give regressor=')
     if name == 'pose': return PerImage(partial(pose_scores, detector), ('oks', 'pck'))
     if name == 'body': return PerImage(partial(regressed_errors, regressor, free_body(str(device or 'cpu'))), BODY_ERRORS)
-    return _networks(name, device, weights, splits)
+    return _networks(name, device, weights, splits, size)
