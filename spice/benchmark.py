@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from .core import DataError, SpiceError
-from .evaluate import Table, read_results, table
+from .evaluate import table
 from .runs import log_rows
 
 # %% ../nbs/60_benchmark.ipynb #48ae92f5
