@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from spice.core import DataError, SpiceError, WeightsError, save_image, seeded, to_pil
-from spice.infer import Reposer, files_of, person_box, repose, spice_repose
+from spice.infer import Reposer, demo_result, files_of, person_box, repose, spice_demo, spice_repose
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.people_detector import JointNet, PeopleDetector
@@ -271,3 +271,30 @@ def test_names_of_files(tmp_path):
 def test_command_says_no_in_one_line(tmp_path):
     out = subprocess.run([str(Path(sys.executable).parent/'spice_repose'), 'me.jpg', 'walk', '--device', 'cpu'], capture_output=True, text=True, cwd=tmp_path)
     assert out.returncode == 1 and 'no trained weights ship' in out.stderr and list(tmp_path.iterdir()) == []
+
+@pytest.fixture
+def trained(tmp_path):
+    "A model's folder with a detector of its own"
+    with seeded(0): make_system('spice', 'tiny').save_pretrained(tmp_path/'model')
+    with seeded(0): JointNet('tiny').save_pretrained(tmp_path/'model'/'detector')
+    return tmp_path/'model'
+
+def test_a_model_brings_its_detector(trained, photo, mine):
+    tool = Reposer(str(trained), device='cpu')
+    assert isinstance(tool.detector, PeopleDetector) and tool.detector.net.name == JointNet('tiny').name
+    assert Reposer(str(trained), device='cpu', detector=Known(mine)).detector.keypoints is mine
+    (trained/'detector'/'model.safetensors').write_bytes(b'half')
+    with pytest.raises(WeightsError, match='can not be read'): Reposer(str(trained), device='cpu')
+
+def test_demo_with_a_model(tool, trained, photo, mine, tmp_path, capsys, monkeypatch, bad_input):
+    wide = demo_result(tool, 'sit').size
+    assert wide[0] > 3*64 and wide == demo_result(tool, 'walk').size
+    save_image(photo, tmp_path/'me.png')
+    write_openpose(mine, tmp_path/'me.json')
+    path = spice_demo('walk', out=str(tmp_path/'demo.png'), photo=str(tmp_path/'me.png'), keypoints=str(tmp_path/'me.json'), model=str(trained))
+    assert path.exists() and 'Still to come' not in capsys.readouterr().out
+    monkeypatch.setattr('spice.infer.list_models', list)
+    with pytest.raises(WeightsError, match='no trained weights ship'): spice_demo('walk', out=str(tmp_path/'x.png'), photo=str(tmp_path/'me.png'))
+    monkeypatch.setattr('spice.infer.list_models', lambda: ['people'])
+    with pytest.raises(SpiceError, match='no such folder or model'): spice_demo('walk', out=str(tmp_path/'x.png'))
+    assert not (tmp_path/'x.png').exists()
