@@ -32,7 +32,7 @@ setup(
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
-    extras_require={'dev': settings['dev_requirements'].split()},
+    extras_require={'dev': settings['dev_requirements'].split(), 'parsing': ['transformers']},
     entry_points={'console_scripts': commands, 'nbdev': [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
     zip_safe=False,
 )
