@@ -302,8 +302,8 @@ def objective(size=64, **weights):
     return loss, (batch, made, made.roll(1, 0)*.9, *flows), made
 
 def test_every_term_reaches_the_picture_or_the_flow():
-    loss, arguments, made = objective(true_flow=1., parts=1.)
-    terms = loss.for_generator(*arguments)
+    loss, arguments, made = objective(true_flow=1., parts=1., own=1.)
+    terms = loss.for_generator(*arguments, own=made*.8)
     assert set(terms) == set(loss.weights.terms)
     for name, value in terms.items():
         inputs = arguments[3] if name in ('correct', 'regular', 'true_flow') else [made]
@@ -321,7 +321,16 @@ def test_any_term_can_be_off(off, gone):
 
 def test_papers_weights():
     assert spice_weights().terms == dict(percep=.5, style=500, pix=5, correct=5, regular=.0025, adv=1, theta=.01, beta=.01, app_content=.01, app_style=10,
-                                         true_flow=0, parts_content=0, parts_style=0)
+                                         true_flow=0, parts_content=0, parts_style=0, own_percep=0, own_style=0, own_pix=0)
+    own = spice_weights('copy', own=2.).terms                                    # as Eq. (3), times its weight; the flow's terms stay
+    assert {k: v for k, v in own.items() if v} == dict(own_percep=1., own_style=1000., own_pix=10., correct=5., regular=.0025)
+
+def test_own_pose_is_the_cycles_terms_on_another_picture():
+    loss, (batch, made, again, *_), _ = objective()
+    own = SpiceLoss(loss.features, weights=spice_weights('copy', flow=0.)).for_generator(batch, own=again)
+    cycle = SpiceLoss(loss.features, weights=spice_weights('copy', flow=0., own=0., cycle=1.)).for_generator(batch, again=again)
+    assert {k.removeprefix('own_'): float(v) for k, v in own.items()} == pytest.approx({k: float(v) for k, v in cycle.items()})
+    with pytest.raises(SpiceError, match='own is not given'): SpiceLoss(loss.features, weights=spice_weights('copy', flow=0.)).for_generator(batch)
 
 def test_unconditional_critic():
     loss, (batch, made, *_), _ = objective()

@@ -67,6 +67,14 @@ def test_a_term_off_is_not_computed(dls, f_3d):
     learn = quietly(system_learner(new(), dls, 'full', weights=spice_weights(theta=0., beta=0., adv=0., app=0.)), 2)
     assert set(learn.step.log()) == {'percep', 'style', 'pix', 'correct', 'regular', 'generator_total'}
 
+def test_the_warm_up_needs_no_critic(dls, f_3d):
+    system = new(warm=True)
+    assert list(system.stages()) == ['flow', 'copy', 'full'] and list(new().stages()) == ['flow', 'full']
+    before = {k: v.clone() for k, v in system.critic.state_dict().items()}
+    learn = quietly(system_learner(system, dls, 'copy'), 2)
+    assert set(learn.step.log()) == {'own_percep', 'own_style', 'own_pix', 'correct', 'regular', 'generator_total'}
+    assert all(torch.equal(v, before[k]) for k, v in system.critic.state_dict().items())
+
 def test_true_flow_in_both_stages(dls, f_3d):
     from dataclasses import replace
     body, system = free_body('cpu'), new()
