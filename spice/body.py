@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+import scipy.sparse
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -71,7 +72,6 @@ class _DataUnpickler(pickle.Unpickler):
         if top == 'numpy' and name in _ARRAY_MAKERS and module.split('.')[-1] in ('multiarray', 'numeric', 'numpy'):
             return super().find_class(module.replace('numpy.core', 'numpy._core'), name)
         if module.startswith('scipy.sparse') and name in _SPARSE:
-            import scipy.sparse
             return getattr(scipy.sparse, name)
         if top == 'chumpy': return _ChumpyArray
         known = {'encode': (('_codecs',), _latin_bytes), '_reconstructor': (('copyreg', 'copy_reg'), _new_object),

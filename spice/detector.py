@@ -11,6 +11,7 @@ from urllib.error import URLError
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from .core import ImageError, WeightsError, cache_folder, get_device, read_image, to_tensor
 from .keypoints import Keypoints, from_coco17
 
@@ -62,7 +63,6 @@ class RCNNDetector(Detector):
                  sure:float=.7,   # people below this score are left out
                  least:float=.5,  # joints below this score are missing
                 ):
-        from torchvision.models.detection import keypointrcnn_resnet50_fpn
         state = _rcnn_weights(weights)
         self.device, self.sure, self.least = get_device(device), sure, least
         self.net = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)

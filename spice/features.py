@@ -17,6 +17,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import VGG16_Weights, VGG19_Weights
 from .weights import load_weights, read_state
 from .core import SpiceError, WeightsError, packaged, writing
 
@@ -141,7 +142,6 @@ def imagenet_file(arch:str='vgg19',   # or 'vgg16'
                   download:bool=True, # fetch the file if it isn't there (about 550 MB)
                  )->Path:
     "torchvision's ImageNet weights on this machine"
-    from torchvision.models import VGG16_Weights, VGG19_Weights
     if arch not in ARCHS: raise SpiceError(f'there is no layout {arch!r}', f"Take one of {', '.join(ARCHS)}")
     url = dict(vgg16=VGG16_Weights, vgg19=VGG19_Weights)[arch].IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir())/'checkpoints'/url.rsplit('/', 1)[1]

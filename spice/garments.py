@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from jaxtyping import Float, Int
+from scipy.sparse import coo_matrix
+from scipy.spatial import cKDTree
 from torch import Tensor
 from .body import Body, free_layer
 from .fabric import noise, ridges
@@ -45,7 +47,6 @@ def relax(values:np.ndarray, # [v, c]
           times:int,
          )->np.ndarray: # [v, c]
     "Move every vertex half way to the mean of its neighbours"
-    from scipy.sparse import coo_matrix
     a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [1, 0]], faces[:, [2, 1]], faces[:, [0, 2]]]).T
     near = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(values),)*2).tocsr()
     near.data[:] = 1
@@ -87,7 +88,6 @@ def _fine(name, detail):
         shoulder = np.clip((rows[:, 1:2] - .34)/.10, 0, 1)*np.clip((.26 - abs(rows[:, :1]))/.04, 0, 1) if name == 'suit' else 0.
         rows = (1 - shoulder)*relax(rows, faces, 5 if step == 0 else 3) + shoulder*relax(rows, faces, 1)   # shoulders are hollow, and stay so
     if name == 'suit':                                                                    # move as the skin below does
-        from scipy.spatial import cKDTree
         body = free_layer('body')
         rows[:, 33:] = relax(body.weights[cKDTree(body.template[:-144]).query(rows[:, :3])[1]].astype(np.float64), faces, 3*detail)
     return rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchvision.models.detection import ssd300_vgg16
 from .body import Body
 from .core import DataError, SpiceError, get_device, progress
 from .features import Features, load_features
@@ -134,7 +135,6 @@ class DetectionScore:
         self.device = get_device(device)
         if net is None:
             state = read_state(weights_file(SSD_FILE, weights))
-            from torchvision.models.detection import ssd300_vgg16
             net = load_weights(ssd300_vgg16(weights=None, weights_backbone=None), state, f'Give {SSD_FILE}').to(self.device).eval()
         self.net = net
     @torch.no_grad()

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import Metric
+from lpips import LPIPS as Net
+from torchvision.models import inception_v3
 from .core import ImageError, SpiceError, WeightsError, cache_folder, find_file, get_device
 from .features import Features, load_features
 from .weights import load_weights, read_state
@@ -186,7 +188,6 @@ class LPIPS:
                  device=None,  # None takes the fastest there is
                 ):
         state = read_state(weights_file(ALEXNET_FILE, weights, "'lpips-people'"))
-        from lpips import LPIPS as Net
         self.device, self.net = get_device(device), Net(net='alex', pnet_rand=True, verbose=False)
         names = {k: f'features.{k.split(".", 1)[1]}' for k in self.net.net.state_dict()}
         load_weights(self.net.net, {k: state[v] for k, v in names.items() if v in state}, f'Give torchvision\'s {ALEXNET_FILE}')
@@ -270,7 +271,6 @@ class FieldInception(nn.Module):
                 ):
         super().__init__()
         state = read_state(weights_file(INCEPTION_FILE, weights, "'people-eval'"))
-        from torchvision.models import inception_v3
         self.net, self.exact = load_weights(inception_v3(weights=None, init_weights=False), state, f'Give {INCEPTION_FILE}').requires_grad_(False), exact
         self.fc, self.net.fc = self.net.fc, nn.Identity()
         self.eval()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 from .body import Body, load_body
 from .camera import Camera, points_to_view, world_to_view
@@ -356,7 +357,6 @@ def write(self:People,
 
 def _write_one(folder, name, one, image):
     "One photo, its map, and last its table, which says that all is there"
-    from PIL import Image
     with writing(folder/'photos'/f'{name}.png') as f: image.save(f, format='PNG')
     with writing(folder/'parsing'/f'{name}.png') as f: Image.fromarray(one.parsing[0].numpy().astype(np.uint8)).save(f, format='PNG')
     table = {k: getattr(one, k)[0].numpy() for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits', 'views')}

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from .body import JOINTS, PARENTS, Body, rest_pose
+from .body import JOINTS, PARENTS, Body, load_body, rest_pose
 from .camera import frame_body, world_to_view
 from .core import DataError, show_images
 from .surface import render_body, vertex_normals
@@ -579,7 +579,6 @@ def sample_poses(n:int,        # how many
                  **how,        # as for `draw_rows`
                 )->Float[Tensor, 'n 24 3 3']: # with y up
     "Joint rotations of poses by chance"
-    from spice.body import load_body
     body = body or load_body('free')
     rows = draw_rows(seed*1_000_003 + np.arange(n), **how).to(body.rest.device)
     betas = rows.new_zeros(n, 10) if betas is None else betas
