@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from test_discriminator import lookalike as critic_lookalike
 from test_generator import LEVELS, lookalike
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
+from overfitting import steps_on
 from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare
 from spice.evaluate import evaluate
@@ -279,18 +280,9 @@ def test_goes_on_exactly(pool, tmp_path):
 
 def overfit(batch, steps):
     "One batch again and again: L1 at first and at last, and that of a copy of the source"
-    system, pix = new(), []
-    for stage, n, rates in (('flow', steps//4, dict(flow=1e-3)), ('full', steps, dict(generator=1e-3, critic=1e-4))):
-        system.enter(stage)
-        adam = torch.optim.Adam([dict(params=p, lr=r) for p, r in zip(system.groups(), rates.values())], betas=(0., .999))
-        fall = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min(1., 2*(1 - k/n) + .02))           # from the middle on, down to a fiftieth
-        for _ in range(n):
-            step = system.step(batch)
-            adam.zero_grad()
-            step.total.backward()
-            adam.step()
-            fall.step()
-            if stage == 'full': pix.append(float(step.terms['generator']['pix'].detach()))
+    system = new()
+    for _ in steps_on(system.enter('flow'), batch, steps//4, [1e-3], (0., .999)): pass
+    pix = [float(o.terms['generator']['pix'].detach()) for o in steps_on(system.enter('full'), batch, steps, [1e-3, 1e-4], (0., .999))]
     return pix[0], pix[-1], float((batch['source_image'] - batch['target_image']).abs().mean())
 
 def test_overfits_a_little(batch):

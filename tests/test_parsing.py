@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
+from overfitting import steps_on
 from spice.core import DataError, SpiceError, seeded
 from spice.data import PeoplePhotos, Prepared, prepare
 from spice.features import load_features
@@ -397,14 +398,7 @@ def overfit(steps, rate=1e-3, **changes):
     with seeded(0): system = make_system('parsing', 'tiny', **changes)
     for stage in system.stages():
         system.enter(stage).train()
-        adam = torch.optim.Adam([p for o in system.groups() for p in o], lr=rate, betas=(.5, .999))
-        fall = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min(1., 2*(1 - k/steps) + .02))
-        for k in range(steps):
-            step = system.step(batch)
-            adam.zero_grad()
-            step.total.backward()
-            adam.step()
-            fall.step()
+        for k, step in enumerate(steps_on(system, batch, steps, [rate]*len(system.groups()))):
             if k in (0, steps - 1):
                 log = {n: float(v) for n, v in step.log().items()}
                 if 'again' in step.made: log['off'] = float((step.made['again'] - batch['source_image']).abs().mean())

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from fastai.callback.core import Callback
+from overfitting import off_person, steps_on
 from safetensors.torch import load_file
 from spice.callbacks import EMA, Checkpoints, Guard, History, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, WeightsError, seeded
@@ -94,24 +95,11 @@ def pairs_batch(n, size=64):
 
 def overfit(steps, f_3d, rate=1e-3):
     "One batch again and again: the cycle's pixel loss, first and last, and distances to the true photo of what was made and of a copy, where a person is"
-    batch, system = pairs_batch(4), new()
+    batch, system, pix = pairs_batch(4), new(), []
     truth = batch.pop('target_image')
-    pix = []
-    for stage, n, rates in (('flow', steps//4, dict(flow=1e-3)), ('full', steps, dict(generator=rate, critic=rate))):
-        system.enter(stage, regressor=f_3d)
-        groups = [dict(params=p, lr=r) for p, r in zip(system.groups(), rates.values())]
-        adam = torch.optim.Adam(groups, betas=(.5, .999))
-        fall = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min(1., 2*(1 - k/n) + .02))           # from the middle on, down to a fiftieth
-        for _ in range(n):
-            step = system.step(batch)
-            adam.zero_grad()
-            step.total.backward()
-            adam.step()
-            fall.step()
-            if stage == 'full': pix.append(float(step.terms['generator']['pix'].detach()))
-    person = torch.stack([(batch[f'{o}_wheel'] > -1).any(1) for o in ('source', 'target')]).any(0)[:, None]
-    off = lambda image: float(((image - truth).abs()*person).sum()/(3*person.sum()))
-    return pix[0], pix[-1], off(step.made['image']), off(batch['source_image'])
+    for _ in steps_on(system.enter('flow', regressor=f_3d), batch, steps//4, [1e-3]): pass
+    for step in steps_on(system.enter('full', regressor=f_3d), batch, steps, [rate, rate]): pix.append(float(step.terms['generator']['pix'].detach()))
+    return pix[0], pix[-1], *(off_person(batch, o, truth) for o in (step.made['image'], batch['source_image']))
 
 def test_overfits_a_little(f_3d):
     first, last, made, copy = overfit(40, f_3d)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck
+from overfitting import off_person, steps_on
 from spice.callbacks import Checkpoints, History, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, seeded, to_pil
 from spice.features import FeatureSettings, Features, load_features
@@ -304,19 +305,9 @@ def overfit(batch, steps, full=1.):
     "One batch again and again: terms (and L1 after the way back) of the first and the last step, distances to the true photo of what was made and of a copy, where a person is"
     batch, system = Batch(batch), new().enter('full').train()
     truth = batch.pop('target_image')
-    adam = torch.optim.Adam([dict(params=p, lr=r) for p, r in zip(system.groups(), (1e-3, 1e-3, 5e-4))], betas=(.5, .999))
-    fall = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min(1., (1 - k/steps)/max(1 - full, 1/steps) + .02))        # from the share `full` of the steps on
     logs, back = [], lambda made: float((made['again'] - batch['source_image']).abs().mean())
-    for _ in range(steps):
-        step = system.step(batch)
-        adam.zero_grad()
-        step.total.backward()
-        adam.step()
-        fall.step()
-        logs.append({k: float(v) for k, v in step.log().items()} | dict(back=back(step.made)))
-    person = torch.stack([(batch[f'{o}_wheel'] > -1).any(1) for o in ('source', 'target')]).any(0)[:, None]
-    off = lambda image: float(((image - truth).abs()*person).sum()/(3*person.sum()))
-    return logs[0], logs[-1], off(step.made['image']), off(batch['source_image'])
+    for step in steps_on(system, batch, steps, (1e-3, 1e-3, 5e-4), full=full): logs.append({k: float(v) for k, v in step.log().items()} | dict(back=back(step.made)))
+    return logs[0], logs[-1], *(off_person(batch, o, truth) for o in (step.made['image'], batch['source_image']))
 
 def test_overfits_a_little(pairs):
     first, last, made, copy = overfit(pairs, 40)
