@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['CRITICS', 'DiscriminatorSettings', 'discriminator_settings', 'Discriminator', 'load_gfla_critic']
 
-# %% ../nbs/13_discriminator.ipynb #2e306b23
+# %% ../nbs/13_discriminator.ipynb #06b79736
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
-from .blocks import ResBlockEncoder, act, conv, from_hooks, numbered, widths
+from .blocks import GAIN, ResBlockEncoder, act, conv, from_hooks, numbered, regain, widths
 from .core import SpiceError
 from .weights import Pretrained, load_weights, read_state
 
-# %% ../nbs/13_discriminator.ipynb #d85ae6c5
+# %% ../nbs/13_discriminator.ipynb #34f9e5bd
 @dataclass
 class DiscriminatorSettings:
     "A critic"
@@ -24,6 +24,7 @@ class DiscriminatorSettings:
     cap: int = 128             # but never more than these
     levels: int = 4            # how many times the map is halved
     spectral_norm: bool = True # on all convolutions but the last, which always has it
+    gain: float = GAIN         # of the starting weights; short runs with large steps want 1
 
 CRITICS = {'fashion': {}, 'market': dict(levels=3), 'narrow128': dict(width=16, cap=64, levels=3), 'narrow64': dict(width=16, cap=64, levels=3)}
 
@@ -34,7 +35,7 @@ def discriminator_settings(preset:str='fashion', # 'fashion', 'market', 'narrow1
     if preset not in CRITICS: raise SpiceError(f'there is no preset {preset!r}', f"Take one of {', '.join(CRITICS)}")
     return DiscriminatorSettings(**{**CRITICS[preset], **changes})
 
-# %% ../nbs/13_discriminator.ipynb #0ae3f04b
+# %% ../nbs/13_discriminator.ipynb #0709734d
 class Discriminator(Pretrained, nn.Module):
     "A score for each patch of a picture, high for real"
     settings_class = DiscriminatorSettings
@@ -47,6 +48,7 @@ class Discriminator(Pretrained, nn.Module):
         self.block0 = ResBlockEncoder(s.channels, c[0], c[0], s.spectral_norm)
         for i in range(s.levels - 1): self.add_module(f'encoder{i}', ResBlockEncoder(c[i], c[i+1], c[i], s.spectral_norm))
         self.act, self.conv = act(), conv(c[-1], 1, 1, spectral=True)
+        if s.gain != GAIN: regain(self, s.gain)
 
     def forward(self,
                 image:Float[Tensor, 'b 3 h w'], # in [-1, 1]

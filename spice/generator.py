@@ -6,19 +6,19 @@
 __all__ = ['PRESETS', 'GeneratorSettings', 'generator_settings', 'SourceEncoder', 'Renderer', 'Reposed', 'Generator', 'load_gfla',
            'gfla_state']
 
-# %% ../nbs/12_generator.ipynb #c8665d79
+# %% ../nbs/12_generator.ipynb #a43498b0
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
 from .attention import LocalAttention
-from .blocks import EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks, numbered, to_hooks, widths
+from .blocks import GAIN, EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks, numbered, regain, to_hooks, widths
 from .core import SpiceError, WeightsError
 from .flow import FlowNet, FlowSettings, check_maps
 from .weights import Pretrained, load_weights, read_state
 
-# %% ../nbs/12_generator.ipynb #d4b47a33
+# %% ../nbs/12_generator.ipynb #e26d65dc
 @dataclass
 class GeneratorSettings:
     "A generator; sizes are channels"
@@ -35,6 +35,7 @@ class GeneratorSettings:
     flow_levels: int = 5
     spectral_norm: bool = True  # on all convolutions but attention's and the flow's last ones; Ren et al. have it off
     stretched: bool = False     # the weights want the whole photo stretched to `size`
+    gain: float = GAIN          # of the starting weights; short runs with large steps want 1
     def __post_init__(self):
         self.size, self.kernels = tuple(int(o) for o in self.size), tuple(int(o) for o in self.kernels)
         if not any(self.kernels): raise SpiceError('no level has attention', 'Give `kernels` such as (3, 5, 0)')
@@ -103,7 +104,7 @@ class Renderer(SourceEncoder):
             x = decoder(x)
         return self.outconv(x)
 
-# %% ../nbs/12_generator.ipynb #28674e49
+# %% ../nbs/12_generator.ipynb #7bf68f3a
 @dataclass(eq=False)
 class Reposed:
     "What the generator made"
@@ -124,6 +125,7 @@ class Generator(Pretrained, nn.Module):
         super().__init__()
         self.settings = s = generator_settings(settings) if isinstance(settings, str) else settings
         self.source, self.target, self.flow_net = SourceEncoder(s), Renderer(s), FlowNet(s.flow)
+        if s.gain != GAIN: regain(self, s.gain)
 
 # %% ../nbs/12_generator.ipynb #354eafaf
 @patch
