@@ -209,14 +209,16 @@ def photo_loaders(train,              # `Unpaired`, `Paired` or `Video`
 # %% ../nbs/07a_loaders.ipynb #5e29c5c0
 class Steps:
     "Whole batches by number"
-    renew = 0
+    renew, stop = 0, None # `stop`: how many batches there are in all; None is no end
     def __init__(self,
                  bs:int=8,           # photos in this process' share of a batch
                  steps:int=100,      # batches in an epoch
                  seed:int=0,
                  share:tuple=(0, 1), # this process' number, and how many there are
                 ): self.bs, self.steps, self.seed, self.share, self.epoch, self.skip = bs, steps, seed, share, 0, 0
-    def __len__(self): return self.steps - self.skip                                      # `skip`: batches of this epoch that were done before a stop
+    def __len__(self):
+        done = self.epoch*self.steps + self.skip                                          # `skip`: batches of this epoch that were done before
+        return self.steps - self.skip if self.stop is None else max(0, min(self.steps - self.skip, self.stop - done))
     def __getitem__(self, k): return self.batch(k + self.skip)
     def chances(self, k:int, text:str, count:int)->np.ndarray: # [count, bs], from 0 to 1
         "Numbers by chance for this share of batch `k`"

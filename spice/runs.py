@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'claim', 'PeoplePairs', 'body_of', 'plan_loaders', 'weights_of', 'stage_learner', 'bars',
-           'run_stage', 'train', 'check_stage', 'run_card', 'log_rows', 'pairs_of', 'spice_train']
+           'run_stage', 'train', 'as_after', 'check_plan', 'check_stage', 'run_card', 'log_rows', 'pairs_of',
+           'spice_train']
 
 # %% ../nbs/23_runs.ipynb #34e8c5f7
 import json, platform, sys, time
@@ -58,15 +59,16 @@ class Plan:
     keep: int = 2              # checkpoints
     quiet: bool = False        # no bars, no table
 
-MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet') # of a run that goes on
+MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet', 'processes') # of a run that goes on
 
 # %% ../nbs/23_runs.ipynb #d13294c3
-def claim(out, plan:Plan):
+def claim(out, plan:Plan, processes:int=1):
     "Make the folder of a run, or check that it is a run of the same plan"
-    mark, now = Path(out)/'plan.json', json.loads(json.dumps(vars(plan)))
+    mark, now = Path(out)/'plan.json', json.loads(json.dumps(vars(plan))) | dict(processes=processes)
     try:
         if mark.exists():
-            before = json.loads(mark.read_text())
+            try: before = json.loads(mark.read_text())
+            except ValueError: raise SpiceError(f'{mark} can not be read', 'Give another folder') from None
             other = [k for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v]
             if other: raise SpiceError(f'{out} is a run with {other[0]} = {before.get(other[0])!r}, not {now[other[0]]!r}',
                                        'Give the same settings to go on, or another folder')
@@ -172,18 +174,19 @@ def train(out, plan:Plan, device=None,
     steps = list(plan.steps) + [plan.steps[-1] if plan.steps else 1000]*(len(stages) - len(plan.steps))
     for o in stages:
         if o not in system.stages(): raise SpiceError(f'{plan.system} has no stage {o!r}', f"Take one of {', '.join(system.stages())}")
-    for o in stages: check_stage(plan, system, o)
+    check_plan(plan, system, stages)
     with together(device.type == 'cpu') as share:
         if share[1] > 1 and device.type == 'cuda': device = torch.device('cuda', torch.cuda.current_device())    # its own, which accelerate chose
         tools = dict(regressor=frozen(Regressor.from_pretrained(plan.regressor, device))) if plan.regressor else {}
         if any(v and k.rpartition('.')[2] in ('true_flow', 'parts') for k, v in plan.weights.items()): tools['body'] = body_of(plan, device)
-        if share[0] == 0: claim(out, plan)
+        if share[0] == 0: claim(out, plan, share[1])
         wait()
         dls, begun = plan_loaders(plan, system, device, share), time.time()
         for o, n in zip(stages, steps):
             folder = out/o
             if (folder/'last'/'config.json').is_file():
                 system.read_weights(folder/'last'/'model.safetensors')
+                as_after(dls.train.dataset, folder)
                 continue
             dls.train.dataset.epoch = dls.train.dataset.skip = 0
             learn = stage_learner(plan, o, system, dls, folder, n, cbs() if cbs else (), **tools)
@@ -194,9 +197,30 @@ def train(out, plan:Plan, device=None,
     return out
 
 # %% ../nbs/23_runs.ipynb #64c19603
+def as_after(data, folder:Path):
+    "Pool and chance as a finished stage left them, so that the next one finds what it would have found"
+    last = last_checkpoint(folder/'checkpoints')
+    if last is None: return                                          # whoever tidies checkpoints away gets a run that is as good, not the same
+    state = read_checkpoint(last)
+    if state['pool'] and hasattr(data, 'pool'): data.pool.restore(state['pool'])
+    torch.set_rng_state(state['chance'])
+    if state['chance_cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(state['chance_cuda'])
+
+def check_plan(plan, system, stages):
+    "Refuse what no run can be made of"
+    for o in ('bs', 'accumulate', 'pool', 'epoch', 'every', 'samples', 'checkpoint', 'keep'):
+        if getattr(plan, o) < 1: raise SpiceError(f'{o} = {getattr(plan, o)}', 'Give at least 1')
+    parts = list(dict.fromkeys(k for o in system.stages().values() for k in o.rates))
+    wrong = next((k for k in plan.rates if k not in parts), None)
+    if wrong: raise SpiceError(f'{plan.system} has no part {wrong!r} that learns', f"Give rates of {', '.join(parts)}")
+    for k, v in {**plan.weights, **plan.rates}.items():
+        if isinstance(v, bool) or not isinstance(v, (int, float)) or not v >= 0: raise SpiceError(f'{k} = {v!r}', 'Give a number, 0 or more')
+    for o in stages: check_stage(plan, system, o)
+
 def check_stage(plan, system, stage):
     "Refuse a stage that lacks what its terms need"
     weights = weights_of(plan, system, stage) or system.stages()[stage].weights
+    if not any(weights.terms.values()): raise SpiceError(f'no term counts in stage {stage}', 'Leave the stage out with --stage, or give a weight')
     on = [k for k in ('theta', 'beta') if getattr(weights, k, 0)]
     if on and not plan.regressor and 'regressor' in system.stages()[stage].needs:
         raise SpiceError(f'stage {stage} needs f_3D for {" and ".join(on)}',

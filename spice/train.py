@@ -63,6 +63,7 @@ class System(Pretrained, nn.Module):
     def step(self, batch)->Step: raise NotImplementedError    # the terms of one batch
     def forward(self, batch)->dict: raise NotImplementedError # {'image': [b, 3, h, w], ...} for a drawn batch
     def columns(self, batch, made)->dict: raise NotImplementedError # {title: pictures}
+    def use_body(self, body)->'System': return self           # for those that draw bodies themselves
     @property
     def size(self)->tuple: raise NotImplementedError          # (h, w) it is meant for
 
@@ -147,7 +148,7 @@ def spice_settings(preset:str, **changes)->SpiceSettings:
     "Generator and critic of one preset"
     return SpiceSettings(generator_settings(preset), discriminator_settings(preset), **changes)
 
-# %% ../nbs/20_train.ipynb #a6913c31
+# %% ../nbs/20_train.ipynb #6d9dc44e
 class Spice(System):
     "The method of the paper: a cycle without pairs, with the body as a teacher"
     name, settings_class = 'spice', SpiceSettings
@@ -162,7 +163,7 @@ class Spice(System):
     def stages(self):
         s = self.settings
         copy = dict(copy=Stage(dict(generator=s.rate), spice_weights('copy'))) if s.warm else {}
-        return dict(flow=Stage(dict(flow=s.flow_rate), spice_weights('flow'), (.5, .999)), **copy,
+        return dict(flow=Stage(dict(flow=s.flow_rate), spice_weights('flow')), **copy,
                     full=Stage(dict(generator=s.rate, critic=s.critic_rate), spice_weights(), needs=('regressor',)))
     def forward(self, batch):
         out = self.generator(batch['source_image'], batch['source_heat'], batch['target_heat'], batch['source_wheel'])
@@ -260,9 +261,11 @@ class SystemLearner(Learner):
     def _do_epoch_validate(self, ds_idx=1, dl=None):
         if dl is not None or ds_idx < len(self.dls.loaders): super()._do_epoch_validate(ds_idx, dl)      # some have nothing to validate on
     def train_to(self, steps:int):
-        "Train until `steps` are done, whole epochs, from wherever it is"
-        whole = self.dls.train.dataset.steps
-        self.fit(-(-steps//whole), start_epoch=self.done//whole)
+        "Train until `steps` are done, from wherever it is; the last epoch may be shorter"
+        data = self.dls.train.dataset
+        data.stop = steps
+        if self.done < steps: self.fit(-(-steps//data.steps), start_epoch=self.done//data.steps)
+        data.stop = None
     def sheet(self, count:int=4, valid:bool=True): # a PIL image
         "Some photos and what the system makes of them"
         dl = self.dls.valid if valid and len(self.dls.loaders) > 1 else self.dls.train

@@ -1,5 +1,5 @@
 """Systems, the learner, callbacks and runs: who learns from what, resume, failures, two processes."""
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 import torch
@@ -13,7 +13,7 @@ from spice.features import load_features
 from spice.loaders import Draw, PoolSteps, collate, pool_loaders
 from spice.people import People, Pool, free_body
 from spice.regressor import Regressor, regressor_settings
-from spice.runs import PeoplePairs, Plan, claim, pairs_of, run_stage, spice_train, train
+from spice.runs import PeoplePairs, Plan, claim, log_rows, pairs_of, run_stage, spice_train, train
 from spice.train import SYSTEMS, frozen, load_system, make_system, system_learner
 
 ROOT = Path(__file__).parent.parent
@@ -184,6 +184,26 @@ def test_killed_and_gone_on_with(tmp_path, f_3d_folder):
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
     assert [o['step'] for o in json.loads(read_checkpoint(last_checkpoint(tmp_path/'killed'/'full'/'checkpoints'))['history'])][-1] == 8
 
+def test_killed_between_stages(tmp_path):
+    "The next stage finds photos and chance as the one before left them"
+    plan = Plan(stages=('flow', 'copy'), steps=(2, 2), bs=2, pool=4, renew=.5, epoch=1, checkpoint=1, every=1, samples=100, ema=0., quiet=True, settings=dict(warm=True))
+    train(tmp_path/'run', plan, 'cpu')
+    whole = load_file(tmp_path/'run'/'copy'/'last'/'model.safetensors')
+    shutil.rmtree(tmp_path/'run'/'copy')
+    train(tmp_path/'run', plan, 'cpu')
+    again = load_file(tmp_path/'run'/'copy'/'last'/'model.safetensors')
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+
+def test_trains_just_as_many_steps(tmp_path):
+    "Also where they are no whole epochs; and not one more when it goes on"
+    plan = Plan(stages=('flow',), steps=(3,), bs=2, pool=4, epoch=2, checkpoint=1, every=1, samples=100, quiet=True)
+    train(tmp_path/'run', plan, 'cpu')
+    assert [o['step'] for o in log_rows(tmp_path/'run'/'flow'/'log.csv')] == [1, 2, 3]
+    assert read_checkpoint(last_checkpoint(tmp_path/'run'/'flow'/'checkpoints'))['done'] == 3
+    shutil.rmtree(tmp_path/'run'/'flow'/'last')
+    train(tmp_path/'run', plan, 'cpu')
+    assert len(log_rows(tmp_path/'run'/'flow'/'log.csv')) == 3
+
 def test_interrupt_saves(tmp_path, dls, f_3d):
     learn = system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path/'checkpoints', every=1000), History()])
     step, calls = learn.model.step, []
@@ -207,6 +227,13 @@ def test_bad_plans(tmp_path, f_3d_folder, bad_input, monkeypatch):
     with pytest.raises(SpiceError, match='is no prepared dataset'): train(tmp_path/'a', Plan(data=str(tmp_path), stages=['flow']), 'cpu')
     with pytest.raises(SpiceError, match='whole numbers'): spice_train(str(tmp_path/'a'), steps='many')
     with pytest.raises(WeightsError, match='no such folder'): train(tmp_path/'a', Plan(regressor='nowhere'), 'cpu')
+    for plan, says in ((dict(bs=0), 'bs = 0'), (dict(epoch=0), 'epoch = 0'), (dict(rates=dict(genrator=1.)), "no part 'genrator' that learns"),
+                       (dict(rates=dict(flow='abc')), "flow = 'abc'"), (dict(weights=dict(correct=-1.)), 'correct = -1'), (dict(weights=dict(flow=0.)), 'no term counts')):
+        with pytest.raises(SpiceError, match=says): train(tmp_path/'e', Plan(stages=['flow'], **plan), 'cpu')
+    assert not (tmp_path/'e').exists()
+    (tmp_path/'d').mkdir()
+    (tmp_path/'d'/'plan.json').write_text('{"sys')
+    with pytest.raises(SpiceError, match='plan.json can not be read'): claim(tmp_path/'d', Plan())
     claim(tmp_path/'b', Plan())
     with pytest.raises(SpiceError, match="is a run with preset = 'tiny', not 'small'"): claim(tmp_path/'b', Plan(preset='small'))
     monkeypatch.setattr('spice.runs.writing', lambda f: (_ for _ in ()).throw(OSError(30, 'Read-only file system')))
