@@ -133,10 +133,10 @@ def seen(self:Gfla, batch)->dict:
     "A batch as the networks want it: without bars, joints cut to whole pixels"
     s, out, (h, w) = self.settings, dict(batch), batch['source_image'].shape[2:]
     if not s.bars and not s.whole_pixels: return out
-    scale = w/(w - 2*s.bars)
+    scale, at = w/(w - 2*s.bars), .5 if s.whole_pixels else 0.          # Ren et al. scale the number of a pixel, not its middle
     for side in ('source', 'target'):
         x, rest = batch[f'{side}_points'].split([1, 2], 2)
-        points = torch.cat([torch.where(rest[..., 1:] > 0, (x - s.bars)*scale, x), rest], 2)
+        points = torch.cat([torch.where(rest[..., 1:] > 0, (x - s.bars - at)*scale + at, x), rest], 2)
         out[f'{side}_heat'] = heatmaps(points, (h, w), whole_pixels=s.whole_pixels)
         if s.bars and f'{side}_image' in out: out[f'{side}_image'] = fit_to(out[f'{side}_image'][..., s.bars:w - s.bars], (h, w))
     return out

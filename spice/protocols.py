@@ -110,7 +110,7 @@ def stretched(batch:dict)->dict: # fields of a batch before it is drawn, on Deep
     for side in ('source', 'target'):
         if f'{side}_image' in out: out[f'{side}_image'] = _stretch(out[f'{side}_image'])
         points = out[f'{side}_points']
-        x = torch.where(points[..., 2:] > 0, (points[..., :1] - BARS[0])*scale, 0.)
+        x = torch.where(points[..., 2:] > 0, (points[..., :1] - BARS[0] - .5)*scale + .5, 0.)       # the number of a pixel is scaled, not its middle
         out[f'{side}_points'] = torch.cat([x, points[..., 1:]], 2)
         if f'{side}_focal' not in out: continue
         camera = Camera(*(out[f'{side}_{k}'] for k in ('focal', 'center', 'translation')), (256, 256)).crop(BARS).resize((256, 256))

@@ -269,7 +269,7 @@ def step(self:Upis, batch)->Step:
     seen = tuple(visible_maps(m, o, self.settings.visible) for m, o in zip(maps, points))
     made = self.generate(photo, maps[1])
     again = self.generate(made, maps[0])
-    judges, fake = nn.ModuleList([self.critic, self.detector]), torch.cat([made, again]).detach()
+    judges, fake = nn.ModuleList([self.critic, self.detector]), torch.cat([made, again] if self.loss.on('adv_back') else [made]).detach()
     judges.requires_grad_(False)
     terms = dict(generator=self.loss.for_generator(photo, made, again, maps, seen))
     judges.requires_grad_(True)
