@@ -28,7 +28,7 @@ setup(
         'Programming Language :: Python :: 3',
     ] + [f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)],
     packages=find_packages(include=['spice', 'spice.*']),
-    package_data={'spice': ['assets/*']},
+    package_data={'spice': ['assets/**/*']},
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),

@@ -1,14 +1,18 @@
-"""Train SPICE on People from nothing: a detector, f_3D, the flow network, everything; and the runs of the ablation.
+"""Train SPICE on People from nothing: a detector, f_3D, the system, a judge; and the runs of the ablation.
 
     python scripts/train_people.py                         # all parts into _ckpt/people; the same command goes on
     python scripts/train_people.py --minutes 30            # stops after that, at the latest a step later
-    python scripts/train_people.py --parts flow,full --variant no-pose
+    python scripts/train_people.py --parts spice --variant no-pose
     python scripts/train_people.py --publish               # what came out becomes the model `people` of the package
     python scripts/train_people.py --quick                 # a rehearsal of two minutes in _ckpt/people-quick
 
 No part sees a pair of photos or a true body. The detector learns from the joints of single photos, f_3D from SMPLify's fits to such joints, and SPICE
-from single photos, fits and f_3D. `judge` is a second detector, with other people and another seed, which only measures: it says whether a made person
-stands in the pose. Variants change the loss only; they share detector and f_3D, and have their steps and seed.
+from single photos, fits and f_3D: first the flow, then photos in their own pose (`copy`), then everything. `judge` is a second detector, with other
+people and another seed, which only measures: it says whether a made person stands in the pose.
+
+Beyond the paper, for the sake of so few steps, all variants have the stage `copy`, keep its term to the end (`full.own=1`), start with larger weights
+(chapter 10) and leave spectral norm out of the generator. `full` is the baseline of the ablation; each other variant changes the loss, and `plain-critic` the
+critic's input. `true-flow`, which ships, teaches the flow by the bodies' own. All share detector, f_3D, steps and seed.
 """
 import argparse, json, shutil, sys, time
 from dataclasses import asdict
@@ -17,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from spice.core import SpiceError, get_device, set_seed, writing
 from spice.discriminator import discriminator_settings
+from spice.evaluate import read_results, table, weights_hash
 from spice.generator import generator_settings
 from spice.people import People, Pool, free_body
 from spice.people_detector import JointNet, detector_figures, train_detector
@@ -25,8 +30,9 @@ from spice.runs import Plan, train
 from spice.train import load_system
 from fastai.callback.core import Callback # after spice, which keeps its warning quiet
 
-PARTS = ('detector', 'f_3d', 'flow', 'copy', 'full', 'judge')
-STEPS = {64: dict(detector=1000, f_3d=900, flow=1800, copy=900, full=4000, judge=700), 128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
+PARTS, STAGES = ('detector', 'f_3d', 'spice', 'judge'), ('flow', 'copy', 'full')
+STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1500, judge=700), # those of the stages are whole epochs
+         128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
 WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
 VARIANTS = {'full': {}, 'no-shape': dict(beta=0.), 'no-pose': dict(theta=0.), 'no-appearance': dict(app=0.), 'plain-critic': {}, 'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
 SHIPPED = 'true-flow'
@@ -76,24 +82,37 @@ def note(folder, figures, steps, photos, started):
     with writing(folder/'figures.json') as f: Path(f).write_text(json.dumps(figures, indent=1))
     print(f'{folder.name}: {figures}', flush=True)
 
-def plan_of(variant, size, root, steps, parts, args):
+def plan_of(variant, size, root, steps, args):
     "The run of a variant"
     narrow = dict(kernels=(3, 3), hidden=32) if size == 64 else {}
-    settings = dict(generator=asdict(generator_settings(f'narrow{size}', **narrow)), warm=True)
-    if variant == 'plain-critic': settings['critic'] = asdict(discriminator_settings(f'narrow{size}', channels=3))
-    stages = [o for o in ('flow', 'copy', 'full') if o in parts]
-    return Plan('spice', {64: 'tiny', 128: 'small'}[size], 'people', stages, [steps[o] for o in stages], args.bs, regressor=str(root/'f_3d'), settings=settings,
-                weights=WEIGHTS | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=2*args.rate), seed=args.seed, pool=args.pool,
-                renew=.2, epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
+    critic = discriminator_settings(f'narrow{size}', gain=1., channels=3 if variant == 'plain-critic' else 6)
+    settings = dict(generator=asdict(generator_settings(f'narrow{size}', spectral_norm=False, gain=1., **narrow)), critic=asdict(critic), warm=True)
+    return Plan('spice', {64: 'tiny', 128: 'small'}[size], 'people', [*STAGES], [steps[o] for o in STAGES], args.bs, regressor=str(root/'f_3d'),
+                settings=settings, weights=WEIGHTS | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed,
+                pool=args.pool, renew=.2, epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
+
+RESULTS = Path(__file__).resolve().parent.parent/'benchmarks'/'results'/'people_model.json'
+MEASURE = (f'spice_eval people,copy-source,mean-image,warp-true-flow,truth --protocol people-64 --detector people/judge --regressor people/f_3d --json '
+           f'> benchmarks/results/{RESULTS.name}')
+
+def card_of(run, system):
+    "What came of the training, and the figures that were measured of these very weights"
+    lines = [(run/'README.md').read_text()]
+    found = read_results(RESULTS) if RESULTS.is_file() else []
+    if found and found[0].system.get('weights') == weights_hash(system): lines += ['## Figures', '', table(found).markdown()]
+    else: lines.append('Not measured yet.')
+    return '\n'.join([*lines, '', 'Made by `python scripts/train_people.py` and `--publish`, measured by', '', f'    {MEASURE}', '',
+                      'Chapter 60 shows results and says what is wrong with them.', ''])
 
 def publish(root, run, to):
-    "Make a finished run the model that ships"
+    "Make a finished run the model that ships; once more, when it was measured, for its card"
     system = load_system(run, 'cpu')
-    system.save_pretrained(to, half=True, card=(run/'README.md').read_text())
+    system.save_pretrained(to, half=True)
+    system.save_pretrained(to, half=True, card=card_of(run, load_system(to, 'cpu')))
     for name, kind in (('detector', JointNet), ('f_3d', Regressor), ('judge', JointNet)):
         kind.from_pretrained(root/name, 'cpu').save_pretrained(to/name, half=True)
         shutil.copy(root/name/'figures.json', to/name/'figures.json')
-    for stage in ('flow', 'copy', 'full'):
+    for stage in STAGES:
         (to/stage).mkdir(exist_ok=True)
         for name in ('log.csv', 'curves.png'): shutil.copy(run/stage/name, to/stage/name)
     size = sum(o.stat().st_size for o in to.rglob('*') if o.is_file())
@@ -108,7 +127,7 @@ def main():
     parser.add_argument('--variant', default=SHIPPED, choices=VARIANTS)
     parser.add_argument('--steps', default='', help='of parts, such as full=2000,judge=300; goes on only with the same')
     parser.add_argument('--bs', type=int, default=8)
-    parser.add_argument('--rate', type=float, default=3e-4, help='of the generator; the critic has twice that')
+    parser.add_argument('--rate', type=float, default=8e-4, help='of generator and critic')
     parser.add_argument('--pool', type=int, default=1000)
     parser.add_argument('--epoch', type=int, default=250)
     parser.add_argument('--seed', type=int, default=0)
@@ -119,12 +138,15 @@ def main():
     args = parser.parse_args()
     if args.quick: args.out, args.pool, args.epoch = f'{args.out}-quick', 64, 20
     root, device, end, parts = Path(args.out), get_device(args.device), time.time() + 60*args.minutes, args.parts.split(',')
-    steps = STEPS[args.size] | ({o: 20 for o in PARTS} if args.quick else {}) | {k: int(v) for k, v in (o.split('=') for o in args.steps.split(',') if o)}
+    asked = {k: int(v) for k, v in (o.split('=') for o in args.steps.split(',') if o)}
+    wrong = [*({*parts} - {*PARTS}), *(asked.keys() - STEPS[64].keys())]
+    if wrong: raise SpiceError(f'there is no part {wrong[0]!r}', f"Take some of {', '.join(PARTS)}; steps have {', '.join(STEPS[64])}")
+    steps = STEPS[args.size] | (dict.fromkeys(STEPS[64], 20) if args.quick else {}) | asked
     if args.publish: return publish(root, root/args.variant, Path(__file__).resolve().parent.parent/'spice/assets/models/people')
     sharp = max(96, args.size)                                                             # the detector meets photos of any size, the judge what was made
     if 'detector' in parts: joint_net(root/'detector', sharp, 0, 1, steps['detector'], end, device, args.quick)
     if 'f_3d' in parts: f_3d(root/'f_3d', root/'detector', args.size, steps['f_3d'], end, device, args.quick)
-    if {'flow', 'copy', 'full'} & set(parts): train(root/args.variant, plan_of(args.variant, args.size, root, steps, parts, args), device, lambda: [Deadline(end)])
+    if 'spice' in parts: train(root/args.variant, plan_of(args.variant, args.size, root, steps, args), device, lambda: [Deadline(end)])
     if 'judge' in parts: joint_net(root/'judge', args.size, 2*10**6, 3, steps['judge'], end, device, args.quick)
 
 if __name__ == '__main__':
