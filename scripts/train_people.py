@@ -31,7 +31,7 @@ from spice.train import load_system
 from fastai.callback.core import Callback # after spice, which keeps its warning quiet
 
 PARTS, STAGES = ('detector', 'f_3d', 'spice', 'judge'), ('flow', 'copy', 'full')
-STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1500, judge=700), # those of the stages are whole epochs
+STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1750, judge=700), # those of the stages are whole epochs
          128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
 WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
 VARIANTS = {'full': {}, 'no-shape': dict(beta=0.), 'no-pose': dict(theta=0.), 'no-appearance': dict(app=0.), 'plain-critic': {}, 'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
@@ -89,7 +89,7 @@ def plan_of(variant, size, root, steps, args):
     settings = dict(generator=asdict(generator_settings(f'narrow{size}', spectral_norm=False, gain=1., **narrow)), critic=asdict(critic), warm=True)
     return Plan('spice', {64: 'tiny', 128: 'small'}[size], 'people', [*STAGES], [steps[o] for o in STAGES], args.bs, regressor=str(root/'f_3d'),
                 settings=settings, weights=WEIGHTS | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed,
-                pool=args.pool, renew=.2, epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
+                pool=args.pool, renew=.2, epoch=args.epoch, ema=.995, decay=.25, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
 
 RESULTS = Path(__file__).resolve().parent.parent/'benchmarks'/'results'/'people_model.json'
 MEASURE = (f'spice_eval people,copy-source,mean-image,warp-true-flow,truth --protocol people-64 --detector people/judge --regressor people/f_3d --json '

@@ -24,7 +24,7 @@ def test_help_has_an_example(command):
 def test_demo_writes_a_picture(tmp_path):
     out = run('spice_demo', cwd=tmp_path)
     assert out.returncode == 0, out.stderr
-    assert (tmp_path/'spice_demo.png').stat().st_size > 1000 and 'Still to come' in out.stdout
+    assert (tmp_path/'spice_demo.png').stat().st_size > 1000 and 'in the pose "walk"' in out.stdout
 
 def test_mistakes_end_in_one_line(tmp_path):
     out = run('spice_demo', '--pose', 'flying', cwd=tmp_path)

@@ -273,9 +273,38 @@ def test_table_refuses_another_ground(results, bad_input):
                          (replace(a, pairs=a.pairs | dict(hash='x')), 'other pairs'),
                          (replace(a, networks={'fid-people': dict(name='people-eval', weights='x')}), 'fid-people through people-eval and')):
         with pytest.raises(SpiceError, match=words): table([a, other])
+    for k, v in dict(codec='jpeg75', resize='bicubic', frame='photo', bodies='truth', size=[64, 48], pairs='test', real=['test'], data='clean', seed=1).items():
+        with pytest.raises(SpiceError, match=f'not measured on the same ground: {k} '): table([a, replace(a, protocol=a.protocol | {k: v})])
+    as_saved = {k: list(v) if isinstance(v, tuple) else v for k, v in a.protocol.items()} | dict(measures=['l1'], extra=[], note='', count=7, real_count=7)
+    assert table([a, replace(a, protocol=as_saved)]).results[1].row == a.row, 'what was measured, and what is said about it, may differ'
     near = replace(a, pairs=a.pairs | dict(pixels='x'))
-    assert 'differ in their last bits' in table([a, near]).text()
+    assert 'made on other machines, or by another version of People' in table([a, near]).text()
     with pytest.raises(SpiceError, match='no results'): table([])
+
+def test_files_that_hold_no_result(results, tmp_path):
+    whole, path = json.loads(results[0].json()), tmp_path/'some.json'
+    (tmp_path/'one.json').write_text(json.dumps(whole))
+    assert [o.row for o in read_results(tmp_path/'one.json')] == ['copy-source'], 'a single one counts as a list of one'
+    bare = {k: whole[k] for k in ('row', 'protocol', 'values')}
+    for found, words in (([1, 2], 'holds no result'), ('text', 'holds no result'), ([whole, bare], 'departs is missing'), (bare, 'departs is missing'),
+                         (whole | dict(pairs=None), 'pairs is missing'), (whole | dict(real={}), 'real.count is missing'), (whole | dict(protocol='clean'), 'protocol is missing'),
+                         (whole | dict(pairs=dict(count=1, hash='x')), 'pairs.pixels is missing')):
+        path.write_text(json.dumps(found))
+        for read in (read_results, lambda o: table([o])) if isinstance(found, dict) else (read_results,):
+            with pytest.raises(DataError, match=words) as e: read(path)
+            assert '\n' not in str(e.value)
+
+class OnMps(torch.Tensor):
+    "A picture on a device without float64"
+    def double(self): raise TypeError('MPS has no float64')
+    def cpu(self): return self.as_subclass(torch.Tensor)
+
+def test_the_mean_photo_needs_no_float64_on_the_device(four):
+    class Pairs:
+        def real(self, count): yield four.wanted.as_subclass(OnMps)
+        def real_about(self, count): return {}
+    about, mean = ev.read_real(Pairs(), 4, {}, (64, 64))
+    assert about['count'] == 4 and torch.allclose(mean, four.wanted.mean(0), atol=1e-6)
 
 def test_sheets_show_the_best_and_the_worst(results):
     for kind in ('random', 'best', 'worst'): assert sheet(results[1], kind).size == sheet(results[0], 'random').size
@@ -313,8 +342,9 @@ def test_stretched_moves_joints_with_pixels(people_folder):
     wide, body = stretched(item), free_body('cpu')
     posed = body(item['target_rotmats'], item['target_betas'])
     camera = pr.Camera(wide['target_focal'], wide['target_center'], wide['target_translation'], (256, 256))
-    off = (camera.project(posed.keypoints)[..., :2] - wide['target_points'][..., :2]).norm(dim=2)
-    assert off.max() < .05 and wide['source_image'].dtype == torch.uint8 and wide['source_image'].shape == (1, 3, 256, 256)
+    off = camera.project(posed.keypoints)[..., :2] - wide['target_points'][..., :2]
+    off[..., 0] -= .5*(256/176 - 1)                                                                    # joints scale by the numbers of pixels, photos by their middles
+    assert off.norm(dim=2).max() < .05 and wide['source_image'].dtype == torch.uint8 and wide['source_image'].shape == (1, 3, 256, 256)
 
 def test_missing_weights_are_said_before_anything_is_made(fashion, monkeypatch, tmp_path):
     monkeypatch.setenv('SPICE_HOME', str(tmp_path)), monkeypatch.setenv('TORCH_HOME', str(tmp_path))
@@ -381,7 +411,8 @@ def test_data_that_a_protocol_is_not_for(fashion, films, people_folder, bad_inpu
     with pytest.raises(DataError, match='7 of 5 pairs'): PreparedPairs(PROTOCOLS['clean'], fashion, 7, 'cpu')
 
 @pytest.mark.parametrize('change, words', [
-    (dict(what='copy-sorce'), 'no such folder or model'), (dict(protocol='people-65'), "no protocol 'people-65'"), (dict(count=-1), '-1 pairs'), (dict(count=1001), '1001 pairs'),
+    (dict(what='copy-sorce'), 'no such folder or model'), (dict(protocol='people-65'), "no protocol 'people-65'"), (dict(count=-1), 'count=-1'), (dict(count=0), 'count=0'), (dict(count=2.5), 'count=2.5'),
+    (dict(real=0), 'real=0'), (dict(real=-3), 'real=-3'), (dict(real=1.5), 'real=1.5'), (dict(keep=0), 'keep=0'), (dict(measures='fod'), "no measure 'fod'"), (dict(count=1001), '1001 pairs'),
     (dict(measures=('fod',)), "no measure 'fod'"), (dict(measures=('pck',)), 'Give detector='), (dict(measures=('body',)), 'Give regressor='), (dict(detector='nowhere'), 'nowhere'),
     (dict(regressor='nowhere'), 'nowhere'), (dict(weights={'lpips': 'nowhere.pth'}, measures=('lpips',)), 'nowhere.pth: there is no such file'), (dict(device='abacus'), "'abacus' is no device"),
     (dict(measures=('masked-ssim', 'kid-people'), real=1, count=2), '1 real')])
@@ -398,6 +429,14 @@ def test_bad_rows(bad_input, untrained):
     with pytest.raises(SpiceError, match='echo makes pictures of'): evaluate(open_row(Echo((64, 64), made=torch.zeros(2, 3, 32, 32)), 'cpu', 'echo'), **few)
     with pytest.raises(SpiceError, match='nan'): evaluate(open_row(Echo((64, 64), made=torch.full((2, 3, 64, 64), float('nan'))), 'cpu', 'echo'), **few)
 
+def test_a_measure_by_its_name():
+    assert set(evaluate('truth', count=2, real=2, measures='l1', device='cpu').values) == {'l1'}
+
+def test_rows_of_one_name_are_told_apart_by_their_folders():
+    assert ev.told_apart(['run1/last', 'run2/last', 'run3/best/', 'copy-source']) == ['run1/last', 'run2/last', 'best', 'copy-source']
+    assert ev.told_apart([Path('a/x/last'), 'b/x/last', 'x/last', Row('last', lambda case, mean: mean, {})]) == ['a/x/last', 'b/x/last', 'last', '']
+    assert ev.told_apart(['truth', 'truth']) == ['truth', 'truth']
+
 # ---- the command
 
 def test_command_measures_and_writes(tmp_path, capsys, untrained):
@@ -412,6 +451,10 @@ def test_command_measures_and_writes(tmp_path, capsys, untrained):
     spice_eval('copy-source', count=2, real=2, measures='l1', device='cpu', json=True)
     found = json.loads(capsys.readouterr().out)
     assert found[0]['row'] == 'copy-source' and found[0]['values']['l1']['count'] == 2
+    untrained.save_pretrained(tmp_path/'b'/'run')
+    spice_eval(f'{tmp_path}/run,{tmp_path}/b/run', count=2, real=2, measures='l1', out=str(tmp_path/'two'), device='cpu')
+    assert f'{tmp_path.name}/run  b/run' in capsys.readouterr().out
+    assert {o.name for o in (tmp_path/'two').glob('*.json')} == {f'{tmp_path.name}_run.people-64.json', 'b_run.people-64.json'}
     with pytest.raises(SpiceError, match="no protocol 'clear'"): spice_eval('truth', protocol='clear')
 
 # ---- figure 2 and editing

@@ -70,6 +70,15 @@ def test_public_weights_of_fashion():
     assert system.size == (256, 256) and system.settings.generator.stretched and (system.settings.whole_pixels, system.settings.bars) == (True, 40)
     assert {k: sum(p.numel() for p in v.parameters()) for k, v in system.parts().items()} == dict(flow=6_608_212, generator=14_047_395, critic=664_577)
 
+def test_whole_pixels_as_ren_et_al_count_them():
+    "On 176 columns that are stretched to 256: int(column*256/176)"
+    system, columns = make_system('gfla', 'tiny', bars=40, whole_pixels=True), torch.arange(176)
+    points = torch.zeros(176, 18, 3)
+    points[:, 0] = torch.stack([40 + columns + .5, torch.full((176,), 8.5), torch.ones(176)], 1)
+    photo = torch.zeros(176, 3, 16, 256)
+    peak = system.seen(dict(source_image=photo, source_points=points, target_points=points))['source_heat'][:, 0, 8].argmax(1)
+    assert torch.equal(peak, columns*256//176)
+
 def test_starts(tmp_path):
     "From public files, or from a saved system; what is saved then needs no file"
     state = lookalike('market')

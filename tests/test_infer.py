@@ -1,12 +1,12 @@
 """repose: everything it takes, and one clear line for everything it doesn't."""
-import json, subprocess, sys, warnings
+import json, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from spice.core import DataError, SpiceError, WeightsError, save_image, seeded, to_pil
-from spice.infer import Reposer, demo_result, files_of, person_box, repose, spice_demo, spice_repose
+from spice.infer import Reposer, demo_result, files_of, own_detector, person_box, repose, spice_demo, spice_repose
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.people_detector import JointNet, PeopleDetector
@@ -100,7 +100,13 @@ def test_boxes():
     assert (right - left)*2 == pytest.approx(bottom - top, abs=2)
 
 BAD = {
-    'no model': (dict(model=None), 'no trained weights ship'),
+    'no system': (dict(model=torch.nn.Linear(1, 1)), 'a Linear is no model'),
+    'a number as model': (dict(model=3.5), 'a float is no model'),
+    'a word as seed': (dict(seed='a'), "seed='a'"),
+    'mirrored rotations': (dict(pose=-torch.eye(3).expand(24, 3, 3)), 'these are no rotations'),
+    'mirrored rotations as an array': (dict(pose=-np.broadcast_to(np.eye(3), (24, 3, 3))), 'these are no rotations'),
+    'ragged joints': (dict(pose=[[1., 2]]*16 + [[1., 2, 3]]), 'these joints are no table of numbers'),
+    'yes as person': (dict(keypoints=Keypoints(torch.rand(2, 18, 3)*200 + 1, (256, 256)), person=True), 'person=True of 2'),
     'no such model': (dict(model='nowhere'), 'no such folder or model'),
     'no photo': (dict(photo='nowhere.jpg'), 'no such file'),
     'a folder as photo': (dict(photo='.'), 'is a folder'),
@@ -245,9 +251,9 @@ def test_command_with_folders(tool, photo, mine, people, tmp_path, capsys):
         write_openpose(points, tmp_path/'joints'/f'{name}.json')
     save_image(photo, tmp_path/'photos'/'c.png')
     how = dict(out=str(tmp_path/'out'), model=str(tmp_path/'model'), keypoints=str(tmp_path/'joints'), device='cpu', json=True)
-    made = spice_repose(str(tmp_path/'photos'), f"walk,{tmp_path/'joints'}", **how)
+    with pytest.raises(DataError, match='1 could not be made'): spice_repose(str(tmp_path/'photos'), f"walk,{tmp_path/'joints'}", **how)
     said = json.loads(capsys.readouterr().out)
-    assert sorted(o.name for o in made) == ['a_a.png', 'a_b.png', 'a_walk.png', 'b_a.png', 'b_b.png', 'b_walk.png'] and said['there'] == 0
+    assert sorted(Path(o).name for o in said['made']) == sorted(o.name for o in (tmp_path/'out').iterdir()) == ['a_a.png', 'a_b.png', 'a_walk.png', 'b_a.png', 'b_b.png', 'b_walk.png'] and said['there'] == 0
     assert len(said['wrong']) == 1 and 'has no joints of c.png' in said['wrong'][0]['error']
     assert np.abs(np.asarray(Image.open(tmp_path/'out'/'a_walk.png')).astype(int) - np.asarray(repose(photo, 'walk', tool, mine))).mean() < 3
     before = (tmp_path/'out'/'a_walk.png').stat().st_mtime_ns
@@ -270,7 +276,7 @@ def test_names_of_files(tmp_path):
 
 def test_command_says_no_in_one_line(tmp_path):
     out = subprocess.run([str(Path(sys.executable).parent/'spice_repose'), 'me.jpg', 'walk', '--device', 'cpu'], capture_output=True, text=True, cwd=tmp_path)
-    assert out.returncode == 1 and 'no trained weights ship' in out.stderr and list(tmp_path.iterdir()) == []
+    assert out.returncode == 1 and 'no such file' in out.stderr and out.stderr.count('\n') == 1 and not list(tmp_path.rglob('*.png'))
 
 @pytest.fixture
 def trained(tmp_path):
@@ -278,6 +284,27 @@ def trained(tmp_path):
     with seeded(0): make_system('spice', 'tiny').save_pretrained(tmp_path/'model')
     with seeded(0): JointNet('tiny').save_pretrained(tmp_path/'model'/'detector')
     return tmp_path/'model'
+
+def test_no_other_place_is_asked_for_a_detector(trained, monkeypatch):
+    "A folder, or a name of the package, is never taken for a name on the Hub"
+    asked = []
+    monkeypatch.setattr('spice.weights.hf_hub_download', lambda *a: asked.append(a) or 1/0)
+    monkeypatch.chdir(trained.parent)
+    assert own_detector('model', 'cpu') is not None and own_detector(trained, 'cpu') is not None
+    shutil.rmtree(trained/'detector')
+    assert own_detector('model', 'cpu') is None and own_detector('nobody', 'cpu') is None and asked == []
+    assert own_detector('some/model', 'cpu') is None and asked == [('some/model', 'detector/config.json')]
+
+def test_one_joint_far_away(tool, photo, mine):
+    "It does not make the canvas huge"
+    wild = Keypoints(mine.points.clone(), mine.size)
+    wild.points[0, 4, 0] = 1e5
+    box = tool.see(photo, wild).box
+    assert max(abs(o) for o in box) < 2*max(photo.size)
+
+def test_rotations_as_an_array(tool, photo, mine):
+    body = torch.as_tensor(tool.see(photo, mine).fits.rotmats[0])
+    assert np.array_equal(*(np.asarray(repose(photo, o, tool, mine)) for o in (body, body.numpy())))
 
 def test_a_model_brings_its_detector(trained, photo, mine):
     tool = Reposer(str(trained), device='cpu')
@@ -292,9 +319,7 @@ def test_demo_with_a_model(tool, trained, photo, mine, tmp_path, capsys, monkeyp
     save_image(photo, tmp_path/'me.png')
     write_openpose(mine, tmp_path/'me.json')
     path = spice_demo('walk', out=str(tmp_path/'demo.png'), photo=str(tmp_path/'me.png'), keypoints=str(tmp_path/'me.json'), model=str(trained))
-    assert path.exists() and 'Still to come' not in capsys.readouterr().out
-    monkeypatch.setattr('spice.infer.list_models', list)
-    with pytest.raises(WeightsError, match='no trained weights ship'): spice_demo('walk', out=str(tmp_path/'x.png'), photo=str(tmp_path/'me.png'))
-    monkeypatch.setattr('spice.infer.list_models', lambda: ['people'])
-    with pytest.raises(SpiceError, match='no such folder or model'): spice_demo('walk', out=str(tmp_path/'x.png'))
+    assert path.exists() and 'in the pose "walk"' in capsys.readouterr().out
+    with pytest.raises(SpiceError, match='no such folder or model'): spice_demo('walk', out=str(tmp_path/'x.png'), model='nowhere')
+    with pytest.raises(DataError, match='no pose'): spice_demo('flying', out=str(tmp_path/'x.png'), photo=str(tmp_path/'me.png'), model=str(trained))
     assert not (tmp_path/'x.png').exists()

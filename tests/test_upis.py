@@ -309,6 +309,15 @@ def overfit(batch, steps, full=1.):
     for step in steps_on(system, batch, steps, (1e-3, 1e-3, 5e-4), full=full): logs.append({k: float(v) for k, v in step.log().items()} | dict(back=back(step.made)))
     return logs[0], logs[-1], *(off_person(batch, o, truth) for o in (step.made['image'], batch['source_image']))
 
+def test_without_the_way_back(batch):
+    "Neither the generator nor the critic then has it"
+    counts = {}
+    for back in (0., 1.):
+        system = new(history=0).enter('full', weights=UpisWeights(back=back)).train()
+        system.critic.register_forward_hook(lambda net, given, out, back=back: counts.setdefault(back, []).append(len(given[0])))
+        system.step(batch)
+    assert max(counts[0.]) == len(batch['source_image']) < max(counts[1.])
+
 def test_overfits_a_little(pairs):
     first, last, made, copy = overfit(pairs, 40)
     assert last['content'] < .75*first['content'] and last['pose'] < .15*first['pose'] and last['detector'] < .15*first['detector']
