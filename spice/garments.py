@@ -11,7 +11,7 @@ __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'S
            'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands', 'cap_layer', 'hanging_layer',
            'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed', 'cylinder', 'dress', 'clay_figures']
 
-# %% ../nbs/05b_garments.ipynb #a5eefb5d
+# %% ../nbs/05b_garments.ipynb #fc98fd66
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +30,7 @@ from .render import rasterize_soup
 from .surface import CLAY, vertex_normals
 from .wardrobe import ATTRIBUTES
 
-# %% ../nbs/05b_garments.ipynb #19f7e535
+# %% ../nbs/05b_garments.ipynb #75c57a2a
 def halve(faces:np.ndarray, # [f, 3]
           count:int,        # of vertices
          )->tuple: # pairs of vertices [v2, 2] whose means are the new vertices, new faces [4 f, 3]
@@ -76,7 +76,7 @@ def _part(mesh, keep, device):
     used, index = np.unique(faces, return_inverse=True)
     return _mesh(rest[used], shapes[used], weights[used], index.reshape(-1, 3), device)
 
-# %% ../nbs/05b_garments.ipynb #626c41a6
+# %% ../nbs/05b_garments.ipynb #14a83f49
 @lru_cache(8)
 def _fine(name, detail):
     "A layer of the free body, halved and relaxed"
