@@ -263,7 +263,7 @@ class SystemLearner(Learner):
     def train_to(self, steps:int):
         "Train until `steps` are done, from wherever it is; the last epoch may be shorter"
         data = self.dls.train.dataset
-        data.stop = steps
+        data.stop = data.epoch*data.steps + data.skip + steps - self.done
         if self.done < steps: self.fit(-(-steps//data.steps), start_epoch=self.done//data.steps)
         data.stop = None
     def sheet(self, count:int=4, valid:bool=True): # a PIL image
