@@ -115,6 +115,7 @@ def publish(root, run, to):
     for stage in STAGES:
         (to/stage).mkdir(exist_ok=True)
         for name in ('log.csv', 'curves.png'): shutil.copy(run/stage/name, to/stage/name)
+    shutil.copy(max((run/'full'/'samples').glob('*.jpg')), to/'full'/'samples.jpg')
     size = sum(o.stat().st_size for o in to.rglob('*') if o.is_file())
     print(f'{to}: {size/1e6:.1f} MB')
 
