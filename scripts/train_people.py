@@ -26,7 +26,7 @@ from spice.generator import generator_settings
 from spice.people import People, Pool, free_body
 from spice.people_detector import JointNet, detector_figures, train_detector
 from spice.regressor import Regressor, RegressorWeights, regressor_figures, train_regressor
-from spice.runs import Plan, train
+from spice.runs import Plan, log_rows, train
 from spice.train import load_system
 from fastai.callback.core import Callback # after spice, which keeps its warning quiet
 
@@ -97,12 +97,15 @@ MEASURE = (f'spice_eval people,copy-source,mean-image,warp-true-flow,truth --pro
 
 def card_of(run, system):
     "What came of the training, and the figures that were measured of these very weights"
-    lines = [(run/'README.md').read_text()]
+    lines = [(run/'README.md').read_text().replace(repr(run.name), "'people'").replace('by `spice_train`', 'without pairs, on made-up people, with the flow taught by fitted bodies')]
+    rows = [o for stage in STAGES for o in log_rows(run/stage/'log.csv')]
+    photos = 25*json.loads((run/'plan.json').read_text())['bs']                           # of a row of the log: `every` of the plan
+    lines.append(f'{photos*len(rows):,} photos in {sum(photos/o["photos_per_second"] for o in rows)/3600:.1f} hours of computing, beside detector, f_3D and judge.\n')
     found = read_results(RESULTS) if RESULTS.is_file() else []
     if found and found[0].system.get('weights') == weights_hash(system): lines += ['## Figures', '', table(found).markdown()]
     else: lines.append('Not measured yet.')
     return '\n'.join([*lines, '', 'Made by `python scripts/train_people.py` and `--publish`, measured by', '', f'    {MEASURE}', '',
-                      'Chapter 60 shows results and says what is wrong with them.', ''])
+                      'Chapter 61 shows results and says what is wrong with them.', ''])
 
 def publish(root, run, to):
     "Make a finished run the model that ships; once more, when it was measured, for its card"
