@@ -1,0 +1,48 @@
+"""The model that ships: small enough, whole, of the figures on its card, and better than doing nothing."""
+from pathlib import Path
+import numpy as np
+from spice.core import packaged, to_pil
+from spice.evaluate import evaluate_rows, read_results, weights_hash
+from spice.infer import demo_photos, repose
+from spice.people_detector import PeopleDetector
+from spice.regressor import Regressor
+from spice.shipped import ABLATION, STAGES, random_case, result_sheet, training_logs
+from spice.train import SYSTEMS, load_system
+from spice.weights import list_models
+
+ROOT = Path(__file__).parent.parent
+
+def test_is_whole_and_small():
+    folder = packaged('models/people/config.json').parent
+    files = {str(o.relative_to(folder)): o.stat().st_size for o in folder.rglob('*') if o.is_file()}
+    assert {'README.md', 'model.safetensors', 'detector/model.safetensors', 'f_3d/model.safetensors', 'judge/model.safetensors', 'full/samples.jpg'} <= set(files)
+    assert sum(files.values()) < 25e6 and max(files.values()) < 14e6 and list_models() == ['people']
+
+def test_all_parts_load():
+    system = SYSTEMS['spice'].from_pretrained('people', 'cpu')
+    assert system.size == (64, 64) and not system.training and {'generator', 'critic', 'flow'} == set(system.parts())
+    assert PeopleDetector('people/detector', 'cpu').net.name and Regressor.from_pretrained('people/f_3d', 'cpu').name
+
+def test_card_and_figures_are_of_these_weights():
+    found, card = read_results(ROOT/'benchmarks'/'results'/'people_model.json'), packaged('models/people/README.md').read_text()
+    assert found[0].row == 'people' and found[0].system['weights'] == weights_hash(load_system('people', 'cpu')) and found[0].pairs['count'] == 1000
+    for o in found: assert f"{o.values['lpips-people']['mean']:.3f}" in card, o.row
+    assert all(training_logs()[o] for o in STAGES) and 'true-flow' in ABLATION
+
+def test_beats_doing_nothing():
+    rows = evaluate_rows(['people', 'copy-source', 'mean-image'], 'people-64', count=40, real=40, measures=['lpips-people', 'pck'], detector='people/judge', device='cpu')
+    mine, copy, mean = ({k: v['mean'] for k, v in o.values.items()} for o in rows)
+    assert mine['lpips-people'] < min(copy['lpips-people'], mean['lpips-people'])
+    assert mine['pck.all'] > .7 > .5 > max(copy['pck.all'], mean['pck.all'])
+
+def test_repose_needs_nothing_else():
+    "A photo and a pose, found by the model's own detector"
+    source, target = demo_photos('arms_up', 19, 64, 'cpu')
+    made = repose(to_pil(source.image)[0], 'arms_up', device='cpu')
+    off = lambda o: float(np.abs(np.asarray(o, float) - np.asarray(to_pil(target.image)[0], float)).mean())
+    assert made.size == (64, 64) and np.asarray(made).std() > 20 and off(made) < off(to_pil(source.image)[0])*1.3
+
+def test_sheets_are_the_same_each_time():
+    a, b = (random_case(3, seed=4, device='cpu') for _ in range(2))
+    assert a.names == b.names and len(set(a.names)) == 3 and random_case(3, seed=5, device='cpu').names != a.names
+    assert np.array_equal(*(np.asarray(result_sheet('people', o)) for o in (a, b)))
