@@ -39,6 +39,7 @@ def command(f):
     @functools.wraps(f)
     def _run(*args, **kwargs):
         from_shell = is_cli(parsed)
+        if from_shell: warnings.formatwarning = lambda message, *_, **__: f'{f.__name__}: {message}\n'  # without the line of code
         try: result = f(*args, **kwargs)
         except SpiceError as e:
             if not from_shell: raise

@@ -6,6 +6,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 settings = ConfigParser(delimiters=['='])
@@ -32,6 +33,13 @@ def test_mistakes_end_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
     out = run('spice_demo', '--out', tmp_path/'picture.nope')
     assert out.returncode == 1 and 'no picture format' in out.stderr
+
+def test_warnings_are_one_line(tmp_path):
+    "A sky is no person: the model does something, and says that it doubts"
+    Image.new('RGB', (200, 300), (200, 220, 255)).save(tmp_path/'sky.png')
+    out = run('spice_repose', 'sky.png', 'walk', '--device', 'cpu', cwd=tmp_path)
+    assert out.returncode == 0 and out.stderr.startswith('spice_repose: the body may be wrong') and out.stderr.count('\n') == 1
+    assert [o.name for o in (tmp_path/'reposed').iterdir()] == ['sky_walk.png']
 
 def test_checks_prints_a_table_and_json():
     out = run('spice_checks')
