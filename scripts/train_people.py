@@ -4,7 +4,7 @@
     python scripts/train_people.py --minutes 30            # stops after that, at the latest a step later
     python scripts/train_people.py --parts spice --variant no-pose
     python scripts/train_people.py --publish               # what came out becomes the model `people` of the package
-    python scripts/train_people.py --quick                 # a rehearsal of two minutes in _ckpt/people-quick
+    python scripts/train_people.py --quick                 # a rehearsal of a few minutes in _ckpt/people-quick
 
 No part sees a pair of photos or a true body. The detector learns from the joints of single photos, f_3D from SMPLify's fits to such joints, and SPICE
 from single photos, fits and f_3D: first the flow, then photos in their own pose (`copy`), then everything. `judge` is a second detector, with other
@@ -99,7 +99,8 @@ def card_of(run, system):
     "What came of the training, and the figures that were measured of these very weights"
     lines = [(run/'README.md').read_text().replace(repr(run.name), "'people'").replace('by `spice_train`', 'without pairs, on made-up people, with the flow taught by fitted bodies')]
     rows = [o for stage in STAGES for o in log_rows(run/stage/'log.csv')]
-    photos = 25*json.loads((run/'plan.json').read_text())['bs']                           # of a row of the log: `every` of the plan
+    plan = json.loads((run/'plan.json').read_text())
+    photos = plan['every']*plan['bs']                                                     # of a row of the log
     lines.append(f'{photos*len(rows):,} photos in {sum(photos/o["photos_per_second"] for o in rows)/3600:.1f} hours of computing, beside detector, f_3D and judge.\n')
     found = read_results(RESULTS) if RESULTS.is_file() else []
     if found and found[0].system.get('weights') == weights_hash(system): lines += ['## Figures', '', table(found).markdown()]

@@ -318,6 +318,7 @@ PROVENANCE = dict(name='free', version=2, form='SMPL: template, shape directions
                   licence='CC0 1.0 Universal (public domain dedication), https://creativecommons.org/publicdomain/zero/1.0/',
                   units='metres, y up, facing +z, left is +x; pelvis at the origin of the mean shape; betas have unit variance')
 
+# %% ../nbs/02a_free_body.ipynb #a4f38e91
 def fit_shape_space(n:int=400,  # sampled people
                     seed:int=0, # of their random numbers
                    )->dict: # what was sampled and what was found

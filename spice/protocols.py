@@ -103,7 +103,7 @@ def _stretch(images):
 
 FRAMES = {'rendered': None, 'whole': None, 'photo': _bars, 'stretched': _stretch} # of the canvas; None leaves it
 
-# %% ../nbs/30b_protocols.ipynb #282650e5
+# %% ../nbs/30b_protocols.ipynb #b748ac80
 def stretched(batch:dict)->dict: # fields of a batch before it is drawn, on DeepFashion's canvas
     "The same people with the photo stretched over the canvas"
     out, scale = dict(batch), 256/176

@@ -534,6 +534,7 @@ class RegressorTraining(Training):
         for rows in progress(torch.arange(len(self.shots), device=self.device).split(128), text='fits'):
             self.loop.improve(rows, self.shots(rows)['points'].to(self.device))
 
+# %% ../nbs/09_regressor.ipynb #71e1f563
 def train_regressor(photos,                         # `Pool` or `Prepared`
                     steps:int=1000,
                     net:Regressor|str='people',     # or the name of a preset

@@ -48,7 +48,7 @@ class Step:
         totals = {f'{player}_total': o.total for player, o in self.terms.items()}
         return {k: torch.as_tensor(v).detach() for o in (*self.terms.values(), totals) for k, v in o.items()}
 
-# %% ../nbs/20_train.ipynb #62fcd0bd
+# %% ../nbs/20_train.ipynb #40c60617
 SYSTEMS = {} # {name: class}, filled as chapters go by
 
 class System(Pretrained, nn.Module):
@@ -243,7 +243,7 @@ def sheet(self:System, batch, made, count:int=4): # a PIL image
     n = len(next(iter(columns.values())))
     return show_images([column[i] for i in range(n) for column in columns.values()], list(columns) + ['']*(len(columns)*(n - 1)), cols=len(columns), pad=2)
 
-# %% ../nbs/20_train.ipynb #7d20d510
+# %% ../nbs/20_train.ipynb #c01abeb3
 class SystemLearner(Learner):
     "fastai's Learner for a `System`"
     done = 0                                                                              # steps so far
@@ -264,8 +264,9 @@ class SystemLearner(Learner):
         "Train until `steps` are done, from wherever it is; the last epoch may be shorter"
         data = self.dls.train.dataset
         data.stop = data.epoch*data.steps + data.skip + steps - self.done
-        if self.done < steps: self.fit(-(-steps//data.steps), start_epoch=self.done//data.steps)
-        data.stop = None
+        try:
+            if self.done < steps: self.fit(-(-steps//data.steps), start_epoch=self.done//data.steps)
+        finally: data.stop = None
     def sheet(self, count:int=4, valid:bool=True): # a PIL image
         "Some photos and what the system makes of them"
         dl = self.dls.valid if valid and len(self.dls.loaders) > 1 else self.dls.train

@@ -127,12 +127,15 @@ class Frames:
         k = -1
         for k, o in enumerate(map(_upright if self.pictures is None else read_image, self.shown(self.timed()))): yield o
         if k < 0: raise DataError(f'nothing is left of the film after {self.first:g} seconds', 'Give a smaller first')
-    def given(self, found:list)->list:
-        "What is known of every frame of the source, for those that are shown"
-        times = [t for t, _ in self.timed()]
-        if len(found) != len(times):
-            raise DataError(f'joints of {len(found)} frames for a film of {len(times)}', 'Give them for every frame, also for those left out')
-        return list(self.shown(zip(times, found)))
+
+# %% ../nbs/41_video.ipynb #6931878c
+@patch
+def given(self:Frames, found:list)->list:
+    "What is known of every frame of the source, for those that are shown"
+    times = [t for t, _ in self.timed()]
+    if len(found) != len(times):
+        raise DataError(f'joints of {len(found)} frames for a film of {len(times)}', 'Give them for every frame, also for those left out')
+    return list(self.shown(zip(times, found)))
 
 # %% ../nbs/41_video.ipynb #4509e143
 CODECS = {'.mp4': ('libx264', 'h264', 'mpeg4'), '.mov': ('libx264', 'h264', 'mpeg4'), '.webm': ('libvpx-vp9', 'libvpx'), '.gif': ('gif',)}

@@ -1,4 +1,4 @@
-"One batch again and again: what the overfitting tests of all systems share."
+"Short trainings: what the tests of all systems share."
 import torch
 
 def steps_on(system, batch, steps, rates, betas=(.5, .999), full=.5):
@@ -17,3 +17,8 @@ def off_person(batch, image, truth):
     "Mean absolute difference where a person is, in the source or in the target"
     person = torch.stack([(batch[f'{o}_wheel'] > -1).any(1) for o in ('source', 'target')]).any(0)[:, None]
     return float(((image - truth).abs()*person).sum()/(3*person.sum()))
+
+def quietly(learn, steps):
+    "Train without bars and tables"
+    with learn.no_bar(), learn.no_logging(): learn.train_to(steps)
+    return learn

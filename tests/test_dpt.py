@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from overfitting import steps_on
+from overfitting import quietly, steps_on
 from PIL import Image
 from torch import nn
 from torch.autograd import gradcheck
@@ -36,10 +36,6 @@ def right_gradient(f, x):
     scale = torch.autograd.grad(f(x), x)[0].abs().max()
     assert scale > 0
     return gradcheck(lambda o: f(o)/scale, x, eps=1e-7, atol=1e-4, fast_mode=True)
-
-def quietly(learn, steps):
-    with learn.no_bar(), learn.no_logging(): learn.train_to(steps)
-    return learn
 
 @pytest.fixture(scope='module')
 def features(): return load_features('people')

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_discriminator import lookalike as critic_lookalike
 from test_generator import LEVELS, lookalike
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
-from overfitting import steps_on
+from overfitting import quietly, steps_on
 from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare
 from spice.evaluate import evaluate
@@ -24,10 +24,6 @@ from spice.train import System, load_system, make_system, system_learner
 
 def new(seed=0, **changes):
     with seeded(seed): return make_system('gfla', 'tiny', **changes)
-
-def quietly(learn, steps):
-    with learn.no_bar(), learn.no_logging(): learn.train_to(steps)
-    return learn
 
 @pytest.fixture(scope='module')
 def features(): return load_features('people')

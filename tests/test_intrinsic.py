@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
-from overfitting import steps_on
+from overfitting import quietly, steps_on
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare
@@ -38,10 +38,6 @@ def right_gradient(f, x):
 
 def new(seed=0, **changes):
     with seeded(seed): return make_system('intrinsic', 'tiny', **{**SMALL, **changes})
-
-def quietly(learn, steps):
-    with learn.no_bar(), learn.no_logging(): learn.train_to(steps)
-    return learn
 
 @pytest.fixture(scope='module')
 def raw():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from fastai.callback.core import Callback
-from overfitting import off_person, steps_on
+from overfitting import off_person, quietly, steps_on
 from safetensors.torch import load_file
 from spice.callbacks import EMA, Checkpoints, Guard, History, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, WeightsError, seeded
@@ -27,10 +27,6 @@ def f_3d_folder(f_3d, tmp_path_factory): return str(f_3d.save_pretrained(tmp_pat
 
 @pytest.fixture
 def dls(): return pool_loaders(Pool(People(64, 'train', samples=1, detail=1, device='cpu'), 8, batch=8), bs=2, steps=2, renew=0.)
-
-def quietly(learn, steps):
-    with learn.no_bar(), learn.no_logging(): learn.train_to(steps)
-    return learn
 
 def new(seed=0, **kwargs):
     with seeded(seed): return make_system('spice', 'tiny', **kwargs)

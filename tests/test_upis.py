@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck
-from overfitting import off_person, steps_on
+from overfitting import off_person, quietly, steps_on
 from spice.callbacks import Checkpoints, History, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, seeded, to_pil
 from spice.features import FeatureSettings, Features, load_features
@@ -37,10 +37,6 @@ def points(n=2, size=16):
     return torch.cat([xy, torch.ones(n, 18, 1, dtype=torch.float64)], 2)
 def new(**settings):
     with seeded(0): return make_system('upis', 'tiny', **settings)
-def quietly(learner, steps):
-    with learner.no_bar(), learner.no_logging(): learner.train_to(steps)
-    return learner
-
 @pytest.fixture(scope='module')
 def pairs():
     found = PeoplePairs(People(64, 'train', samples=1, detail=1, device='cpu'), 4)
