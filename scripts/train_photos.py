@@ -52,7 +52,8 @@ def sources(args, device):
 def pool_of(args, name): return SamplePool(Path(args.out)/'pool'/f'{name}-{args.size}', args.pool, args.size)
 
 def work(args, device):
-    "Make samples as long as the training lives"
+    "Make samples as long as the training lives; the training goes first"
+    if hasattr(os, 'nice'): os.nice(5)
     made, parent, stop = sources(args, device), os.getppid(), (lambda: os.getppid() != parent)
     pools = {name: pool_of(args, name) for name in made}
     while not stop():

@@ -67,7 +67,7 @@ class Guide:
                  photo:Float[Tensor, 'b 3 h w'], # in [-1, 1], at the network's size
                  matte:Float[Tensor, 'b 1 h w'],
                  surface:Surface,                # the body in the photo, at that size
-                 cells:int=64,                   # of the coarse maps
+                 cells:int|None=None,            # of the coarse maps; None fits the size
                 ):
         self.carrier = Carrier(photo, matte, surface, cells)
         self.colours = part_colours(photo, matte, paint_parts(surface.body, surface))
@@ -190,8 +190,8 @@ class Guided:
                  size:int|None=None,                # of the network's maps; None is what it was trained on
                 ):
         self.net, self.body, self.betas, self.photo_size = net, body, betas, tuple(photo.shape[2:])
-        size = size or (net.settings.size if net else 128)
         h, w = photo.shape[2:]
+        size = size or (net.settings.size if net else max(h, w))
         step = net.multiple if net else 2
         self.size = tuple(max(step, round(o*size/max(h, w)/step)*step) for o in (h, w))
         low, low_matte = (F.interpolate(o, self.size, mode='area') for o in (photo, matte))

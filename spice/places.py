@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NORMAL_WEIGHT', 'COUNTERPARTS', 'STEP', 'FAR', 'TOLERANCE', 'GLANCING', 'SLACK', 'MOVERS', 'REACH', 'FAMILIES',
-           'FLIP', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'BEYOND', 'closest_shares', 'closest_points', 'middle',
-           'Counterparts', 'make_counterparts', 'counterparts', 'ramp', 'seen_vertices', 'bleed', 'sample', 'Carrier',
-           'part_weights', 'rigid_motions', 'spread', 'distance', 'coarse_parts', 'families', 'Places']
+           'FLIP', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'BEYOND', 'closest_shares',
+           'closest_points', 'middle', 'Counterparts', 'make_counterparts', 'counterparts', 'ramp', 'seen_vertices',
+           'bleed', 'sample', 'Carrier', 'part_weights', 'rigid_motions', 'spread', 'distance', 'coarse_parts',
+           'families', 'Places']
 
 # %% ../nbs/16_places.ipynb #ae27904f
 import math
@@ -239,12 +240,13 @@ class Carrier:
                  photo:Float[Tensor, 'b 3 h w'],  # in [-1, 1]; of any size, but of the shape of the body's picture
                  matte:Float[Tensor, 'b 1 h w'],  # 1 on the person
                  surface:Surface,                 # the body in the photo
-                 cells:int=64,                    # a side of the coarse maps of what is beyond the body
+                 cells:int|None=None,             # a side of the coarse maps of what is beyond the body; None fits the size
                  mirrors:bool=True,               # False: each point may only be itself
                 ):
         if not len(photo) == len(matte) == len(surface):
             raise DataError(f'{len(photo)} photos, {len(matte)} mattes and {len(surface)} bodies', 'Give as many of each')
-        self.photo, self.matte, self.surface, self.cells, self._families = bleed(photo, matte), matte, surface, cells, None
+        self.photo, self.matte, self.surface, self._families = bleed(photo, matte), matte, surface, None
+        self.cells = cells or min(128, max(64, max(surface.camera.size)//2))
         self.frame, known = surface.camera.size, counterparts(surface.body)
         self.mirrors = known if mirrors else Counterparts(*(getattr(known, o)[:1] for o in ('corners', 'shares', 'exists', 'torn')))
         seen, xy = seen_vertices(surface), surface.verts_px[..., :2]
@@ -326,15 +328,19 @@ def rigid_motions(source:Float[Tensor, 'b v 2'], # vertices in pixels
 # %% ../nbs/16_places.ipynb #22c088a0
 def spread(maps:Float[Tensor, 'b c g g'], # known where the mask is
            mask:Bool[Tensor, 'b g g'],
+           most:int=64,                   # cells a side that the convolution is done at
           )->Float[Tensor, 'b c g g']:
     "What is known, continued everywhere, each cell the mean of all by distance"
-    g = mask.shape[-1]
+    known, size = torch.cat([maps*mask[:, None], mask[:, None].to(maps)], 1), mask.shape[-1]
+    if size > most: known = F.interpolate(known, (most, most), mode='area')
+    g = known.shape[-1]
     away = torch.arange(2*g, device=maps.device)
     away = torch.minimum(away, 2*g - away).float().square()
     kernel = torch.fft.rfft2((away[:, None] + away + .25).pow(-1.25))
-    known = torch.cat([maps*mask[:, None], mask[:, None].to(maps)], 1)
     total = torch.fft.irfft2(torch.fft.rfft2(known, s=(2*g, 2*g))*kernel, s=(2*g, 2*g))[..., :g, :g]
-    return torch.where(mask[:, None], maps, total[:, :-1]/total[:, -1:].clamp(min=1e-9))
+    mean = total[:, :-1]/total[:, -1:].clamp(min=1e-9)
+    if size > most: mean = F.interpolate(mean, (size, size), mode='bilinear', align_corners=False)
+    return torch.where(mask[:, None], maps, mean)
 
 def distance(mask:Bool[Tensor, 'b g g'])->Float[Tensor, 'b g g']: # in cells
     "How far the nearest cell of the mask is, exactly"
@@ -361,6 +367,7 @@ def families()->Float[Tensor, '15 5']:
 
 # %% ../nbs/16_places.ipynb #19dea380
 SAME, FADE, TURNED, NEAR, JOIN = (.3, .6), (.4, 1.), (.75, .92), .08, .15 # family, share of the reach, agreement of motions, metres, metres
+DEEP, LOOSE, FITTED = (.015, .045), (.03, .1), (.15, .5) # metres inside the body; beyond it; share of these that is the person where clothes are loose
 
 def _pixels_per_metre(camera, device):
     "Of a body at the camera's distance"
@@ -382,11 +389,14 @@ def motions(self:Carrier, target:Surface, scale:Float[Tensor, ' b'])->tuple: # m
     return *(torch.where(borrow.view(*borrow.shape, *[1]*(o.ndim - 2)), o, m) for o, m in zip(twin, motion)), borrow
 
 @patch
-def source_families(self:Carrier)->Float[Tensor, 'b 6 g g']: # the five families, and whether it is the body
+def source_families(self:Carrier)->Float[Tensor, 'b 7 g g']: # the five families, whether it is well inside the body, whether clothes are loose there
     "To which families the photo's cells belong, made once"
     if self._families is None:
         parts, mask = coarse_parts(self.surface, self.cells)
-        self._families = torch.cat([torch.einsum('bghw,gf->bfhw', parts, families().to(parts)), mask[:, None].to(parts)], 1)
+        metres = (self.frame[0]/self.cells)/_pixels_per_metre(self.surface.camera, mask.device).view(-1, 1, 1)     # of a cell
+        away, deep = distance(mask)*metres, ramp((distance(~mask) - .5)*metres, *DEEP)
+        loose = spread(F.interpolate(self.matte, mask.shape[1:], mode='area'), ~mask & (away > LOOSE[0]) & (away < LOOSE[1]))
+        self._families = torch.cat([torch.einsum('bghw,gf->bfhw', parts, families().to(parts)), deep[:, None], loose], 1)
     return self._families
 
 # %% ../nbs/16_places.ipynb #8836c8ee
@@ -451,9 +461,9 @@ def places(self:Carrier,
     maps = up(torch.cat([coarse, belong, trust[:, None]], 1))
     far, belong, trust = maps[:, :2], maps[:, 2:-1], maps[:, -1:]
     there = sample(self.source_families(), far, self.frame)
-    skin, same = there[:, 5:], torch.minimum(belong, there[:, :5]).sum(1, keepdim=True)
+    skin, loose, same = there[:, 5:6], there[:, 6:], torch.minimum(belong, there[:, :5]).sum(1, keepdim=True)
     inside = (far[:, :1] > 0) & (far[:, :1] < W) & (far[:, 1:] > 0) & (far[:, 1:] < H)
-    trust = trust*ramp(same - .3*skin, *SAME)*inside
+    trust = trust*ramp(same - .3*skin, *SAME)*(1 - skin*(1 - ramp(loose, *FITTED)))*inside
     on = target.mask[:, None]
     kind = torch.where(target.mask, kind, torch.where(trust[:, 0] > .01, BEYOND, 0))
     return Places(torch.where(on, place, far), kind, torch.where(on, (kind[:, None] > 0).to(trust), trust), skin*~on)

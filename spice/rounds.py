@@ -173,7 +173,7 @@ def round_trip(photo:Float[Tensor, 'b 3 h w'],
                shaken:tuple,                     # rotations, shapes, camera: the body that carries the photo away
                other:Float[Tensor, 'b 24 3 3'],  # the pose that it is carried into
                other_camera:Camera,
-               cells:int=64,                     # of the coarse maps
+               cells=None,                       # of the coarse maps
               )->tuple: # inputs [b, 15, h, w], what should come of them [b, 4, h, w]: colour and matte
     "A photo carried into another pose and back"
     first = Carrier(photo, matte, render_body(body, *shaken), cells, mirrors=False)
@@ -193,7 +193,7 @@ class Rounds:
                  body:Body,
                  size:int=128,     # pixels
                  shares:tuple=CUT_SHARES, # of the cuts
-                 cells:int=64,
+                 cells:int|None=None,     # of the coarse maps
                 ):
         self.album, self.body, self.size, self.shares, self.cells = album, body, size, shares, cells
         device = body.rest.device
@@ -232,7 +232,7 @@ class TruePairs:
     def __init__(self, people:People,
                  noise:float=1., # pixels at 256 that joints are off by
                  first:int=0,    # number of the first outfit
-                 cells:int=64):
+                 cells:int|None=None): # of the coarse maps
         self.people, self.noise, self.first, self.cells = people, noise, first, cells
         self.body = free_body(str(people.device))
         self.fitter = Fitter(self.body)
