@@ -9,9 +9,10 @@ __all__ = ['NORMAL_WEIGHT', 'COUNTERPARTS', 'STEP', 'FAR', 'TOLERANCE', 'GLANCIN
            'bleed', 'sample', 'Carrier', 'part_weights', 'rigid_motions', 'spread', 'distance', 'coarse_parts',
            'families', 'Places']
 
-# %% ../nbs/16_places.ipynb #ae27904f
+# %% ../nbs/16_places.ipynb #c5936f61
 import math
 from dataclasses import dataclass
+from zipfile import BadZipFile
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -168,7 +169,7 @@ def _read_counterparts(path, body):
     "What the cache holds, or None"
     try:
         with np.load(path) as f: kept = {k: torch.from_numpy(f[k]) for k in ('corners', 'shares', 'exists', 'torn')}
-    except (OSError, ValueError, KeyError, EOFError): return None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile): return None       # not there, or damaged
     fits = kept['corners'].shape == (len(COUNTERPARTS), len(body.rest), 3) and kept['torn'].shape[1] == len(body.faces)
     return Counterparts(kept['corners'].long(), *(kept[k] for k in ('shares', 'exists', 'torn'))) if fits else None
 
@@ -214,7 +215,7 @@ def bleed(image:Float[Tensor, 'b c h w'],
     "The person's colours, continued over the whole picture"
     known = (matte > sure).to(image)
     levels = [(image*known, known)]
-    while min(levels[-1][0].shape[2:]) > 2:
+    while max(levels[-1][0].shape[2:]) > 1:
         levels.append(tuple(F.avg_pool2d(o, 2, ceil_mode=True, count_include_pad=False) for o in levels[-1]))
     colour = levels[-1][0]/levels[-1][1].clamp(min=1e-6)
     for total, weight in levels[-2::-1]:
@@ -225,13 +226,14 @@ def bleed(image:Float[Tensor, 'b c h w'],
 # %% ../nbs/16_places.ipynb #db44d368
 SLACK = 64 # the matte is widened by a 64th of the picture to each side
 
-def sample(image:Float[Tensor, 'b c h w'],
+def sample(image:Float[Tensor, 'k c h w'],   # one for each place map, or one for all (k = b or 1)
            place:Float[Tensor, 'b 2 h2 w2'], # x, y in pixels
            frame:tuple,                      # (h, w) of the picture that the pixels count
            padding:str='border',             # or 'zeros'
           )->Float[Tensor, 'b c h2 w2']:
     "What a picture of any size shows at some places"
     grid = torch.stack([2*place[:, 0]/frame[1] - 1, 2*place[:, 1]/frame[0] - 1], -1)
+    if len(image) == 1: image = image.expand(len(place), -1, -1, -1)
     return F.grid_sample(image, grid.to(image.dtype), padding_mode=padding, align_corners=False)
 
 class Carrier:
@@ -376,16 +378,16 @@ def _pixels_per_metre(camera, device):
 @patch
 def motions(self:Carrier, target:Surface, scale:Float[Tensor, ' b'])->tuple: # matrices, shifts, and which parts take their twin's [b, 15]
     "The motion of each part, from its twin where it is not seen itself"
-    weights, xy, own = part_weights(self.surface.body), target.verts_px[..., :2], self.table[:, 0, :, :2]
+    weights, xy, table = part_weights(self.surface.body), target.verts_px[..., :2], self.table.expand(len(target), -1, -1, -1)
     share = weights/weights.sum(0)
-    motion = rigid_motions(own, xy, weights, scale)
-    seen = self.table[:, 0, :, 2]@share                                                         # (b, 15)
-    if self.table.shape[1] == 1: return *motion, torch.zeros_like(seen, dtype=torch.bool)
-    twin_seen = self.table[:, 2, :, 2]@share
+    motion = rigid_motions(table[:, 0, :, :2], xy, weights, scale)
+    seen = table[:, 0, :, 2]@share                                                              # (b, 15)
+    if table.shape[1] == 1: return *motion, torch.zeros_like(seen, dtype=torch.bool)
+    twin_seen = table[:, 2, :, 2]@share
     sided = torch.tensor([i != o for i, o in enumerate(_twins())], device=xy.device)
     borrow = (seen < .08) & (twin_seen > .15) & sided
     if not borrow.any(): return *motion, borrow
-    twin = rigid_motions(self.table[:, 2, :, :2], xy, weights, scale)
+    twin = rigid_motions(table[:, 2, :, :2], xy, weights, scale)
     return *(torch.where(borrow.view(*borrow.shape, *[1]*(o.ndim - 2)), o, m) for o, m in zip(twin, motion)), borrow
 
 @patch

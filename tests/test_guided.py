@@ -1,0 +1,262 @@
+"Places, the guided network, round trips: oracles, batches, other bodies, files, and a training that is killed."
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fake_smpl
+
+import spice.places as places
+from spice.body import JOINTS, load_body
+from spice.camera import frame_body, world_to_view
+from spice.core import DataError, SpiceError, WeightsError
+from spice.guided import CHANNELS, Guide, Guided, GuidedNet, GuidedSettings, decide, part_colours
+from spice.people import People, free_body
+from spice.places import COUNTERPARTS, Carrier, bleed, closest_points, closest_shares, counterparts, distance, rigid_motions, spread
+from spice.poses import pose_rows, settle
+from spice.rounds import Album, Rounds, SamplePool, TruePairs, people_album, round_trip
+from spice.surface import render_body, vertex_normals
+
+SCRIPT = Path(__file__).parent.parent/'scripts'/'train_photos.py'
+
+@pytest.fixture(scope='module')
+def scene():
+    "Two people at 128 pixels, their mattes and bodies, and two new poses"
+    torch.manual_seed(0)
+    body, photos = free_body('cpu'), People(128, 'test', poses='everyday', yaw=30, samples=1, device='cpu').photos([6, 14], 0)
+    matte = (photos.parsing > 0).float()[:, None]
+    with torch.no_grad():
+        rotmats = world_to_view(settle(pose_rows(['wave', 'walk']), body, photos.betas)[0])
+        return body, photos, matte, rotmats, render_body(body, rotmats, photos.betas, photos.camera)
+
+def test_closest_shares_against_a_dense_search():
+    points, corners = torch.randn(60, 3), torch.randn(60, 3, 3)
+    i, j = torch.meshgrid(torch.arange(101), torch.arange(101), indexing='ij')
+    grid = torch.stack([i, j, 100 - i - j], -1)[i + j <= 100]/100                                   # all shares in hundredths
+    best = ((grid@corners) - points[:, None]).norm(dim=2).amin(1)
+    shares = closest_shares(points, corners)
+    found = ((corners*shares[..., None]).sum(1) - points).norm(dim=1)
+    torch.testing.assert_close(shares.sum(1), torch.ones(60))
+    assert (shares >= 0).all() and (found <= best + 1e-5).all() and (best - found).max() < .05
+
+def test_closest_points_respect_the_side():
+    "Two sheets 2 cm apart: a point between them goes to the sheet that faces its way, though the other is nearer"
+    sheet = torch.tensor([[0., 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    verts = torch.cat([sheet, sheet + torch.tensor([0, 0, .02])])
+    faces = torch.tensor([[0, 2, 1], [1, 2, 3], [4, 5, 6], [5, 7, 6]])
+    normals = vertex_normals(verts[None], faces)[0]
+    corners, shares = closest_points(torch.tensor([[.3, .3, .012]]), torch.tensor([[0., 0, -1]]), verts, normals, faces)
+    place = (verts[corners]*shares[..., None]).sum(1)
+    torch.testing.assert_close(place, torch.tensor([[.3, .3, 0.]]))
+
+def test_counterparts_of_another_body(tmp_path, monkeypatch):
+    "Any body in SMPL's form, from its file; kept in the cache folder, made again if that is broken"
+    monkeypatch.setenv('SPICE_HOME', str(tmp_path))
+    fake_smpl(tmp_path/'smpl.pkl')
+    body = load_body(tmp_path/'smpl.pkl')
+    found = counterparts(body)
+    assert found.corners.shape == (len(COUNTERPARTS), 6890, 3) and found.exists[0].all()
+    used = torch.zeros(6890, dtype=torch.bool).index_fill(0, body.faces.view(-1), True)
+    place = found.of(body.rest[None])[0, 2]
+    off = (place - body.rest*torch.tensor([-1, 1, 1])).norm(dim=1)[used & found.exists[2]]
+    assert off.median() < .01, 'left and right'
+    kept = tmp_path/'counterparts'/f'{body.hash}.npz'
+    assert kept.is_file()
+    places._KNOWN.clear()
+    calls = []
+    monkeypatch.setattr(places, 'make_counterparts', lambda o: calls.append(1) or found)
+    torch.testing.assert_close(counterparts(body).shares, found.shares)
+    assert not calls, 'read from the cache'
+    kept.write_bytes(kept.read_bytes()[:1000])
+    places._KNOWN.clear()
+    counterparts(body)
+    assert calls == [1], 'a damaged file is made again'
+
+def test_bleed_keeps_the_person_and_ignores_the_street():
+    image, matte = torch.rand(1, 3, 40, 30), torch.zeros(1, 1, 40, 30)
+    matte[..., 10:30, 8:20] = 1
+    other = torch.where(matte > 0, image, torch.rand(1, 3, 40, 30))
+    torch.testing.assert_close(bleed(image, matte), bleed(other, matte))
+    assert torch.equal(bleed(image, matte)*matte, image*matte)
+    flat = torch.full((1, 3, 40, 30), .25)
+    torch.testing.assert_close(bleed(flat, matte), flat)
+
+def test_distance_and_spread_against_loops():
+    mask = torch.rand(2, 12, 12) < .1
+    mask[:, 3, 4] = True
+    cells = torch.stack(torch.meshgrid(torch.arange(12.), torch.arange(12.), indexing='ij'), -1).view(-1, 2)
+    values = torch.rand(2, 3, 12, 12)
+    far, mean = distance(mask), spread(values, mask)
+    for b in range(2):
+        away = torch.cdist(cells, cells[mask[b].view(-1)])
+        torch.testing.assert_close(far[b].view(-1), away.amin(1))
+        weight = (away.square() + .25).pow(-1.25)
+        expected = (values[b][:, mask[b]]@weight.T/weight.sum(1)).view(3, 12, 12)
+        torch.testing.assert_close(mean[b], torch.where(mask[b], values[b], expected), atol=1e-4, rtol=1e-3)
+
+def test_rigid_motions_are_the_best():
+    "No other turn, with or without a reflection, brings the points closer"
+    weights = torch.rand(50, 15)
+    target = torch.randn(1, 50, 2)*torch.tensor([2., 5])
+    source = target@torch.tensor([[.6, .8], [-.8, .6]]) + .3*torch.randn(1, 50, 2)
+    A, c = rigid_motions(source, target, weights, torch.ones(1))
+    part = list(places.MOVERS).index('chest')
+    error = lambda M, s: ((target[0]@M.T + s - source[0]).square().sum(1)*weights[:, part]).sum()
+    best = error(A[0, part], c[0, part])
+    for angle in torch.linspace(-.2, .2, 9):
+        turn = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+        M = turn@A[0, part]
+        mean = (weights[:, part:part + 1]*(source[0] - target[0]@M.T)).sum(0)/weights[:, part].sum()
+        assert error(M, mean) >= best - 1e-4
+
+def test_a_batch_is_its_people_one_by_one(scene):
+    body, photos, matte, rotmats, target = scene
+    with torch.no_grad():
+        both = Carrier(photos.image, matte, photos.surface).places(target)
+        for i in range(2):
+            one = slice(i, i + 1)
+            alone = Carrier(photos.image[one], matte[one], render_body(body, photos.rotmats[one], photos.betas[one], photos.camera[one]))
+            found = alone.places(render_body(body, rotmats[one], photos.betas[one], photos.camera[one]))
+            assert (found.kind == both.kind[one]).float().mean() > .999
+            torch.testing.assert_close(found.trust, both.trust[one], atol=2e-3, rtol=0)
+
+def test_places_do_not_depend_on_the_photo_s_size(scene):
+    body, photos, matte, _, target = scene
+    large, large_matte = (F.interpolate(o, (512, 512), mode='bilinear') for o in (photos.image, matte))
+    with torch.no_grad():
+        small, big = Carrier(photos.image, matte, photos.surface), Carrier(large, large_matte, photos.surface)
+        a, b = small.places(target), big.places(target)
+    assert (a.kind == b.kind).float().mean() > .97
+    same = (a.kind == 1) & (b.kind == 1)
+    torch.testing.assert_close(a.place.movedim(1, -1)[same], b.place.movedim(1, -1)[same])
+
+def test_no_face_on_the_back_of_a_head(scene):
+    body, photos, matte, _, _ = scene
+    about = torch.diag(torch.tensor([-1., 1, -1]))
+    with torch.no_grad():
+        away = torch.cat([(about@photos.rotmats[:, 0])[:, None], photos.rotmats[:, 1:]], 1)
+        target = render_body(body, away, photos.betas, photos.camera)
+        found = Carrier(photos.image, matte, photos.surface).places(target)
+    head, torso = target.parts >= 23, (target.parts == 1) | (target.parts == 2)
+    assert not (found.turned[:, 0].bool() & head).any()
+    assert (found.kind[torso] > 0).float().mean() > .8, 'a back is dressed as the front'
+
+def test_nothing_of_another_family_is_carried(scene):
+    "Where the photo shows an arm, the air beside a trunk shows nothing"
+    body, photos, matte, _, _ = scene
+    arms = pose_rows(['arms_wide', 'stand'])
+    with torch.no_grad():
+        wide, narrow = (world_to_view(settle(o, body, photos.betas[:1])[0]) for o in (arms[:1], arms[1:]))
+        camera = frame_body(body(wide, photos.betas[:1]).verts, 128)
+        source, target = (render_body(body, o, photos.betas[:1], camera) for o in (wide, narrow))
+        naked = source.mask[:, None].float()                                                        # nobody wears anything
+        carrier = Carrier(source.wheel, naked, source)
+        found = carrier.places(target)
+        beyond = carrier.carry_matte(found)*(~target.mask)[:, None]
+    assert beyond.sum() < .06*target.mask.sum()
+
+def test_part_colours_come_from_the_next_of_kin():
+    photo, parts = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long)
+    parts[:, :4], photo[:, 0, :4] = 20, 1.                                                          # the right lower arm, inside, is red
+    parts[:, 4:6], photo[:, 1, 4:6] = 2, 1.                                                         # the torso green
+    colours = part_colours(photo, torch.ones(1, 1, 8, 8), parts)[0]
+    for arm in (19, 21, 22): torch.testing.assert_close(colours[arm], torch.tensor([1., 0, 0]), atol=.02, rtol=0)
+    torch.testing.assert_close(colours[3], torch.tensor([1., 0, 0]), atol=.02, rtol=0)              # a hand, of the same limb
+    torch.testing.assert_close(colours[1], torch.tensor([0., 1, 0]), atol=.02, rtol=0)
+    assert colours[9].min() >= 0 and .2 < colours[9][0] < .9, 'a leg knows nothing better than everything'
+
+def test_untrained_is_carried_and_files_round_trip(scene, tmp_path, bad_input):
+    body, photos, matte, rotmats, _ = scene
+    net = GuidedNet(GuidedSettings((16, 24, 32), size=64))
+    given = (photos.image, matte, body, photos.rotmats, photos.betas, photos.camera)
+    made = Guided(net, *given).repose(rotmats, photos.camera, background=0.)
+    assert made.shape == photos.image.shape and made.isfinite().all()
+    with torch.no_grad():
+        for p in net.parameters(): p.add_(.01*torch.randn_like(p))
+    net.save_pretrained(tmp_path/'net')
+    again = GuidedNet.from_pretrained(tmp_path/'net', 'cpu')
+    assert again.settings == net.settings
+    x = torch.randn(1, CHANNELS, 64, 64)
+    torch.testing.assert_close(again(x), net(x))
+    with pytest.raises(DataError, match='multiples of 8'): net(torch.randn(1, CHANNELS, 60, 64))
+    with pytest.raises(DataError, match='2 photos, 1 mattes'): Carrier(photos.image, matte[:1], photos.surface)
+
+def test_one_photo_meets_many_poses(scene):
+    body, photos, matte, rotmats, _ = scene
+    one = slice(0, 1)
+    tool = Guided(None, photos.image[one], matte[one], body, photos.rotmats[one], photos.betas[one], photos.camera[one])
+    camera = photos.camera[[0, 0]]
+    both = tool.repose(rotmats, camera, background=0.)
+    for i in range(2): torch.testing.assert_close(both[i:i + 1], tool.repose(rotmats[i:i + 1], camera[i:i + 1], background=0.), atol=2e-2, rtol=0)
+
+def test_a_shaken_body_moves_what_comes_back(scene):
+    body, photos, matte, rotmats, _ = scene
+    from spice.camera import Camera
+    shifted = Camera(photos.camera.focal, photos.camera.center + 2., photos.camera.translation, photos.camera.size)
+    exact = (photos.rotmats, photos.betas, photos.camera)
+    with torch.no_grad():
+        still, y = round_trip(photos.image, matte, body, *exact, exact, photos.rotmats, photos.camera)
+        moved, _ = round_trip(photos.image, matte, body, *exact, (photos.rotmats, photos.betas, shifted), photos.rotmats, photos.camera)
+    error = lambda x: ((x[:, :3] - y[:, :3]).abs()*x[:, 4:5]).sum()/x[:, 4:5].sum()
+    assert error(still) < .02 < error(moved)
+
+def test_rounds_repeat_by_seed_and_stay_in_range():
+    album = people_album(People(64, 'test', samples=1, device='cpu'), [0, 1, 2, 3, 4, 5])
+    rounds = Rounds(album, free_body('cpu'), 64)
+    a, b = rounds.draw(6, 5), rounds.draw(6, 5)
+    assert all(torch.equal(m, n) for m, n in zip(a, b)) and not torch.equal(a[0], rounds.draw(6, 6)[0])
+    for x, y in [a, *(rounds.draw(6, i) for i in range(3))]:
+        assert x.shape == (6, CHANNELS, 64, 64) and x.isfinite().all() and x.abs().max() < 1.01 and ((y[:, 3:] >= 0) & (y[:, 3:] <= 1)).all()
+
+def test_album_refuses_what_does_not_fit(bad_input):
+    album = people_album(People(64, 'test', samples=1, device='cpu'), [0, 1])
+    with pytest.raises(DataError, match='2 photos, 1 mattes'): Album(album.images, album.mattes[:1], album.rotmats, album.betas, album.camera)
+    with pytest.raises(DataError, match='64 x 60'): Album(album.images[:, :, :60], album.mattes, album.rotmats, album.betas, album.camera)
+    assert len(album[[1]]) == 1 and torch.equal(album[[1]].betas, album.betas[1:])
+
+def test_pairs_have_fitted_bodies_and_repeat():
+    pairs = TruePairs(People(64, 'train', samples=1, device='cpu'))
+    a, b = pairs.draw(3, 2), pairs.draw(3, 2)
+    assert torch.equal(a[0], b[0]) and 1 <= len(a[0]) <= 3 and a[1].shape[1:] == (4, 64, 64)
+
+def test_pool_is_shared_and_starts_anew_for_other_samples(tmp_path):
+    pool = SamplePool(tmp_path, 5, 16)
+    x, y = torch.rand(4, CHANNELS, 16, 16)*2 - 1, torch.rand(4, 4, 16, 16)
+    pool.put(x, y)
+    pool.put(x, y)
+    again = SamplePool(tmp_path, 5, 16)
+    assert (again.made, len(again)) == (8, 5)
+    np.testing.assert_allclose(again.x[4]/127, x[0], atol=.005)
+    assert SamplePool(tmp_path, 6, 16).made == 0
+
+def rows_of(path):
+    with open(path) as f: return [{k: float(v) for k, v in o.items()} for o in csv.DictReader(f)]
+
+def test_training_goes_on_after_a_kill(tmp_path):
+    "The script's rehearsal, killed in the middle, ends where it should have"
+    command = [sys.executable, str(SCRIPT), '--quick', '--out', str(tmp_path/'run'), '--size', '64', '--threads', '1', '--features', 'people', '--device', 'cpu']
+    log, output = tmp_path/'run-quick'/'64'/'log.csv', open(tmp_path/'out.txt', 'w+')
+    process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    end = time.time() + 300
+    while not log.is_file() and process.poll() is None and time.time() < end: time.sleep(.2)
+    assert log.is_file(), (tmp_path/'out.txt').read_text()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'step 40 of 40' in done.stdout
+    assert rows_of(log)[-1]['step'] == 25 and rows_of(log.with_name('test.csv'))[-1]['step'] == 40
+    assert GuidedNet.from_pretrained(log.parent, 'cpu').settings.size == 64
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert '0 in this call' in again.stdout
+
+def test_script_says_what_is_missing(tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), '--out', str(tmp_path/'run'), '--device', 'cpu'], capture_output=True, text=True)
+    assert done.returncode == 1 and str(tmp_path) in done.stderr and 'Traceback' not in done.stderr.split('\n')[-2]
