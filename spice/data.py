@@ -7,10 +7,9 @@ __all__ = ['PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE', 'BODY_FIE
            'fit_canvas', 'person_box', 'cut', 'into_box', 'Item', 'Shot', 'Source', 'plain_name', 'pictures_below',
            'PhotoFolder', 'shot_of', 'find_below', 'flat_name', 'read_names', 'read_pairs', 'picture_size',
            'DeepFashion', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos', 'looked_at', 'prepare_chunk',
-           'write_pictures', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source', 'prepared_report',
-           'spice_prepare']
+           'write_pictures', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source']
 
-# %% ../nbs/07_data.ipynb #40cbbd65
+# %% ../nbs/07_data.ipynb #71500ba9
 import hashlib, json, os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torch import Tensor
 from .blazepose import Found
 from .body import load_body
 from .camera import Camera
-from .core import DataError, ImageError, SpiceError, command, one_thread, progress, read_image, to_pil, to_tensor, writing
+from .core import DataError, ImageError, SpiceError, one_thread, progress, read_image, to_pil, to_tensor, writing
 from .detector import detect
 from .keypoints import Keypoints, frame_size
 from .matte import matte
@@ -655,7 +654,7 @@ def check(self:Prepared)->list: # lines; empty if all is well
         if len(self.splits.get(s, [])) != count: wrong.append(f'{len(self.splits.get(s, []))} photos in {s}, the manifest says {count}')
     return wrong
 
-# %% ../nbs/07_data.ipynb #53bf6799
+# %% ../nbs/07_data.ipynb #84a19fae
 SOURCES = {'people': PeoplePhotos, 'folder': PhotoFolder, 'deepfashion': DeepFashion, 'market': Market, 'video': FashionVideo}
 
 def open_source(kind:str, root, size=None, **options)->Source:
@@ -665,29 +664,3 @@ def open_source(kind:str, root, size=None, **options)->Source:
     if kind == 'people': return PeoplePhotos(**options)
     if not root: raise DataError(f'{kind} needs the folder of its files', 'Give --root')
     return SOURCES[kind](root, **options)
-
-def prepared_report(out)->str:
-    "What was prepared, and what was skipped"
-    data = Prepared(out)
-    return f"{data}\nskipped: {data.manifest['skipped']} (see skipped.json)"
-
-@command
-def spice_prepare(kind:str,          # people, folder, deepfashion, market or video
-                  out:str,           # the folder of the prepared dataset
-                  root:str='',       # the folder of the original files
-                  size:int=0,        # pixels of the square canvas; 0 is the kind's own
-                  frame:str='',      # of DeepFashion's tables: photo, bars or stretched; empty decides and says
-                  train:int=1000,    # People: outfits to train on
-                  valid:int=100,     # People: outfits to choose by
-                  test:int=200,      # People: outfits to test on
-                  process:int=0,     # this process' number
-                  of:int=1,          # how many processes share the work
-                  json:bool=False,   # print the manifest as JSON
-                 ):
-    "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128 --train 2000"
-    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None)).get(kind, {})
-    prepare(open_source(kind, root, size or None, **options), out, process, of)
-    manifest = Path(out)/'manifest.json'
-    if not manifest.is_file(): print('{}' if json else f'{out}: this part is done, others are still at work')
-    else: print(manifest.read_text() if json else prepared_report(out))
-    return Path(out)
