@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE', 'BODY_FIELDS', 'TOGETHER', 'CHUNK', 'SOURCES',
            'fit_canvas', 'person_box', 'cut', 'into_box', 'Item', 'Shot', 'Source', 'plain_name', 'pictures_below',
-           'PhotoFolder', 'shot_of', 'find_below', 'flat_name', 'read_names', 'read_pairs', 'picture_size',
+           'PhotoFolder', 'box_in', 'shot_of', 'find_below', 'flat_name', 'read_names', 'read_pairs', 'picture_size',
            'DeepFashion', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos', 'looked_at', 'prepare_chunk',
            'write_pictures', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source']
 
@@ -177,7 +177,7 @@ class PhotoFolder(Source):
         without = sum(o.keypoints is None for o in self.items)
         if without: self.note(f'{without} of {len(self)} photos have no keypoints beside them: the detector will look')
 
-# %% ../nbs/07_data.ipynb #2e418811
+# %% ../nbs/07_data.ipynb #c8fa1312
 @patch
 def shots(self:PhotoFolder, i, detector=None)->list: # noqa: F811
     "Everybody in a photo, the largest first"
@@ -188,6 +188,11 @@ def shots(self:PhotoFolder, i, detector=None)->list: # noqa: F811
     order = ((right - left)*(bottom - top)).argsort(descending=True).tolist()
     return [shot_of(photo, found[k], self.size, item.name + (f'_{n}' if n > 1 else '')) for n, k in enumerate(order, 1)]
 
+def box_in(photo:Image.Image, one:Keypoints, size:tuple, matte:Image.Image|None=None)->tuple: # left, top, right, bottom
+    "What of a photo goes onto the canvas: all of it if it has the canvas' size, else the box around the person"
+    if (photo.height, photo.width) == tuple(size): return 0, 0, photo.width, photo.height
+    return person_box(one.drop_outside(), size, matte=matte)                   # a joint far outside would make the canvas huge
+
 def shot_of(photo:Image.Image,
             one:Keypoints, # one person, in the photo's frame; `Found` brings matte and depth along
             size:tuple,    # (h, w) of the canvas
@@ -196,8 +201,7 @@ def shot_of(photo:Image.Image,
     "A person, cut out onto the canvas"
     person = one.people[0] if isinstance(one, Found) else None
     alpha = matte(photo, person) if person else None
-    whole = (photo.height, photo.width) == tuple(size)
-    box = (0, 0, photo.width, photo.height) if whole else person_box(one.drop_outside(), size, matte=alpha)
+    box = box_in(photo, one, size, alpha)
     shot = Shot(name, cut(photo, box, size), into_box(one, box, size), matte=alpha and cut(alpha, box, size), box=box)
     if person:
         scale = np.array([size[1]/(box[2] - box[0]), size[0]/(box[3] - box[1])])
