@@ -245,7 +245,8 @@ def _set_up_skeleton(self:Body, model, points, tensor):
     "What joints-only posing needs: joints and face points as linear functions of the shape, and the tree"
     regressor, shapes, weights = (tensor(model[k]) for k in ('J_regressor', 'shapedirs', 'weights'))
     self.face_points, parents = points, torch.tensor(PARENTS[1:])
-    joints = torch.einsum('jv,vck->jck', regressor, torch.cat([self.rest[..., None], shapes], 2))       # (24, 3, 1 + 10)
+    along = torch.cat([self.rest[..., None], shapes], 2).double()                                       # in 32 bits threads would show in the last ones
+    joints = torch.einsum('jv,vck->jck', regressor.double(), along).float()                             # (24, 3, 1 + 10)
     steps = joints - torch.cat([torch.zeros(1, 3, 11), joints[parents]])                                # from the parent to the joint
     movers = weights[points].sum(0).nonzero()[:, 0]                                                     # the joints that move the face
     poses = tensor(np.asarray(model['posedirs'])[points]).reshape(5, 3, 23, 3, 3).permute(1, 0, 3, 4, 2)

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['PHOTO_HINT', 'SpiceError', 'ImageError', 'DataError', 'WeightsError', 'command', 'read_image', 'to_tensor', 'to_pil',
-           'writing', 'save_image', 'show_images', 'small', 'get_device', 'set_seed', 'seeded', 'cache_folder',
-           'packaged', 'file_hash', 'find_file', 'progress']
+           'writing', 'save_image', 'show_images', 'small', 'get_device', 'set_seed', 'seeded', 'one_thread',
+           'cache_folder', 'packaged', 'file_hash', 'find_file', 'progress']
 
 # %% ../nbs/00_core.ipynb #2b24cf9c
 import functools, hashlib, io, math, os, random, sys, tempfile, warnings
 from contextlib import contextmanager
 from importlib.resources import files
+from multiprocessing import parent_process
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import num_cpus
 from fastcore.script import call_parse, is_cli
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -282,6 +284,22 @@ def seeded(seed:int): # any whole number
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+# %% ../nbs/00_core.ipynb #b0c17060
+@contextmanager
+def one_thread():
+    "One thread of the processor inside the block, as many as before after it"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(before)
+
+# %% ../nbs/00_core.ipynb #2f7cf663
+def _share_cores():
+    "In a process of `nbdev_test`: no more threads than its share of the cores"
+    if 'IN_TEST' in os.environ and parent_process() and 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(num_cpus()//min(num_cpus(), 8))
+
+_share_cores()
 
 # %% ../nbs/00_core.ipynb #348aad05
 def cache_folder(*parts:str, # folders below it

@@ -148,11 +148,11 @@ def dye(kind:Int[Tensor, ' n'],          # which of `DYES`
         scale:Float[Tensor, ' n'],       # metres
         share:Float[Tensor, ' n'],       # of the second colour
         seed:Int[Tensor, ' n'],
-        soft:float=.004,                 # metres over which edges are softened
+        soft:float|Tensor=.004,          # metres over which edges are softened, one number or [n]
        )->Float[Tensor, 'n 3']:
     "The colour of each place on the cloth"
-    out = colours[:, 0].clone()
+    out, soft = colours[:, 0].clone(), torch.as_tensor(soft, dtype=u.dtype, device=u.device).expand_as(u)
     for k, pattern in enumerate(DYES.values()):
         at = (kind == k).nonzero()[:, 0]
-        if k and len(at): out[at] = pattern(*(o.index_select(0, at) for o in (u, v, colours, scale, share, seed)), soft)
+        if k and len(at): out[at] = pattern(*(o.index_select(0, at) for o in (u, v, colours, scale, share, seed, soft)))
     return out.clamp(.01, 1)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from .body import Body, load_body
 from .camera import Camera
-from .core import DataError, command, get_device, progress, save_image, show_images, to_pil, writing
+from .core import DataError, command, get_device, one_thread, progress, save_image, show_images, to_pil, writing
 from .data import BODY_FIELDS, Prepared, save_bodies
 from .keypoints import Keypoints
 from .people import Pool, free_body
@@ -151,7 +151,8 @@ def _claim(data, plan, again):
 def fit_piece(data:Prepared, fitter:Fitter, k:int):
     "Fit one piece and write it"
     rows = torch.arange(k*PIECE, min((k + 1)*PIECE, len(data)))
-    fits = fit_keypoints(fitter.body, Keypoints(data.points[rows].to(fitter.body.rest.device), data.size), fitter=fitter, batch=PIECE)
+    points = Keypoints(data.points[rows].to(fitter.body.rest.device), data.size)
+    with one_thread(): fits = fit_keypoints(fitter.body, points, fitter=fitter, batch=PIECE)
     table = fits.fields() | dict(error=fits.error, energy=fits.energy, doubt=fits.doubt, good=fits.good)
     with writing(_piece(data, k)) as f:
         with open(f, 'wb') as file: np.savez(file, **{k: v.cpu().numpy() for k, v in table.items()})

@@ -511,6 +511,7 @@ class Dressed:
     keep: Float[Tensor, ' v']     # at least 0 where there is cloth
     back: Float[Tensor, ' v']     # metres to add to the depth when comparing
     owner: Int[Tensor, ' v']      # the person
+    number: Int[Tensor, ' v']     # of the vertex in its layer
     faces: Int[Tensor, 'f 3']
     image: Int[Tensor, ' f']      # the person
     kind: Int[Tensor, ' f']       # BODY, TOP, ...
@@ -528,7 +529,7 @@ def _add(parts, kind, verts, faces, normals, rest, keep, back, who):
     person, face = there.nonzero().unbind(1)
     start = sum(len(o.verts) for o in parts)
     parts.append(Dressed(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3), keep.reshape(-1), back.reshape(-1),
-                         who.repeat_interleave(v),
+                         who.repeat_interleave(v), torch.arange(v, device=who.device).repeat(k),
                          faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
 
 # %% ../nbs/05b_garments.ipynb #3acd8b9f
@@ -596,7 +597,7 @@ def dress(body:Body,                         # the free body
         _add(parts, torch.full_like(mesh.faces[:, 0], layer.kind), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest,
              layer.keep.expand(len(who), -1), layer.back.expand(len(who), -1), who)
     join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    return Dressed(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'faces', 'image', 'kind')), len(betas))
+    return Dressed(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'number', 'faces', 'image', 'kind')), len(betas))
 
 # %% ../nbs/05b_garments.ipynb #eb94771d
 def clay_figures(dressed:Dressed,

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from .body import Body, load_body
 from .camera import Camera, points_to_view, world_to_view
-from .core import DataError, get_device, progress, show_images, to_pil, writing
+from .core import DataError, get_device, one_thread, progress, show_images, to_pil, writing
 from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, Cuts, cuts_of, dress
 from .keypoints import Keypoints, frame_size
 from .photo import CROPS, Dyes, dyes_of, photograph
@@ -346,11 +346,12 @@ def write(self:People,
     for o in ('photos', 'parsing', 'truth'): (folder/o).mkdir(parents=True, exist_ok=True)
     numbers = [(int(o), int(v)) for o in outfits for v in views]
     name = lambda o, v: f'{self.split}_{o:06d}_{v:03d}'
-    todo = [p for p in numbers if not (folder/'truth'/f'{name(*p)}.npz').exists()]
-    for start in progress(range(0, len(todo), batch), text='photos'):
-        some = todo[start:start + batch]
-        made = self.photos(*zip(*some)).to('cpu')
-        for i, (p, image) in enumerate(zip(some, to_pil(made.image))): _write_one(folder, name(*p), made[i:i + 1], image)
+    there = lambda p: (folder/'truth'/f'{name(*p)}.npz').exists()
+    batches = [numbers[i:i + batch] for i in range(0, len(numbers), batch)]
+    for some in progress([o for o in batches if not all(map(there, o))], text='photos'):
+        with one_thread(): made = self.photos(*zip(*some)).to('cpu')
+        for i, (p, image) in enumerate(zip(some, to_pil(made.image))):
+            if not there(p): _write_one(folder, name(*p), made[i:i + 1], image)
     worn = {name(o, 0)[:-4]: outfit(int(self.seeds([o], 0)[0][0])) for o in sorted({o for o, _ in numbers})}
     with writing(folder/'outfits.json') as f: Path(f).write_text(json.dumps(worn, indent=1))
     return folder

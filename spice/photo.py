@@ -193,11 +193,12 @@ def paint_cloth(colour, kind, rest, keep, u, v, m):
 # %% ../nbs/06_photo.ipynb #7e84c16e
 def albedo(samples:Samples,
            dyes:Dyes,
-           soft:float, # metres that a sample spans
+           soft:float|Tensor, # metres that a sample spans, one number or one for each person
           )->Float[Tensor, 'm 3']:
     "The colour of each sample before any light"
     i, k, rest = samples.image, samples.kind, samples.rest
     u, v = unroll(k, rest)
+    soft = torch.as_tensor(soft, dtype=u.dtype, device=u.device).expand(len(dyes.pattern))[i]
     colour = dye(dyes.pattern[i, k], u, v, dyes.colours[i, k], dyes.scale[i, k], dyes.share[i, k], dyes.seed[i, k], soft)
     marks = lambda at: {name: o[i[at]] for name, o in dyes.marks.items()} | dict(hair_rgb=dyes.colours[i[at], HAIR, 0])
     def over(at, paint):
@@ -325,7 +326,7 @@ PAPERS = ((.93, .93, .93), (.88, .88, .89), (.96, .95, .93), (.80, .81, .83), (.
 def _floor_shadow(dressed, points, floor, light, camera, pitch_turn):
     "How dark the floor is at each pixel [n, h, w]"
     n, (h, w) = dressed.count, camera.size
-    pick = (dressed.keep[::3] >= 0).nonzero()[:, 0]*3
+    pick = ((dressed.number % 3 == 0) & (dressed.keep >= 0)).nonzero()[:, 0]              # every third is enough
     image, place = dressed.owner[pick], points[pick]
     up = pitch_turn[:, :, 1]                                                              # the world's upright in the camera's frame
     height = (place*up[image]).sum(1) - floor[image]
@@ -431,9 +432,9 @@ def photograph(dressed:Dressed,
     if still: low, high = low.amin(0).expand_as(low), high.amax(0).expand_as(high)
     camera = frame_people(low, high, *ends.unbind(1), crop, fill, shift, size)
     seen, light, up = see(dressed, points, normals, camera, samples), draw_light(light_seeds, device), tilt[:, :, 1]
-    metres = float((camera.translation[:, 2]/camera.focal).mean())/samples                # what a sample spans
+    metres = (camera.translation[:, 2]/camera.focal/samples).clamp(min=.002)              # what a sample spans
     lit, free = shadows(seen, dressed, points, light, max(96, int(1.25*max(size)))), openness(seen, n, size)
-    linear = light_up(albedo(seen, dyes, max(metres, .002)), seen, lit, free, light)
+    linear = light_up(albedo(seen, dyes, metres), seen, lit, free, light)
     lowest = _lowest(dressed, points, up)
     wall = pivot + up*(lowest - (pivot*up).sum(1))[:, None] - tilt[:, :, 2]*1.3
     background = studio(light_seeds, _project(wall, camera, torch.arange(n, device=device))[:, 1], size, light)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pin_people import FILE, numbers, ten
 from spice.body import load_body
-from spice.core import DataError, read_image
+from spice.core import DataError, one_thread, read_image
 from spice.fabric import DYES, cell_chance, dye, noise
 from spice.garments import KINDS, cuts_of, dress, halve, measures
 from spice.people import PARSING, SPLITS, VIEWS, People, Pool, free_body, parse
@@ -75,7 +75,13 @@ def test_batches_do_not_matter(photos):
     one = people.photos([6])
     assert (one.points - photos.points[6:7]).abs().max() < 1e-3
     assert (one.parsing == photos.parsing[6:7]).float().mean() > .999
-    assert ((one.image - photos.image[6:7]).abs() > .03).float().mean() < .002
+    assert ((one.image - photos.image[6:7]).abs() > .004).float().mean() < .0005           # half a step of 255: last bits, and an edge here and there
+
+def test_a_photo_knows_nothing_of_the_others():
+    "Crops of several sizes, shadows of clothes: each as if it were alone"
+    people = People(64, 'train', crop='mixed', device='cpu')
+    many, few = people.photos(np.arange(9)), people.photos(np.arange(3, 9))
+    assert ((many.image[3:] - few.image).abs() > .004).float().mean() < .0005
 
 def test_splits_share_nothing():
     ends = {k: (first, first + count) for k, (first, count) in SPLITS.items()}
@@ -127,9 +133,10 @@ def test_written_photos(tmp_path):
         assert np.abs(f['points'] - people.photos([9]).points[0].numpy()).max() < 1e-3
     assert json.loads((tmp_path/'outfits.json').read_text())['train_000004'] == outfit(4)
     assert set(np.unique(np.asarray(read_image(tmp_path/'parsing'/'train_000004_000.png')))) <= set(range(10))
-    (tmp_path/'truth'/'train_000004_000.npz').unlink()                           # as if stopped in the middle
-    people.write(tmp_path, [4, 9], views=(0,))
-    assert (tmp_path/'truth'/'train_000004_000.npz').exists() and not list(tmp_path.rglob('*tmp*'))
+    before = {o: o.read_bytes() for o in tmp_path.rglob('*.*')}
+    for o in ('truth/train_000004_000.npz', 'photos/train_000004_000.png'): (tmp_path/o).unlink() # as if stopped in the middle
+    with one_thread(): people.write(tmp_path, [4, 9], views=(0,))
+    assert {o: o.read_bytes() for o in tmp_path.rglob('*.*')} == before                   # and the same bytes
 
 def test_pool_renews_the_oldest():
     pool = Pool(People(64, 'train', device='cpu'), 6, batch=3)
