@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from spice.camera import Camera
 from spice.core import SpiceError, get_device, progress, save_image, show_images, writing
+from spice.data import Prepared
 from spice.features import load_features
 from spice.guided import GuidedNet, GuidedSettings, decide, over, person_of
 from spice.people import People, free_body
-from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pool, guided_terms, people_album
+from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, people_album, read_album
 
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
 SAVE_EVERY, LOG_EVERY, SHEET_EVERY = 100, 25, 500
@@ -32,7 +33,7 @@ def open_album(path, kept_aside):
     "The photos to train on, or those kept aside"
     if not path: return people_album(People(256, 'test' if kept_aside else 'train', device='cpu'), range(8 if kept_aside else 24))
     folder = Path(path)
-    if not (folder/'crops.npz').is_file(): raise SpiceError(f'{folder} holds no crops.npz', 'Prepare the photos first')
+    if not (folder/'crops.npz').is_file(): return read_album(Prepared(folder), 'test' if kept_aside else 'train')
     fits = torch.load(folder/'fits.pt', weights_only=True)
     with np.load(folder/'crops.npz') as f:
         numbers = np.array([int(Path(str(o)).stem) for o in f['names']])
@@ -54,13 +55,8 @@ def pool_of(args, name): return SamplePool(Path(args.out)/'pool'/f'{name}-{args.
 def work(args, device):
     "Make samples as long as the training lives; the training goes first"
     if hasattr(os, 'nice'): os.nice(5)
-    made, parent, stop = sources(args, device), os.getppid(), (lambda: os.getppid() != parent)
-    pools = {name: pool_of(args, name) for name in made}
-    while not stop():
-        late = {k: o.made/max(1., args.first + o.numbers[1]/args.reuse) for k, o in pools.items()}
-        name = min(late, key=late.get)
-        if late[name] >= 1: time.sleep(.2)
-        else: pools[name].put(*made[name].draw(8, pools[name].made))
+    parent, made = os.getppid(), sources(args, device)
+    fill_pools({o: pool_of(args, o) for o in made}, made, args.first, args.reuse, lambda: os.getppid() != parent)
 
 def start_worker(args):
     "The process that makes samples"
