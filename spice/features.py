@@ -215,7 +215,8 @@ def load_features(weights='imagenet', # 'imagenet', 'people', 'people-eval', 'ra
     elif weights == 'imagenet': state = read_features(imagenet_file(arch))[0]
     elif weights in NAMED: state, known = read_features(packaged(f"features_{weights.replace('-', '_')}.safetensors"))
     else:
-        if not Path(weights).exists(): raise WeightsError(f'there are no weights {str(weights)!r}', f"Give the path of a file or one of {', '.join((*NAMED, *LITE))}")
+        if not Path(weights).exists():
+            raise WeightsError(f'there are no weights {str(weights)!r}', f"Give the path of a file or one of {', '.join((*NAMED, *LITE))}")
         state, known = read_features(weights)
     settings = settings_of(state, **known)
     net = Features(settings, layers)
