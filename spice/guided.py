@@ -26,13 +26,16 @@ HAIR, COLOUR_PARTS = 25, 26 # the number of the hair; 0 is the background, 1 to 
 KIN = ((1, 2), (3, 4), (5, 6), (7, 8, 9, 10), (11, 12, 13, 14), (15, 16, 17, 18), (19, 20, 21, 22), (23, 24), (25,))
 LIMBS = ((1, 2), (3, 4, 15, 16, 17, 18, 19, 20, 21, 22), (5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (23, 24), (25,))
 
+_PARTS = {} # those of bodies that were asked for
+
 def colour_parts(body:Body)->Int[Tensor, ' f']: # 1 to 25 for each face
     "The part whose colour a face of the mesh has: DensePose's, and hair on top and behind the ears"
+    if (known := _PARTS.get((body.hash, str(body.rest.device)))) is not None: return known
     middle = body.rest[body.faces].mean(1)
     parts, head = body.parts(middle), regions(body, middle)[1]
     nose, eye, _, ear, _ = body.rest[body.face_points]
     hair = head & (middle[:, 1] > nose[1] - .02) & ((middle[:, 2] < ear[2] - .01) | (middle[:, 1] > eye[1] + .055))
-    return torch.where(hair, HAIR, parts)
+    return _PARTS.setdefault((body.hash, str(body.rest.device)), torch.where(hair, HAIR, parts))
 
 def kin()->Float[Tensor, '26 26']:
     "How much each part's pixels count for each part's colour"
@@ -68,9 +71,10 @@ class Guide:
                  matte:Float[Tensor, 'b 1 h w'],
                  surface:Surface,                # the body in the photo, at that size
                  cells:int|None=None,            # of the coarse maps; None fits the size
+                 colours=None,                   # of the parts [b, 26, 3]; None takes them from the photo
                 ):
         self.carrier = Carrier(photo, matte, surface, cells)
-        self.colours = part_colours(photo, matte, paint_parts(surface.body, surface))
+        self.colours = part_colours(photo, matte, paint_parts(surface.body, surface)) if colours is None else colours
     def __len__(self): return len(self.carrier)
     @property
     def body(self): return self.carrier.surface.body
@@ -191,22 +195,20 @@ class Guided:
                 ):
         self.net, self.body, self.betas, self.photo_size = net, body, betas, tuple(photo.shape[2:])
         h, w = photo.shape[2:]
-        size = size or (net.settings.size if net else max(h, w))
-        step = net.multiple if net else 2
+        self.full = Guide(photo, matte, self._render(rotmats, camera, (h, w)))
+        if net is None: return
+        step, size = net.multiple, size or net.settings.size
         self.size = tuple(max(step, round(o*size/max(h, w)/step)*step) for o in (h, w))
         low, low_matte = (F.interpolate(o, self.size, mode='area') for o in (photo, matte))
-        self.guide = Guide(low, low_matte, self._render(rotmats, camera, self.size))
-        self.full = Carrier(photo, matte, self._render(rotmats, camera, self.photo_size))
+        self.guide = Guide(low, low_matte, self._render(rotmats, camera, self.size), colours=self.full.colours)
     def _render(self, rotmats, camera, size): return render_body(self.body, rotmats, self.betas.expand(len(rotmats), -1), camera, size=size)
 
-# %% ../nbs/16a_guided.ipynb #5e39f94a
+# %% ../nbs/16a_guided.ipynb #a1b19b2a
 @patch
 @torch.no_grad()
-def paint(self:Guided, rotmats:Float[Tensor, 'b 24 3 3'], camera:Camera)->Painted:
-    "The network's three maps of a pose, at its own size"
-    x = self.guide.inputs(self._render(rotmats, camera, self.size))
-    answer = x.new_zeros(len(x), 5, *self.size) if self.net is None else self.net(x)
-    return decide(answer, x)
+def answer(self:Guided, rotmats:Float[Tensor, 'b 24 3 3'], camera:Camera)->Float[Tensor, 'b 5 h w']:
+    "What the network says of a pose, at its own size"
+    return self.net(self.guide.inputs(self._render(rotmats, camera, self.size)))
 
 @patch
 @torch.no_grad()
@@ -217,10 +219,11 @@ def repose(self:Guided,
            background=None,                   # [b, 3, h, w] or a number; None gives person and matte
           ): # the picture [b, 3, h, w]; or person and matte
     "The person in new poses"
-    size = self.photo_size if size is None else size
-    target, painted = self._render(rotmats, camera, size), self.paint(rotmats, camera)
-    places = self.full.places(target)
-    up = lambda o: F.interpolate(o, tuple(target.camera.size), mode='bilinear', align_corners=False)
-    fine = Painted(up(painted.colour), up(painted.gate)*(places.trust > 0), up(painted.matte))
-    person = person_of(fine, self.full.carry(places))
-    return (person, fine.matte) if background is None else over(person, fine.matte, background)
+    target = self._render(rotmats, camera, self.photo_size if size is None else size)
+    places = self.full.carrier.places(target)
+    carried = self.full.carrier.carry(places)
+    x = self.full.inputs(target, places, carried)
+    answer = x.new_zeros(len(x), 5, 1, 1) if self.net is None else self.answer(rotmats, camera)
+    painted = decide(F.interpolate(answer, x.shape[2:], mode='bilinear', align_corners=False), x)
+    person = person_of(painted, carried)
+    return (person, painted.matte) if background is None else over(person, painted.matte, background)

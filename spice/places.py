@@ -6,7 +6,7 @@
 __all__ = ['NORMAL_WEIGHT', 'COUNTERPARTS', 'STEP', 'FAR', 'TOLERANCE', 'GLANCING', 'SLACK', 'MOVERS', 'REACH', 'FAMILIES',
            'FLIP', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'BEYOND', 'closest_shares',
            'closest_points', 'middle', 'Counterparts', 'make_counterparts', 'counterparts', 'ramp', 'seen_vertices',
-           'bleed', 'sample', 'Carrier', 'part_weights', 'rigid_motions', 'spread', 'distance', 'coarse_parts',
+           'bleed', 'sample', 'grow', 'Carrier', 'part_weights', 'rigid_motions', 'spread', 'distance', 'coarse_parts',
            'families', 'Places']
 
 # %% ../nbs/16_places.ipynb #c5936f61
@@ -236,6 +236,10 @@ def sample(image:Float[Tensor, 'k c h w'],   # one for each place map, or one fo
     if len(image) == 1: image = image.expand(len(place), -1, -1, -1)
     return F.grid_sample(image, grid.to(image.dtype), padding_mode=padding, align_corners=False)
 
+def grow(maps:Float[Tensor, 'b c h w'], reach:int)->Float[Tensor, 'b c h w']:
+    "The largest value within some pixels to each side"
+    return F.max_pool2d(F.max_pool2d(maps, (2*reach + 1, 1), 1, (reach, 0)), (1, 2*reach + 1), 1, (0, reach))
+
 class Carrier:
     "A photo and its body, ready to be carried into poses"
     def __init__(self,
@@ -258,15 +262,14 @@ class Carrier:
     def __repr__(self): return 'Carrier: {} photos of {} x {} pixels'.format(len(self), *self.photo.shape[:1:-1])
     def _on_person(self, xy):
         "The widened matte at points (b, k, v, 2)"
-        reach = max(self.matte.shape[2:])//SLACK
-        wide = F.max_pool2d(self.matte, 2*reach + 1, 1, reach)
-        return sample(wide, xy.flatten(1, 2).mT[..., None], self.frame, 'zeros').view(xy.shape[:3])
+        less = min(1., 128/max(self.matte.shape[2:]))
+        matte = self.matte if less == 1 else F.interpolate(self.matte, scale_factor=less, mode='area')
+        return sample(grow(matte, max(matte.shape[2:])//SLACK), xy.flatten(1, 2).mT[..., None], self.frame, 'zeros').view(xy.shape[:3])
 
 # %% ../nbs/16_places.ipynb #ff28b0c1
 def _close(mask, reach):
     "Fill gaps in a mask (b, h, w) that are at most twice `reach` wide"
-    grown = F.max_pool2d(mask[:, None].float(), 2*reach + 1, 1, reach)
-    return -F.max_pool2d(-grown, 2*reach + 1, 1, reach)[:, 0] > .5
+    return -grow(-grow(mask[:, None].float(), reach), reach)[:, 0] > .5
 
 @patch
 def on_body(self:Carrier,
