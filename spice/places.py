@@ -40,7 +40,8 @@ def closest_shares(points:Float[Tensor, '*n 3'],
     a, b, c = corners.unbind(-2)
     normal = torch.linalg.cross(b - a, c - a)
     part = lambda u, v: (torch.linalg.cross(u - points, v - points)*normal).sum(-1)
-    shares = torch.stack([part(b, c), part(c, a), part(a, b)], -1)/normal.square().sum(-1, keepdim=True).clamp(min=1e-24)
+    area = normal.square().sum(-1, keepdim=True).clamp(min=1e-24)
+    shares = torch.stack([part(b, c), part(c, a), part(a, b)], -1)/area
     (ab, dab), (bc, dbc), (ca, dca) = (_edge_point(points, *o) for o in ((a, b), (b, c), (c, a)))
     zero = torch.zeros_like(ab)
     edges = torch.stack([torch.stack(o, -1) for o in ((1 - ab, ab, zero), (zero, 1 - bc, bc), (ca, zero, 1 - ca))], -2)
@@ -54,9 +55,11 @@ def _faces_around(faces, count):
     "Faces at each vertex, repeated to fill the row: (v, most)"
     flat = faces.reshape(-1)
     order, number = flat.argsort(stable=True), torch.bincount(flat, minlength=count)
-    place = torch.arange(int(number.max()), device=faces.device) % number.clamp(min=1)[:, None] + (number.cumsum(0) - number)[:, None]
+    turn = torch.arange(int(number.max()), device=faces.device) % number.clamp(min=1)[:, None]
+    place = (number.cumsum(0) - number)[:, None] + turn
     return torch.div(order[place.clamp(max=len(flat) - 1)], 3, rounding_mode='floor')
 
+# %% ../nbs/16_places.ipynb #a482ebdc
 def closest_points(points:Float[Tensor, 'n 3'],
                    normals:Float[Tensor, 'n 3'],      # which way the surface should face there
                    verts:Float[Tensor, 'v 3'],
@@ -76,7 +79,7 @@ def closest_points(points:Float[Tensor, 'n 3'],
         found.append((corners[at, best], shares[at, best]))
     return tuple(torch.cat(o) for o in zip(*found))
 
-# %% ../nbs/16_places.ipynb #fb437e77
+# %% ../nbs/16_places.ipynb #12572911
 COUNTERPARTS = ('itself', 'front_back', 'left_right', 'both', 'across', 'across_back')
 STEP = .005 # metres of a pixel of these renderings
 
@@ -85,8 +88,10 @@ def _blur(maps, sigma):
     reach = math.ceil(3*sigma)
     kernel = torch.exp(-torch.arange(-reach, reach + 1, device=maps.device).float().square()/(2*sigma**2))
     kernel = kernel/kernel.sum()
-    return F.conv2d(F.conv2d(maps, kernel.view(1, 1, 1, -1), padding=(0, reach)), kernel.view(1, 1, -1, 1), padding=(reach, 0))
+    along = F.conv2d(maps, kernel.view(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(along, kernel.view(1, 1, -1, 1), padding=(reach, 0))
 
+# %% ../nbs/16_places.ipynb #bf358f00
 def middle(rest:Float[Tensor, 'v 3'], # a body in its T-pose
            faces:Int[Tensor, 'f 3'],
            keep:Bool[Tensor, ' v'],   # of which part of it
@@ -97,10 +102,12 @@ def middle(rest:Float[Tensor, 'v 3'], # a body in its T-pose
     low, high = rest[keep].amin(0) - .02, rest[keep].amax(0) + .02
     w, h = ((high - low)[[u, v]]/STEP).ceil().int().tolist()
     px, faces = (rest - low)/STEP, faces[keep[faces].all(1)]
-    near, far = (rasterize(torch.stack([px[:, u], px[:, v], 10 - side*rest[:, axis]], 1)[None], faces, (h, w), False) for side in (1, -1))
+    look = lambda side: rasterize(torch.stack([px[:, u], px[:, v], 10 - side*rest[:, axis]], 1)[None], faces, (h, w), False)
+    near, far = look(1), look(-1)
     there = near.mask.float()[:, None]
     half = (far.zbuf - near.zbuf)[:, None]/2*there
-    total, weight = (sum(share*_blur(o, sigma) for share, sigma in ((1, 1.5), (1e-3, 3), (1e-3, 8))) for o in (half, there))
+    smooth = lambda o: _blur(o, 1.5) + 1e-3*(_blur(o, 3) + _blur(o, 8))                        # wider ones fill what lies outside
+    total, weight = smooth(half), smooth(there)
     grid = torch.stack([2*px[keep, u]/w - 1, 2*px[keep, v]/h - 1], 1)[None, None]
     return F.grid_sample(total/weight.clamp(min=1e-9), grid, align_corners=False)[0, 0, 0]
 
@@ -126,7 +133,7 @@ def _wishes(body, normals):
     facing = torch.stack([z*normals, x*normals, x*z*normals, turned, z*turned])
     return places, facing, torch.stack([~head, everything, ~head, limb, limb])
 
-# %% ../nbs/16_places.ipynb #784ea0fb
+# %% ../nbs/16_places.ipynb #e272dfd2
 FAR = .03 # metres
 
 @dataclass(eq=False, repr=False)
@@ -136,7 +143,9 @@ class Counterparts:
     shares: Float[Tensor, 'k v 3'] # of these
     exists: Bool[Tensor, 'k v']
     torn: Bool[Tensor, 'k f']      # faces that no picture can be carried by
-    def to(self, device): return Counterparts(*(o.to(device) for o in (self.corners, self.shares, self.exists, self.torn)))
+    def parts(self): return self.corners, self.shares, self.exists, self.torn
+    def to(self, device): return Counterparts(*(o.to(device) for o in self.parts()))
+    def __getitem__(self, k): return Counterparts(*(o[k] for o in self.parts()))              # some of the kinds
     def __repr__(self): return 'Counterparts: {} of {} vertices'.format(*self.exists.shape)
     def of(self,
            values:Float[Tensor, 'b v c'], # of the vertices
@@ -145,6 +154,7 @@ class Counterparts:
         picked = values.index_select(1, self.corners.view(-1)).view(len(values), *self.corners.shape, -1)
         return torch.einsum('bkvic,kvi->bkvc', picked, self.shares)
 
+# %% ../nbs/16_places.ipynb #4ac4d36f
 def _longest(corners):
     "The longest edge of each triangle (..., 3, 3)"
     return (corners - corners.roll(1, -2)).norm(dim=-1).amax(-1)
@@ -162,16 +172,16 @@ def make_counterparts(body:Body)->Counterparts:
     exists = torch.cat([torch.ones_like(exists[:1]), exists & ((place[1:] - wished).norm(dim=2) < FAR)])
     return Counterparts(corners, shares, exists, _longest(place[:, faces]) > 3*_longest(rest[faces]) + .01)
 
-# %% ../nbs/16_places.ipynb #efbf87ff
-_KNOWN = {}
+# %% ../nbs/16_places.ipynb #36d32d78
+_KNOWN, _FIELDS = {}, ('corners', 'shares', 'exists', 'torn')
 
 def _read_counterparts(path, body):
     "What the cache holds, or None"
     try:
-        with np.load(path) as f: kept = {k: torch.from_numpy(f[k]) for k in ('corners', 'shares', 'exists', 'torn')}
+        with np.load(path) as f: kept = Counterparts(*(torch.from_numpy(f[k]) for k in _FIELDS))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile): return None       # not there, or damaged
-    fits = kept['corners'].shape == (len(COUNTERPARTS), len(body.rest), 3) and kept['torn'].shape[1] == len(body.faces)
-    return Counterparts(kept['corners'].long(), *(kept[k] for k in ('shares', 'exists', 'torn'))) if fits else None
+    fits = kept.corners.shape == (len(COUNTERPARTS), len(body.rest), 3) and kept.torn.shape[1] == len(body.faces)
+    return kept if fits else None
 
 def counterparts(body:Body)->Counterparts:
     "The counterparts of a body, made once"
@@ -183,13 +193,13 @@ def counterparts(body:Body)->Counterparts:
         found = make_counterparts(body).to('cpu')
         try:
             with writing(path) as f:
-                with open(f, 'wb') as out: np.savez(out, corners=found.corners.int(), shares=found.shares, exists=found.exists, torn=found.torn)
-        except DataError: pass                                                    # a full or read-only disk costs the seconds again
+                with open(f, 'wb') as out: np.savez(out, **dict(zip(_FIELDS, found.parts())))
+        except DataError: pass                                                     # a full or read-only disk costs the seconds again
     _KNOWN[key] = found.to(device)
     return _KNOWN[key]
 
-# %% ../nbs/16_places.ipynb #e98617c8
-TOLERANCE, GLANCING = .012, (-.02, .2) # metres; cosine of the angle to the camera at which skin counts nothing, and fully
+# %% ../nbs/16_places.ipynb #06b17b8a
+TOLERANCE, GLANCING = .012, (-.02, .2) # metres; cosines of the angle to the camera: skin counts nothing, and fully
 
 def ramp(x:Tensor, start:float, end:float)->Tensor: # 0 before `start`, 1 after `end`
     "A straight rise"
@@ -223,7 +233,7 @@ def bleed(image:Float[Tensor, 'b c h w'],
         colour = torch.where(weight > 1e-6, total/weight.clamp(min=1e-6), larger)
     return colour
 
-# %% ../nbs/16_places.ipynb #db44d368
+# %% ../nbs/16_places.ipynb #684f4129
 SLACK = 64 # the matte is widened by a 64th of the picture to each side
 
 def sample(image:Float[Tensor, 'k c h w'],   # one for each place map, or one for all (k = b or 1)
@@ -240,33 +250,39 @@ def grow(maps:Float[Tensor, 'b c h w'], reach:int)->Float[Tensor, 'b c h w']:
     "The largest value within some pixels to each side"
     return F.max_pool2d(F.max_pool2d(maps, (2*reach + 1, 1), 1, (reach, 0)), (1, 2*reach + 1), 1, (0, reach))
 
+# %% ../nbs/16_places.ipynb #bff81c29
 class Carrier:
     "A photo and its body, ready to be carried into poses"
     def __init__(self,
                  photo:Float[Tensor, 'b 3 h w'],  # in [-1, 1]; of any size, but of the shape of the body's picture
                  matte:Float[Tensor, 'b 1 h w'],  # 1 on the person
                  surface:Surface,                 # the body in the photo
-                 cells:int|None=None,             # a side of the coarse maps of what is beyond the body; None fits the size
+                 cells:int|None=None,             # a side of the coarse maps beyond the body; None fits the size
                  mirrors:bool=True,               # False: each point may only be itself
                 ):
         if not len(photo) == len(matte) == len(surface):
-            raise DataError(f'{len(photo)} photos, {len(matte)} mattes and {len(surface)} bodies', 'Give as many of each')
+            what = f'{len(photo)} photos, {len(matte)} mattes and {len(surface)} bodies'
+            raise DataError(what, 'Give as many of each')
         self.photo, self.matte, self.surface, self._families = bleed(photo, matte), matte, surface, None
         self.cells = cells or min(128, max(64, max(surface.camera.size)//2))
         self.frame, known = surface.camera.size, counterparts(surface.body)
-        self.mirrors = known if mirrors else Counterparts(*(getattr(known, o)[:1] for o in ('corners', 'shares', 'exists', 'torn')))
+        self.mirrors = known if mirrors else known[:1]
         seen, xy = seen_vertices(surface), surface.verts_px[..., :2]
         self.table = self.mirrors.of(torch.cat([xy, seen[..., None]], 2))                              # (b, 6, v, 3)
         self.table[..., 2] *= self.mirrors.exists*(self._on_person(self.table[..., :2]) > .5)
     def __len__(self): return len(self.table)
     def __repr__(self): return 'Carrier: {} photos of {} x {} pixels'.format(len(self), *self.photo.shape[:1:-1])
-    def _on_person(self, xy):
-        "The widened matte at points (b, k, v, 2)"
-        less = min(1., 128/max(self.matte.shape[2:]))
-        matte = self.matte if less == 1 else F.interpolate(self.matte, scale_factor=less, mode='area')
-        return sample(grow(matte, max(matte.shape[2:])//SLACK), xy.flatten(1, 2).mT[..., None], self.frame, 'zeros').view(xy.shape[:3])
 
-# %% ../nbs/16_places.ipynb #ff28b0c1
+# %% ../nbs/16_places.ipynb #915a9ec6
+@patch
+def _on_person(self:Carrier, xy):
+    "The widened matte at points (b, k, v, 2)"
+    less = min(1., 128/max(self.matte.shape[2:]))
+    matte = self.matte if less == 1 else F.interpolate(self.matte, scale_factor=less, mode='area')
+    wide = grow(matte, max(matte.shape[2:])//SLACK)
+    return sample(wide, xy.flatten(1, 2).mT[..., None], self.frame, 'zeros').view(xy.shape[:3])
+
+# %% ../nbs/16_places.ipynb #3e6312be
 def _close(mask, reach):
     "Fill gaps in a mask (b, h, w) that are at most twice `reach` wide"
     return -grow(-grow(mask[:, None].float(), reach), reach)[:, 0] > .5
@@ -274,24 +290,29 @@ def _close(mask, reach):
 @patch
 def on_body(self:Carrier,
             target:Surface, # the same people in new poses
-           )->tuple: # kind [b, h, w]: 0 nothing, else 1 + the number of the counterpart; place [b, 2, h, w]; own place [b, 2, h, w]
+           )->tuple: # kind [b, h, w]: 0 nothing, else 1 + the counterpart; place and own place [b, 2, h, w]
     "Which counterpart each pixel of the skin gets, and where that is in the photo"
     pixels, (h, w) = target.fragments, target.camera.size
-    maps = interpolate(pixels, self.surface.body.faces, self.table.movedim(1, 2).flatten(2)).unflatten(1, (-1, 3)) # (b, k, 3, h, w)
+    maps = interpolate(pixels, self.surface.body.faces, self.table.movedim(1, 2).flatten(2))
+    maps = maps.unflatten(1, (-1, 3))                                                           # (b, k, 3, h, w)
     torn = self.mirrors.torn[:, pixels.pix_to_face.clamp(min=0)].movedim(0, 1)
     good = (maps[:, :, 2] > .5) & ~torn & target.mask[:, None]
     kind = torch.zeros_like(pixels.pix_to_face)
-    for k in reversed(range(good.shape[1])): kind[good[:, k]] = 1 + k                          # the first overwrites the others
+    for k in reversed(range(good.shape[1])): kind[good[:, k]] = 1 + k                           # the first overwrites
     gap = (kind == 0) & target.mask & _close((kind > 0) | ~target.mask, 1 + max(h, w)//200)
     kind = torch.where(gap, 1, kind)
     index = (kind - 1).clamp(min=0)[:, None, None].expand(-1, 1, 2, -1, -1)
     return kind, maps[:, :, :2].gather(1, index)[:, 0], maps[:, 0, :2]
 
-# %% ../nbs/16_places.ipynb #51b93e4c
-_SIDED = dict(thigh=('hip',), shin=('knee',), foot=('ankle', 'foot'), upper_arm=('shoulder',), forearm=('elbow',), hand=('wrist', 'hand'))
-MOVERS = {'belly': ('pelvis', 'spine1'), 'chest': ('spine2', 'spine3', 'left_collar', 'right_collar'), 'head': ('neck', 'head')}
-MOVERS |= {f'{side}_{part}': tuple(f'{side}_{o}' for o in joints) for side in ('left', 'right') for part, joints in _SIDED.items()}
-REACH = dict(belly=.45, chest=.45, head=.3, thigh=.45, shin=.3, foot=.06, upper_arm=.25, forearm=.25, hand=.45) # metres that things hang out
+# %% ../nbs/16_places.ipynb #b48c5de5
+_LIMB = dict(thigh='hip', shin='knee', foot='ankle foot', upper_arm='shoulder', forearm='elbow', hand='wrist hand')
+MOVERS = dict(belly='pelvis spine1', chest='spine2 spine3 left_collar right_collar', head='neck head')
+for side in ('left', 'right'):
+    for part, joints in _LIMB.items(): MOVERS[f'{side}_{part}'] = ' '.join(f'{side}_{o}' for o in joints.split())
+MOVERS = {part: tuple(joints.split()) for part, joints in MOVERS.items()}
+
+REACH = dict(belly=.45, chest=.45, head=.3, thigh=.45, shin=.3, foot=.06,       # metres that things hang out from it
+             upper_arm=.25, forearm=.25, hand=.45)
 FAMILIES = dict(trunk=('belly', 'chest'), head=('head',), left_arm=('left_upper_arm', 'left_forearm', 'left_hand'),
                 right_arm=('right_upper_arm', 'right_forearm', 'right_hand'),
                 legs=tuple(o for o in MOVERS if o.split('_')[-1] in ('thigh', 'shin', 'foot')))
@@ -300,16 +321,17 @@ def part_weights(body:Body)->Float[Tensor, 'v 15']: # each row adds up to 1
     "How much each vertex belongs to each of `MOVERS`"
     if (key := ('parts', body.hash, str(body.rest.device))) not in _KNOWN:
         weights = body.smpl.lbs_weights
-        _KNOWN[key] = torch.stack([weights[:, [JOINTS.index(j) for j in joints]].sum(1) for joints in MOVERS.values()], 1)
+        columns = [weights[:, [JOINTS.index(o) for o in joints]].sum(1) for joints in MOVERS.values()]
+        _KNOWN[key] = torch.stack(columns, 1)
     return _KNOWN[key]
 
-# %% ../nbs/16_places.ipynb #d81101d7
+# %% ../nbs/16_places.ipynb #818f2769
 FLIP = -.12 # a reflection needs a determinant below this share of C's squared size, or else a thin arm would flicker
 
 def _twins():
     "The part on the other side of each"
-    swap = {'left': 'right', 'right': 'left'}
-    return [list(MOVERS).index('_'.join([swap.get(o.split('_')[0], o.split('_')[0]), *o.split('_')[1:]])) for o in MOVERS]
+    other = lambda part: part.replace('left', '#').replace('right', 'left').replace('#', 'right')
+    return [list(MOVERS).index(other(part)) for part in MOVERS]
 
 def rigid_motions(source:Float[Tensor, 'b v 2'], # vertices in pixels
                   target:Float[Tensor, 'b v 2'],
@@ -370,19 +392,23 @@ def families()->Float[Tensor, '15 5']:
     "Which parts are of a family"
     return torch.tensor([[float(part in members) for members in FAMILIES.values()] for part in MOVERS])
 
-# %% ../nbs/16_places.ipynb #19dea380
-SAME, FADE, TURNED, NEAR, JOIN = (.3, .6), (.4, 1.), (.75, .92), .08, .15 # family, share of the reach, agreement of motions, metres, metres
-DEEP, LOOSE, FITTED = (.015, .045), (.03, .1), (.15, .5) # metres inside the body; beyond it; share of these that is the person where clothes are loose
+# %% ../nbs/16_places.ipynb #182fc111
+SAME, FADE, TURNED = (.3, .6), (.4, 1.), (.75, .92)      # where trust rises or falls: families, share of the reach, motions
+NEAR, JOIN = .08, .15                                    # metres
+DEEP, LOOSE, FITTED = (.015, .045), (.03, .1), (.15, .5) # metres inside the body, beyond it; the matte there, if it is loose
 
 def _pixels_per_metre(camera, device):
     "Of a body at the camera's distance"
     return (camera.focal_xy[:, 0]/camera.translation[:, 2]).to(device)
 
 @patch
-def motions(self:Carrier, target:Surface, scale:Float[Tensor, ' b'])->tuple: # matrices, shifts, and which parts take their twin's [b, 15]
+def motions(self:Carrier,
+            target:Surface,
+            scale:Float[Tensor, ' b'], # source pixels for a target pixel
+           )->tuple: # matrices, shifts, and which parts take their twin's [b, 15]
     "The motion of each part, from its twin where it is not seen itself"
-    weights, xy, table = part_weights(self.surface.body), target.verts_px[..., :2], self.table.expand(len(target), -1, -1, -1)
-    share = weights/weights.sum(0)
+    weights, xy = part_weights(self.surface.body), target.verts_px[..., :2]
+    table, share = self.table.expand(len(target), -1, -1, -1), weights/weights.sum(0)
     motion = rigid_motions(table[:, 0, :, :2], xy, weights, scale)
     seen = table[:, 0, :, 2]@share                                                              # (b, 15)
     if table.shape[1] == 1: return *motion, torch.zeros_like(seen, dtype=torch.bool)
@@ -393,45 +419,61 @@ def motions(self:Carrier, target:Surface, scale:Float[Tensor, ' b'])->tuple: # m
     twin = rigid_motions(table[:, 2, :, :2], xy, weights, scale)
     return *(torch.where(borrow.view(*borrow.shape, *[1]*(o.ndim - 2)), o, m) for o, m in zip(twin, motion)), borrow
 
+# %% ../nbs/16_places.ipynb #3b71f11d
 @patch
-def source_families(self:Carrier)->Float[Tensor, 'b 7 g g']: # the five families, whether it is well inside the body, whether clothes are loose there
+def source_families(self:Carrier)->Float[Tensor, 'b 7 g g']: # five families, well inside the body, loose clothes
     "To which families the photo's cells belong, made once"
-    if self._families is None:
-        parts, mask = coarse_parts(self.surface, self.cells)
-        metres = (self.frame[0]/self.cells)/_pixels_per_metre(self.surface.camera, mask.device).view(-1, 1, 1)     # of a cell
-        away, deep = distance(mask)*metres, ramp((distance(~mask) - .5)*metres, *DEEP)
-        loose = spread(F.interpolate(self.matte, mask.shape[1:], mode='area'), ~mask & (away > LOOSE[0]) & (away < LOOSE[1]))
-        self._families = torch.cat([torch.einsum('bghw,gf->bfhw', parts, families().to(parts)), deep[:, None], loose], 1)
+    if self._families is not None: return self._families
+    parts, mask = coarse_parts(self.surface, self.cells)
+    metres = (self.frame[0]/self.cells)/_pixels_per_metre(self.surface.camera, mask.device).view(-1, 1, 1) # of a cell
+    away, deep = distance(mask)*metres, ramp((distance(~mask) - .5)*metres, *DEEP)
+    beside = ~mask & (away > LOOSE[0]) & (away < LOOSE[1])
+    loose = spread(F.interpolate(self.matte, mask.shape[1:], mode='area'), beside)
+    belong = torch.einsum('bghw,gf->bfhw', parts, families().to(parts))
+    self._families = torch.cat([belong, deep[:, None], loose], 1)
     return self._families
 
-# %% ../nbs/16_places.ipynb #8836c8ee
+# %% ../nbs/16_places.ipynb #337efa06
 def _blend(A, c, parts, points):
     "Blended motions at points (2, g, g), and how much these agree: 1 fully"
     mean = torch.einsum('bghw,bgij->bijhw', parts, A)
     place = torch.einsum('bijhw,jhw->bihw', mean, points) + torch.einsum('bghw,bgi->bihw', parts, c)
     return place, (mean.square().sum((1, 2))/2).sqrt()
 
+def _belong(parts, borrow):
+    "The families of cells; a part that takes its twin's motion is of the twin's family"
+    own = families().to(parts)
+    lent = torch.einsum('bghw,bg->bghw', parts, borrow.to(parts))
+    return torch.einsum('bghw,gf->bfhw', parts - lent, own) + torch.einsum('bghw,gf->bfhw', lent, own[_twins()])
+
+def _reaches(parts):
+    "One over the reach of each part"
+    return 1/parts.new_tensor([REACH[o.removeprefix('left_').removeprefix('right_')] for o in MOVERS])
+
+# %% ../nbs/16_places.ipynb #a0ceb0d3
 @patch
-def beyond_coarse(self:Carrier, target:Surface, kind:Int[Tensor, 'b h w'], own:Float[Tensor, 'b 2 h w'])->tuple: # place, families, trust
+def beyond_coarse(self:Carrier,
+                  target:Surface,
+                  kind:Int[Tensor, 'b h w'],  # of the skin
+                  own:Float[Tensor, 'b 2 h w'], # the skin's own places
+                 )->tuple: # place [b, 2, g, g], families [b, 5, g, g], trust [b, g, g]
     "Where each cell beyond the body lies in the photo, to which families it belongs, how far it is to be trusted"
     (h, w), g, device = target.camera.size, self.cells, own.device
-    at = [(torch.arange(g, device=device) + .5)*n/g for n in (h, w)]
-    pick = lambda o: o[..., at[0].long(), :][..., at[1].long()]
-    per_metre, source_metre = _pixels_per_metre(target.camera, device), _pixels_per_metre(self.surface.camera, device)
+    rows, cols = ((torch.arange(g, device=device) + .5)*n/g for n in (h, w))
+    pick = lambda o: o[..., rows.long(), :][..., cols.long()]
+    metre, source_metre = (_pixels_per_metre(o.camera, device).view(-1, 1, 1) for o in (target, self.surface))
     parts, mask = coarse_parts(target, g)
-    A, c, borrow = self.motions(target, source_metre/per_metre)
-    place, agree = _blend(A, c, parts, torch.stack(torch.meshgrid(at[1], at[0], indexing='xy')))
-    away = distance(mask)*(h/g)/per_metre.view(-1, 1, 1)                                         # metres
-    gap = pick(own) - place
-    joins = mask & (pick(kind) > 0) & (pick(kind) < 3) & (gap.norm(dim=1) < JOIN*source_metre.view(-1, 1, 1))
+    A, c, borrow = self.motions(target, (source_metre/metre).flatten())
+    place, agree = _blend(A, c, parts, torch.stack(torch.meshgrid(cols, rows, indexing='xy')))
+    away, gap = distance(mask)*(h/g)/metre, pick(own) - place                                    # metres, pixels
+    joins = mask & (pick(kind) > 0) & (pick(kind) < 3) & (gap.norm(dim=1) < JOIN*source_metre)
     place = place + spread(gap, joins)*torch.exp(-(away/NEAR).square())[:, None]
-    reach = parts.new_tensor([REACH[o.removeprefix('left_').removeprefix('right_')] for o in MOVERS])
-    trust = (1 - ramp(away*torch.einsum('bghw,g->bhw', parts, 1/reach), *FADE))*ramp(agree/(source_metre/per_metre).view(-1, 1, 1), *TURNED)
-    lent = torch.einsum('bghw,bg->bghw', parts, borrow.to(parts))                                # from the other arm or leg
-    belong = torch.einsum('bghw,gf->bfhw', parts - lent, families().to(parts)) + torch.einsum('bghw,gf->bfhw', lent, families().to(parts)[_twins()])
-    return place, belong, trust
+    ends = ramp(away*torch.einsum('bghw,g->bhw', parts, _reaches(parts)), *FADE)
+    return place, _belong(parts, borrow), (1 - ends)*ramp(agree*metre/source_metre, *TURNED)
 
-# %% ../nbs/16_places.ipynb #fe707b87
+# %% ../nbs/16_places.ipynb #29472b1f
+BEYOND = 7
+
 @dataclass(eq=False, repr=False)
 class Places:
     "Where each pixel of a new pose lies in the photo"
@@ -442,17 +484,17 @@ class Places:
     def __len__(self): return len(self.kind)
     def __repr__(self): return 'Places: {} of {} x {} pixels'.format(len(self), *self.kind.shape[:0:-1])
     def __getitem__(self, i): return Places(self.place[i], self.kind[i], self.trust[i], self.skin[i])
+    def of(self, *kinds): return sum(self.kind == k for k in kinds)[:, None].to(self.trust)            # [b, 1, h, w]
     @property
-    def itself(self): return (self.kind == 1)[:, None].to(self.trust)                                  # [b, 1, h, w]
+    def itself(self): return self.of(1)
     @property
-    def turned(self): return ((self.kind == 2) | (self.kind == 4) | (self.kind == 6))[:, None].to(self.trust)
+    def turned(self): return self.of(2, 4, 6)                                                          # to the other side
     @property
-    def mirrored(self): return ((self.kind == 3) | (self.kind == 5))[:, None].to(self.trust)
+    def mirrored(self): return self.of(3, 5)                                                           # on the same side
     @property
-    def beyond(self): return self.trust*(self.kind == 7)[:, None]
+    def beyond(self): return self.trust*self.of(BEYOND)
 
-BEYOND = 7
-
+# %% ../nbs/16_places.ipynb #82beddb7
 @patch
 @torch.no_grad()
 def places(self:Carrier,

@@ -42,20 +42,27 @@ class Album:
     def __post_init__(self):
         n, (h, w) = len(self.images), self.images.shape[1:3]
         if not n == len(self.mattes) == len(self.rotmats) == len(self.betas) == len(self.camera):
-            raise DataError(f'{n} photos, {len(self.mattes)} mattes, {len(self.rotmats)} bodies', 'Give as many of each')
-        if (h, w) != self.camera.size or h != w: raise DataError(f'photos of {h} x {w} pixels', f'Give squares of the cameras\' size, {self.camera.size}')
+            what = f'{n} photos, {len(self.mattes)} mattes, {len(self.rotmats)} bodies'
+            raise DataError(what, 'Give as many of each')
+        if (h, w) != self.camera.size or h != w:
+            raise DataError(f'photos of {h} x {w} pixels', f"Give squares of the cameras' size, {self.camera.size}")
     def __len__(self): return len(self.images)
     def __repr__(self): return f'Album: {len(self)} photos of {self.camera.size[0]} pixels'
     def __getitem__(self, i): # an array of numbers
         i = np.asarray(i)
         return Album(self.images[i], self.mattes[i], self.rotmats[i], self.betas[i], self.camera[torch.as_tensor(i)])
-    def pictures(self, i, device=None)->tuple: # photos [b, 3, h, w] in [-1, 1], mattes [b, 1, h, w] in [0, 1]
-        "Some photos as tensors"
-        i = np.asarray(i)
-        image, matte = (torch.from_numpy(np.ascontiguousarray(o[i])).to(device).float() for o in (self.images, self.mattes))
-        return image.movedim(3, 1)/127.5 - 1, matte[:, None]/255
 
-# %% ../nbs/16b_rounds.ipynb #fb320301
+# %% ../nbs/16b_rounds.ipynb #7223aee2
+@patch
+def pictures(self:Album,
+             i,           # numbers
+             device=None,
+            )->tuple: # photos [b, 3, h, w] in [-1, 1], mattes [b, 1, h, w] in [0, 1]
+    "Some photos as tensors"
+    some = lambda o: torch.from_numpy(np.ascontiguousarray(o[np.asarray(i)])).to(device).float()
+    return some(self.images).movedim(3, 1)/127.5 - 1, some(self.mattes)[:, None]/255
+
+# %% ../nbs/16b_rounds.ipynb #4ae42505
 def read_album(data:Prepared,
                split:str='train',
               )->Album:
@@ -64,13 +71,15 @@ def read_album(data:Prepared,
     rows = [int(i) for i in data.rows(split) if bool(data.bodies['good'][i])]
     mattes = [data.matte(i) for i in rows]
     if not rows or any(o is None for o in mattes):
-        raise DataError(f'{data.folder} has {len(rows)} photos with good bodies in {split}, {sum(o is not None for o in mattes)} with a matte',
-                        'Prepare it with mattes')
+        with_matte = sum(o is not None for o in mattes)
+        what = f'{data.folder} has {len(rows)} photos with good bodies in {split}, {with_matte} with a matte'
+        raise DataError(what, 'Prepare it with mattes')
     byte = lambda o: o.mul(255).round().byte()
     images = torch.stack([byte((data.image(i).movedim(0, 2) + 1)/2) for i in rows]).numpy()
-    return Album(images, torch.stack([byte(o[0]) for o in mattes]).numpy(), data.bodies['rotmats'][rows], data.bodies['betas'][rows], data.camera(rows))
+    mattes = torch.stack([byte(o[0]) for o in mattes]).numpy()
+    return Album(images, mattes, data.bodies['rotmats'][rows], data.bodies['betas'][rows], data.camera(rows))
 
-# %% ../nbs/16b_rounds.ipynb #8c42afbd
+# %% ../nbs/16b_rounds.ipynb #ddb970fb
 def people_album(people:People,
                  outfits, # numbers
                  views=0, # numbers, or one for all
@@ -78,17 +87,24 @@ def people_album(people:People,
                 )->Album:
     "An album of made-up people, with bodies by SMPLify"
     photos = people.photos(outfits, views).to('cpu')
-    points = photos.points.clone()
-    points[..., :2] += noise*max(people.size)/256*torch.randn(len(points), 18, 2, generator=torch.Generator().manual_seed(int(photos.views[0])))
+    points, random = photos.points.clone(), torch.Generator().manual_seed(int(photos.views[0]))
+    points[..., :2] += noise*max(people.size)/256*torch.randn(len(points), 18, 2, generator=random)
     fits = fit_keypoints(free_body('cpu'), Keypoints(points, people.size))
     image = ((photos.image.movedim(1, 3) + 1)*127.5).round().byte().numpy()
     return Album(image, (photos.parsing > 0).byte().numpy()*255, fits.rotmats, fits.betas, fits.camera)
 
-# %% ../nbs/16b_rounds.ipynb #73a37ce6
-CUTS = dict(full=(('left_foot', 'right_foot'), 1.05, 1.3), knees=(('left_knee', 'right_knee'), 1., 1.15), # lowest joints, side of the box
-            hips=(('left_hip', 'right_hip'), 1.1, 1.25), chest=(('spine3',), 1.15, 1.4))                    # as a share of the height
+# %% ../nbs/16b_rounds.ipynb #f0bd838a
+CUTS = dict(full=(('left_foot', 'right_foot'), 1.05, 1.3),  # the lowest joints, and the side of the box as a share
+            knees=(('left_knee', 'right_knee'), 1., 1.15),  # of the height down to them
+            hips=(('left_hip', 'right_hip'), 1.1, 1.25),
+            chest=(('spine3',), 1.15, 1.4))
 CUT_SHARES = (.5, .2, .2, .1)
 
+def _ends(joints_px):
+    "The lowest joint of each cut (b, 4)"
+    return torch.stack([joints_px[:, [JOINTS.index(o) for o in names], 1].amax(1) for names, *_ in CUTS.values()], 1)
+
+# %% ../nbs/16b_rounds.ipynb #e763f44e
 def draw_frames(joints_px:Float[Tensor, 'b 24 2'], # in pixels of the photo
                 random:torch.Generator,
                 shares:tuple=CUT_SHARES,           # how often each of `CUTS` is drawn
@@ -98,16 +114,19 @@ def draw_frames(joints_px:Float[Tensor, 'b 24 2'], # in pixels of the photo
     head, neck = (joints_px[:, JOINTS.index(o)] for o in ('head', 'neck'))
     u = torch.rand(b, 4, generator=random)
     which = torch.multinomial(torch.tensor(shares), b, True, generator=random)
-    ends = torch.stack([joints_px[:, [JOINTS.index(o) for o in names], 1].amax(1) for names, *_ in CUTS.values()], 1)
+    ends = _ends(joints_px)
     low, high = torch.tensor([o[1:] for o in CUTS.values()]).T
     top = torch.minimum(head[:, 1], joints_px[..., 1].amin(1)) - 1.6*(neck - head).norm(dim=1).clamp(min=4)
     end = ends.gather(1, which[:, None])[:, 0] + torch.where(which == 0, .06*(ends[:, 0] - top), 0.)
     tall = (end - top).clamp(min=.12*(joints_px[..., 1].amax(1) - top) + 8)
     side = tall*(low[which] + u[:, 0]*(high - low)[which])
     slack = side - tall
-    middle = torch.where(which == 0, (joints_px[..., 0].amin(1) + joints_px[..., 0].amax(1))/2, (neck[:, 0] + joints_px[:, 0, 0])/2)
-    return torch.stack([middle - side/2 + (u[:, 1] - .5)*.3*side, top - slack*(.15 + .7*u[:, 2])*torch.where(which == 0, 1., .6), side], 1)
+    whole = (joints_px[..., 0].amin(1) + joints_px[..., 0].amax(1))/2
+    middle = torch.where(which == 0, whole, (neck[:, 0] + joints_px[:, 0, 0])/2)
+    left, above = middle - side/2 + (u[:, 1] - .5)*.3*side, slack*(.15 + .7*u[:, 2])*torch.where(which == 0, 1., .6)
+    return torch.stack([left, top - above, side], 1)
 
+# %% ../nbs/16b_rounds.ipynb #9f0490c8
 def frame_camera(camera:Camera,
                  frames:Float[Tensor, 'b 3'], # left, top, side
                  size:int,                    # pixels of the new picture
@@ -128,7 +147,7 @@ def cut_out(image:Float[Tensor, 'b c h w'],
     place = torch.stack([place[:, :1].expand(-1, fine, -1), place[:, 1:].mT.expand(-1, -1, fine)], 1)
     return F.avg_pool2d(sample(image, place.view(len(image), 2, fine, fine), image.shape[2:], padding), 2)
 
-# %% ../nbs/16b_rounds.ipynb #6610d63d
+# %% ../nbs/16b_rounds.ipynb #179029ed
 TURNS = ((.45, 0, 35), (.35, 35, 110), (.2, 110, 180)) # share, degrees to either side
 
 def library_poses(body:Body)->Float[Tensor, 'n 24 3 3']:
@@ -150,13 +169,17 @@ def flip_people(image, matte, rotmats, camera, which:Bool[Tensor, ' b'])->tuple:
     pick = lambda a, b: torch.where(which.view(-1, *[1]*(a.ndim - 1)), a, b)
     sign, mirrored = rotmats.new_tensor([-1, 1, 1]), camera.flip()
     rotmats = pick((sign[:, None]*rotmats*sign)[:, OTHER_SIDE], rotmats)
-    camera = Camera(camera.focal, pick(mirrored.center, camera.center), pick(mirrored.translation, camera.translation), camera.size)
+    center, shift = pick(mirrored.center, camera.center), pick(mirrored.translation, camera.translation)
+    camera = Camera(camera.focal, center, shift, camera.size)
     return pick(image.flip(3), image), pick(matte.flip(3), matte), rotmats, camera
 
-# %% ../nbs/16b_rounds.ipynb #844b648a
+# %% ../nbs/16b_rounds.ipynb #f9130f88
 SHAKE = dict(turn=2.5, root=1.5, shape=.2, shift=1.2) # degrees, degrees, betas, pixels at 256
 
-def shake_bodies(rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera, random:torch.Generator, share:float=.7)->tuple: # the same three
+def shake_bodies(rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera,
+                 random:torch.Generator,
+                 share:float=.7, # of the bodies
+                )->tuple: # the same three
     "Bodies that are off by as much as fits are, in this share of the photos"
     b = len(rotmats)
     normal = lambda *n: torch.randn(b, *n, generator=random).to(rotmats)
@@ -167,7 +190,7 @@ def shake_bodies(rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'],
     moved = Camera(camera.focal, camera.center + shift, camera.translation, camera.size)
     return turn(degrees).to(rotmats)@rotmats, betas + normal(10)*SHAKE['shape']*some, moved
 
-# %% ../nbs/16b_rounds.ipynb #2d9d32a2
+# %% ../nbs/16b_rounds.ipynb #0764a462
 TEAR = .03 # of the picture: neighbouring places that are farther apart belong to different things
 
 def carry_twice(first:Carrier,  # of the photo, in its own pose
@@ -183,9 +206,11 @@ def carry_twice(first:Carrier,  # of the photo, in its own pose
     carried = sample(torch.cat([routes, torn], 1), back.place, second.frame)
     return torch.where(carried[:, 2:] > .01, second.carry(back), sample(first.photo, carried[:, :2], first.frame))
 
+# %% ../nbs/16b_rounds.ipynb #692ba3c0
 def round_trip(photo:Float[Tensor, 'b 3 h w'],
                matte:Float[Tensor, 'b 1 h w'],
-               body:Body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera, # in the photo
+               body:Body,
+               rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera, # in the photo
                shaken:tuple,                     # rotations, shapes, camera: the body that carries the photo away
                other:Float[Tensor, 'b 24 3 3'],  # the pose that it is carried into
                other_camera:Camera,
@@ -201,7 +226,7 @@ def round_trip(photo:Float[Tensor, 'b 3 h w'],
     x = guide.inputs(home, back, carry_twice(first, there, guide.carrier, back))
     return x, torch.cat([first.photo, matte], 1)
 
-# %% ../nbs/16b_rounds.ipynb #b0cea29c
+# %% ../nbs/16b_rounds.ipynb #634eb6cf
 class Rounds:
     "Round trips of an album's photos"
     def __init__(self,
@@ -213,17 +238,18 @@ class Rounds:
                 ):
         self.album, self.body, self.size, self.shares, self.cells = album, body, size, shares, cells
         device = body.rest.device
-        self.library = torch.cat([library_poses(body)])
-        self.rotmats, self.betas, self.camera = album.rotmats.to(device), album.betas.to(device), album.camera.to(device)
+        self.library, self.camera = library_poses(body), album.camera.to(device)
+        self.rotmats, self.betas = album.rotmats.to(device), album.betas.to(device)
 
     def poses(self, b:int, random:torch.Generator)->Float[Tensor, 'b 24 3 3']:
         "Half of other people, half of the library, turned"
         device = self.rotmats.device
-        own, listed = (o[torch.randint(len(o), (b,), generator=random).to(device)] for o in (self.rotmats, self.library))
+        some = lambda poses: poses[torch.randint(len(poses), (b,), generator=random).to(device)]
+        own, listed = some(self.rotmats), some(self.library)
         choice = (torch.rand(b, 1, 1, 1, generator=random) < .5).to(device)
         return turn_people(torch.where(choice, own, listed), random)
 
-# %% ../nbs/16b_rounds.ipynb #5702b90f
+# %% ../nbs/16b_rounds.ipynb #3f7780cf
 @patch
 @torch.no_grad()
 def draw(self:Rounds,
@@ -237,12 +263,14 @@ def draw(self:Rounds,
     flip = (torch.rand(b, generator=random) < .5).to(device)
     image, matte, rotmats, camera = flip_people(image, matte, self.rotmats[i], self.camera[i], flip)
     betas, other = self.betas[i], self.poses(b, random)
-    frames = [draw_frames(camera.project(self.body.skeleton(o, betas)[0])[..., :2].cpu(), random, self.shares).to(device) for o in (rotmats, other)]
+    joints = lambda R: camera.project(self.body.skeleton(R, betas)[0])[..., :2].cpu()
+    frames = [draw_frames(joints(o), random, self.shares).to(device) for o in (rotmats, other)]
     photo, cut = cut_out(image, frames[0], self.size), cut_out(matte, frames[0], self.size, 'zeros')
     home, away = (frame_camera(camera, o, self.size) for o in frames)
-    return round_trip(photo, cut, self.body, rotmats, betas, home, shake_bodies(rotmats, betas, home, random), other, away, self.cells)
+    shaken = shake_bodies(rotmats, betas, home, random)
+    return round_trip(photo, cut, self.body, rotmats, betas, home, shaken, other, away, self.cells)
 
-# %% ../nbs/16b_rounds.ipynb #ec01facf
+# %% ../nbs/16b_rounds.ipynb #4f25f520
 class TruePairs:
     "Pairs of made-up people with fitted bodies"
     def __init__(self, people:People,
@@ -255,23 +283,28 @@ class TruePairs:
 
     def fit(self, photos, random:torch.Generator):
         "Bodies from joints that are off"
-        points = photos.points.clone()
-        points[..., :2] += (self.noise*max(self.people.size)/256*torch.randn(len(points), 18, 2, generator=random)).to(points)
+        points, noise = photos.points.clone(), self.noise*max(self.people.size)/256
+        points[..., :2] += (noise*torch.randn(len(points), 18, 2, generator=random)).to(points)
         return fit_keypoints(self.body, Keypoints(points, self.people.size), fitter=self.fitter)
 
-    @torch.no_grad()
-    def draw(self, b:int, seed:int)->tuple: # inputs [b, 15, h, w], truth [b, 4, h, w]
-        "Samples by number"
-        random, numbers = torch.Generator().manual_seed(seed), self.first + seed*b + np.arange(b)
-        source, target = self.people.pairs(list(numbers))
-        mattes = [(o.parsing > 0).float()[:, None] for o in (source, target)]
-        fits, aims = self.fit(source, random), self.fit(target, random)
-        guide = Guide(source.image, mattes[0], render_body(self.body, fits.rotmats, fits.betas, fits.camera), self.cells)
-        x = guide.inputs(render_body(self.body, aims.rotmats, fits.betas, aims.camera))
-        good = (fits.good & aims.good).nonzero()[:, 0]
-        return x[good], torch.cat([bleed(target.image, mattes[1]), mattes[1]], 1)[good]
+# %% ../nbs/16b_rounds.ipynb #f8639b11
+@patch
+@torch.no_grad()
+def draw(self:TruePairs,
+         b:int,    # how many; those that can't be fitted are left out
+         seed:int, # other numbers, other people
+        )->tuple: # inputs [b, 15, h, w], truth [b, 4, h, w]
+    "Samples by number"
+    random, numbers = torch.Generator().manual_seed(seed), self.first + seed*b + np.arange(b)
+    source, target = self.people.pairs(list(numbers))
+    matte, wanted = ((o.parsing > 0).float()[:, None] for o in (source, target))
+    fits, aims = self.fit(source, random), self.fit(target, random)
+    guide = Guide(source.image, matte, render_body(self.body, fits.rotmats, fits.betas, fits.camera), self.cells)
+    x = guide.inputs(render_body(self.body, aims.rotmats, fits.betas, aims.camera))
+    good = (fits.good & aims.good).nonzero()[:, 0]
+    return x[good], torch.cat([bleed(target.image, wanted), wanted], 1)[good]
 
-# %% ../nbs/16b_rounds.ipynb #c4090508
+# %% ../nbs/16b_rounds.ipynb #8020227e
 class SamplePool:
     "Samples as bytes in a folder, which several processes share"
     def __init__(self, folder,
@@ -281,13 +314,14 @@ class SamplePool:
         self.folder, self.count, self.size = Path(folder), count, size
         self.folder.mkdir(parents=True, exist_ok=True)
         self.x, self.y = (self._map(name, channels) for name, channels in (('x', CHANNELS), ('y', 4)))
-        self.numbers = self._file('numbers', np.int64, (2,))                     # how many were made, how many were used
-    def _map(self, name, channels): return self._file(f'{name}_{self.size}', np.int8, (self.count, channels, self.size, self.size))
+        self.numbers = self._file('numbers', np.int64, (2,))                            # made, used
+    def _map(self, name, channels):
+        return self._file(f'{name}_{self.size}', np.int8, (self.count, channels, self.size, self.size))
     def _file(self, name, kind, shape):
         path, fill = self.folder/f'{name}.bin', int(np.prod(shape))*np.dtype(kind).itemsize
         if not path.exists() or path.stat().st_size != fill:
             with open(path, 'wb') as f: f.truncate(fill)
-            if name != 'numbers': (self.folder/'numbers.bin').unlink(missing_ok=True)         # other samples: count anew
+            if name != 'numbers': (self.folder/'numbers.bin').unlink(missing_ok=True)   # other samples: count anew
         return np.memmap(path, kind, 'r+', shape=shape)
     @property
     def made(self): return int(self.numbers[0])
@@ -295,17 +329,21 @@ class SamplePool:
     def filled(self): return min(self.made, self.count)
     def __len__(self): return self.filled
 
-    def put(self, x:Float[Tensor, 'b 15 h w'], y:Float[Tensor, 'b 4 h w']):
-        "Keep samples, in place of the oldest"
-        at = (self.made + np.arange(len(x))) % self.count
-        for store, new in ((self.x, x), (self.y, y)): store[at] = (new.clamp(-1, 1)*127).round().to(torch.int8).cpu().numpy()
-        self.numbers[0] += len(x)
+# %% ../nbs/16b_rounds.ipynb #83416af7
+@patch
+def put(self:SamplePool, x:Float[Tensor, 'b 15 h w'], y:Float[Tensor, 'b 4 h w']):
+    "Keep samples, in place of the oldest"
+    at = (self.made + np.arange(len(x))) % self.count
+    byte = lambda o: (o.clamp(-1, 1)*127).round().to(torch.int8).cpu().numpy()
+    self.x[at], self.y[at] = byte(x), byte(y)
+    self.numbers[0] += len(x)
 
-    def take(self, b:int, random:torch.Generator, device=None)->tuple: # inputs, truth
-        "Samples by chance"
-        i = torch.randint(self.filled, (b,), generator=random).numpy()
-        self.numbers[1] += b
-        return tuple(torch.from_numpy(o[i]).to(device).float()/127 for o in (self.x, self.y))
+@patch
+def take(self:SamplePool, b:int, random:torch.Generator, device=None)->tuple: # inputs, truth
+    "Samples by chance"
+    i = torch.randint(self.filled, (b,), generator=random).numpy()
+    self.numbers[1] += b
+    return tuple(torch.from_numpy(o[i]).to(device).float()/127 for o in (self.x, self.y))
 
 # %% ../nbs/16b_rounds.ipynb #3e59b15c
 def fill_pools(pools:dict,   # {name: `SamplePool`}
@@ -321,7 +359,7 @@ def fill_pools(pools:dict,   # {name: `SamplePool`}
         if share[name] >= 1: time.sleep(.2)
         else: pools[name].put(*sources[name].draw(batch, pools[name].made))
 
-# %% ../nbs/16b_rounds.ipynb #0b3c7af8
+# %% ../nbs/16b_rounds.ipynb #87899f61
 GUIDED_WEIGHTS = dict(l1=4., matte=2., edge=2., features=1.)
 
 def slopes(maps:Float[Tensor, 'b c h w'])->tuple: # to the right, down
@@ -338,7 +376,8 @@ def guided_terms(painted:Painted,
     colour, matte = truth[:, :3], truth[:, 3:]
     made, wanted = over(person_of(painted, carried), painted.matte, background), over(colour, matte, background)
     near = torch.maximum(matte, painted.matte.detach())
-    terms = dict(l1=((made - wanted).abs()*near).sum()/(3*near.sum().clamp(min=1)), matte=(painted.matte - matte).abs().mean())
+    terms = dict(l1=((made - wanted).abs()*near).sum()/(3*near.sum().clamp(min=1)))
+    terms['matte'] = (painted.matte - matte).abs().mean()
     terms['edge'] = sum((a - b).abs().mean() for a, b in zip(slopes(painted.matte), slopes(matte)))
     if features is not None:
         found = features(torch.cat([made, wanted]))

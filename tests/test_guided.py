@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from helpers import fake_smpl
 
 import spice.places as places
-from spice.body import JOINTS, load_body
+from spice.body import load_body
 from spice.camera import frame_body, world_to_view
-from spice.core import DataError, SpiceError, WeightsError
-from spice.guided import CHANNELS, Guide, Guided, GuidedNet, GuidedSettings, decide, part_colours
+from spice.core import DataError
+from spice.guided import CHANNELS, Guided, GuidedNet, GuidedSettings, part_colours
 from spice.people import People, free_body
 from spice.places import COUNTERPARTS, Carrier, bleed, closest_points, closest_shares, counterparts, distance, rigid_motions, spread
 from spice.poses import pose_rows, settle
