@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from .body import Body
 from .camera import Camera
 from .core import DataError
-from .places import Carrier, Places, sample
+from .places import Carrier
 from .segments import regions
 from .surface import Surface, render_body
 from .weights import Pretrained

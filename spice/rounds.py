@@ -7,26 +7,26 @@ __all__ = ['CUTS', 'CUT_SHARES', 'TURNS', 'SHAKE', 'TEAR', 'GUIDED_WEIGHTS', 'Al
            'frame_camera', 'cut_out', 'library_poses', 'turn_people', 'flip_people', 'shake_bodies', 'carry_twice',
            'round_trip', 'Rounds', 'TruePairs', 'SamplePool', 'fill_pools', 'slopes', 'guided_terms']
 
-# %% ../nbs/16b_rounds.ipynb #4732ebe5
-import math, os, time
+# %% ../nbs/16b_rounds.ipynb #373996dd
+import time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from .body import JOINTS, Body
 from .camera import Camera, world_to_view
 from .core import DataError
 from .data import Prepared
-from .guided import CHANNELS, Guide, Painted, decide, over, paint_parts, part_colours, person_of
+from .guided import CHANNELS, Guide, Painted, over, person_of
 from .keypoints import Keypoints
 from .loaders import OTHER_SIDE
 from .people import People, free_body
-from .places import Carrier, Places, bleed, ramp, sample
-from .poses import EVERYDAY, POSES, pose_rows, settle, turn
+from .places import Carrier, Places, bleed, sample
+from .poses import POSES, pose_rows, settle, turn
 from .smplify import Fitter, fit_keypoints
 from .surface import render_body
 
@@ -287,10 +287,10 @@ class TruePairs:
         points[..., :2] += (noise*torch.randn(len(points), 18, 2, generator=random)).to(points)
         return fit_keypoints(self.body, Keypoints(points, self.people.size), fitter=self.fitter)
 
-# %% ../nbs/16b_rounds.ipynb #f8639b11
+# %% ../nbs/16b_rounds.ipynb #99500a85
 @patch
 @torch.no_grad()
-def draw(self:TruePairs,
+def draw(self:TruePairs, # noqa: F811
          b:int,    # how many; those that can't be fitted are left out
          seed:int, # other numbers, other people
         )->tuple: # inputs [b, 15, h, w], truth [b, 4, h, w]
