@@ -6,8 +6,8 @@
 __all__ = ['HAIR', 'COLOUR_PARTS', 'KIN', 'LIMBS', 'CHANNELS', 'colour_parts', 'kin', 'paint_parts', 'part_colours', 'Guide',
            'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painted', 'decide', 'person_of', 'over', 'Guided']
 
-# %% ../nbs/16a_guided.ipynb #5719be08
-from dataclasses import dataclass
+# %% ../nbs/16a_guided.ipynb #95db1b70
+from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -33,8 +33,8 @@ def colour_parts(body:Body)->Int[Tensor, ' f']: # 1 to 25 for each face
     if (key := (body.hash, str(body.rest.device))) not in _PARTS:
         middle = body.rest[body.faces].mean(1)
         nose, eye, _, ear, _ = body.rest[body.face_points]
-        hair = regions(body, middle)[1] & (middle[:, 1] > nose[1] - .02)
-        hair &= (middle[:, 2] < ear[2] - .01) | (middle[:, 1] > eye[1] + .055)
+        hair = regions(body, middle)[1] & (middle[:, 1] > nose[1] - .05)
+        hair &= (middle[:, 2] < ear[2] - .02) | (middle[:, 1] > eye[1] + .075)
         _PARTS[key] = torch.where(hair, HAIR, body.parts(middle))
     return _PARTS[key]
 
@@ -76,7 +76,12 @@ class Guide:
                  colours=None,                   # of the parts [b, 26, 3]; None takes them from the photo
                 ):
         self.carrier = Carrier(photo, matte, surface, cells)
-        self.colours = part_colours(photo, matte, paint_parts(surface.body, surface)) if colours is None else colours
+        self.colours = self._colours(photo, matte) if colours is None else colours
+    def _colours(self, photo, matte):
+        "Colours of parts; around the head is hair"
+        parts = paint_parts(self.body, self.carrier.surface)
+        head = F.interpolate(self.carrier.source_families()[:, 1:2], parts.shape[1:], mode='bilinear', align_corners=False)
+        return part_colours(photo, matte, torch.where((parts == 0) & (head[:, 0] > .6), HAIR, parts))
     def __len__(self): return len(self.carrier)
     @property
     def body(self): return self.carrier.surface.body
@@ -215,12 +220,17 @@ class Guided:
     def _render(self, rotmats, camera, size):
         return render_body(self.body, rotmats, self.betas.expand(len(rotmats), -1), camera, size=size)
 
-# %% ../nbs/16a_guided.ipynb #a1b19b2a
+# %% ../nbs/16a_guided.ipynb #314ed397
 @patch
 @torch.no_grad()
-def answer(self:Guided, rotmats:Float[Tensor, 'b 24 3 3'], camera:Camera)->Float[Tensor, 'b 5 h w']:
-    "What the network says of a pose, at its own size"
-    return self.net(self.guide.inputs(self._render(rotmats, camera, self.size)))
+def answer(self:Guided,
+           rotmats:Float[Tensor, 'b 24 3 3'], # a pose
+           camera:Camera,
+          )->tuple: # the network's answer [b, 5, h, w], the colours that come of it [b, 3, h, w], at its own size
+    "What the network says of a pose"
+    x = self.guide.inputs(self._render(rotmats, camera, self.size))
+    answer = self.net(x)
+    return answer, decide(answer, x).colour
 
 @patch
 @torch.no_grad()
@@ -235,7 +245,10 @@ def repose(self:Guided,
     places = self.full.carrier.places(target)
     carried = self.full.carrier.carry(places)
     x = self.full.inputs(target, places, carried)
-    answer = x.new_zeros(len(x), 5, 1, 1) if self.net is None else self.answer(rotmats, camera)
-    painted = decide(F.interpolate(answer, x.shape[2:], mode='bilinear', align_corners=False), x)
+    up = lambda o: F.interpolate(o, x.shape[2:], mode='bilinear', align_corners=False)
+    if self.net is None: painted = decide(x.new_zeros(len(x), 5, *x.shape[2:]), x)
+    else:
+        answer, colour = self.answer(rotmats, camera)
+        painted = replace(decide(up(answer), x), colour=up(colour))
     person = person_of(painted, carried)
     return (person, painted.matte) if background is None else over(person, painted.matte, background)
