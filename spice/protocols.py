@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELD', 'BICUBIC', 'PROTOCOLS', 'BARS', 'FRAMES', 'CHUNK', 'TRUTHS', 'RIM', 'ROWS', 'Protocol', 'find_protocol',
            'through', 'stretched', 'Case', 'PeoplePairs', 'people_truth', 'driven_pairs', 'body_for', 'PreparedPairs',
-           'make_pairs', 'fill_holes', 'grown', 'warped']
+           'make_pairs', 'fill_holes', 'grown', 'warped', 'carried']
 
 # %% ../nbs/30b_protocols.ipynb #357d1abe
 import io
@@ -24,6 +24,7 @@ from .body import Body, load_body
 from .camera import Camera
 from .core import DataError, SpiceError, get_device, to_pil
 from .data import Prepared
+from .guided import Guided, over
 from .keypoints import Keypoints
 from .loaders import Batch, Draw, Paired, collate, person_of
 from .people import People, free_body
@@ -179,7 +180,7 @@ def people_truth(source, target)->dict: # of two `Photos`
     flow, rows = lru_cache(lambda: target.flow_from(source)), lambda: target.surface.verts_px[..., 1]
     return dict(mask=lambda: target.surface.mask, source_mask=lambda: source.surface.mask, flow=lambda: flow()[0], visibility=lambda: flow()[1],
                 labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints, seen=lambda: target.seen,
-                height=lambda: rows().amax(1) - rows().amin(1))
+                height=lambda: rows().amax(1) - rows().amin(1), source_matte=lambda: (source.parsing > 0).float()[:, None])
 
 # %% ../nbs/30b_protocols.ipynb #346030f3
 @patch
@@ -319,9 +320,19 @@ def warped(case:Case)->Float[Tensor, 'b 3 h w']:
     body = torch.where(seen[:, None], there, fill_holes(there, seen))
     return torch.where((visibility == BACKGROUND)[:, None], behind, body)
 
+# %% ../nbs/30b_protocols.ipynb #ca221ed1
+def carried(case:Case)->Float[Tensor, 'b 3 h w']:
+    "The source carried by the bodies of the request, without any network"
+    batch, matte = case.batch, case['source_matte']
+    source, body = batch['source_image'], free_body(str(case.batch['source_image'].device))
+    guided = Guided(None, source, matte, body, batch['source_rotmats'], batch['source_betas'], batch.camera('source'))
+    person, there = guided.repose(batch['target_rotmats'], batch.camera('target'))
+    return over(person, there, fill_holes(source, ~grown(matte[:, 0] > .1, round(.01*source.shape[2]))))
+
 # %% ../nbs/30b_protocols.ipynb #3aa0e322
 ROWS = { # each gives pictures in the protocol's frame for a `Case` and the mean of the real set
         'copy-source': lambda case, mean: case.framed(case.batch['source_image']),
         'mean-image': lambda case, mean: mean.to(case.wanted)[None].expand_as(case.wanted),
         'warp-true-flow': lambda case, mean: warped(case),
+        'carried': lambda case, mean: carried(case),
         'truth': lambda case, mean: case.wanted}
