@@ -606,7 +606,7 @@ class Prepared:
         rows = [order[o] for o in self.names]
         return {k: (str(v) if k in ('body', 'how') else torch.tensor(v[rows])) for k, v in table.items()}
 
-# %% ../nbs/07_data.ipynb #540ede98
+# %% ../nbs/07_data.ipynb #116f5490
 @patch
 def rows(self:Prepared, split:str)->np.ndarray: # row numbers
     "The rows of a split"
@@ -626,7 +626,7 @@ def image(self:Prepared, i:int)->Float[Tensor, '3 h w']: # in [-1, 1]
     return to_tensor(self.path(i))[0]
 
 @patch
-def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # from 0 to 1; None where it is not known
+def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # noqa: F811 - from 0 to 1; None where it is not known
     "How much of each pixel is the person's"
     path = self.folder/'mattes'/self.path(i).name
     return _grey(path)[None].float()/255 if path.is_file() else None

@@ -6,14 +6,14 @@
 __all__ = ['ROWS', 'COLS', 'WORK', 'box_mean', 'colour_moments', 'inverse', 'times', 'colour_odds', 'recolour', 'guided', 'matte',
            'band_error']
 
-# %% ../nbs/01d_matte.ipynb #7323080b
+# %% ../nbs/01d_matte.ipynb #32cd0884
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from .blazepose import CROP, Found, Person, mask_of
+from .blazepose import Person, mask_of
 
 # %% ../nbs/01d_matte.ipynb #497bf3ca
 def box_mean(x:Float[Tensor, 'b c h w'], radius:int)->Float[Tensor, 'b c h w']:

@@ -6,26 +6,21 @@
 __all__ = ['WORN', 'SKIN', 'FEET', 'LIMBS_OF', 'WHERE', 'nearest_limb', 'book_labels', 'Ccp', 'only_person', 'prepared_sheet',
            'body_over', 'prepared_report', 'spice_prepare']
 
-# %% ../nbs/08c_real_photos.ipynb #1be94505
-import os
+# %% ../nbs/08c_real_photos.ipynb #14ce5ff6
 from dataclasses import replace
-from json import dumps
 from pathlib import Path
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from PIL import Image
 from scipy.io import loadmat
-from torch import Tensor
-from .blazepose import Found
 from .body import Body, load_body
 from .core import DataError, ImageError, command, get_device, read_image, save_image, show_images, to_pil
-from .data import SOURCES, Item, Prepared, PhotoFolder, Shot, Source, cut, open_source, pictures_below, prepare, shot_of
+from .data import SOURCES, Item, Prepared, Source, open_source, pictures_below, prepare, shot_of
 from .detector import detect, load_detector
 from .fits import fit_dataset, fit_numbers, fit_report
 from .keypoints import Keypoints
-from .people import PARSING, paint_parsing
-from .smplify import Fitter, fit_keypoints
+from .people import PARSING
+from .smplify import Fitter
 from .surface import render_body
 
 # %% ../nbs/08c_real_photos.ipynb #49f7793d

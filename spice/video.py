@@ -8,7 +8,7 @@ __all__ = ['CODECS', 'OPTIONS', 'check_fps', 'at_rate', 'numbered_files', 'Frame
            'detect_film', 'motion_of', 'film_boxes', 'smooth_path', 'on_boxes', 'fit_pieces', 'spin_camera', 'Aims',
            'Live', 'Animation', 'animate', 'film_flow', 'warping_error', 'identity_drift', 'spice_video']
 
-# %% ../nbs/41_video.ipynb #c9112652
+# %% ../nbs/41_video.ipynb #2090b637
 import math, re, time, warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from .body import Body
 from .camera import Camera, frame_body, spin_focal, world_to_view
-from .core import DataError, command, progress, read_image, show_images, to_pil, to_tensor, writing
+from .core import DataError, command, progress, read_image, show_images, to_pil, writing
 from .detector import find_people
 from .fits import deviations # noqa: F401 (`fit_film` comes with it)
 from .infer import PICTURES, Aim, Reposer, Seen, person_box, pick_person
