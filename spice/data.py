@@ -452,6 +452,7 @@ class Prepared:
         self.manifest = json.loads((self.folder/'manifest.json').read_text())
         with np.load(self.folder/'keypoints.npz') as f:
             self.names, self.points, self.groups = f['names'].tolist(), torch.tensor(f['points']), f['groups'].tolist()
+            self.joints3d = torch.tensor(f['joints3d']) if 'joints3d' in f.files else None   # [n, 18, 3] in metres, or None
         if table_hash(self.names, self.points.numpy()) != self.manifest['hash']:
             raise DataError(f'{folder}: keypoints.npz is not the table that the manifest names', 'Prepare it again')
         both = json.loads((self.folder/'splits.json').read_text())
@@ -491,6 +492,13 @@ def path(self:Prepared, i:int)->Path: # of the picture
 def image(self:Prepared, i:int)->Float[Tensor, '3 h w']: # in [-1, 1]
     "One photo"
     return to_tensor(self.path(i))[0]
+
+@patch
+def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # from 0 to 1; None where the dataset has none
+    "The person of a row, cut out"
+    path = self.folder/'mattes'/self.path(i).name
+    if not path.is_file(): return None
+    with Image.open(path) as f: return torch.from_numpy(np.asarray(f.convert('L')).copy()).float()[None]/255
 
 # %% ../nbs/07_data.ipynb #2bee67d3
 @patch
