@@ -2,6 +2,8 @@
 import os
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ: # one of several processes: no more threads than its share of the cores, also in what it starts
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count()//int(os.environ['PYTEST_XDIST_WORKER_COUNT']))))
 
 import jaxtyping
 
