@@ -99,7 +99,7 @@ def overfit(steps, f_3d, rate=1e-3):
     return pix[0], pix[-1], *(off_person(batch, o, truth) for o in (step.made['image'], batch['source_image']))
 
 def test_overfits_a_little(f_3d):
-    first, last, made, copy = overfit(40, f_3d)
+    first, last, made, copy = overfit(60, f_3d)                                            # at 40 last bits could decide whether `made` beats `copy`
     assert last < .6*first and made < copy
 
 @pytest.mark.long
