@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE', 'BODY_FIELDS', 'TOGETHER', 'CHUNK', 'SOURCES',
-           'fit_canvas', 'Item', 'Source', 'plain_name', 'pictures_below', 'PhotoFolder', 'find_below', 'flat_name',
-           'read_names', 'read_pairs', 'picture_size', 'DeepFashion', 'Market', 'FashionVideo', 'read_frames',
-           'PeoplePhotos', 'prepare_chunk', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source',
-           'prepared_report', 'spice_prepare']
+           'fit_canvas', 'person_box', 'cut', 'into_box', 'Item', 'Shot', 'Source', 'plain_name', 'pictures_below',
+           'PhotoFolder', 'box_in', 'shot_of', 'find_below', 'flat_name', 'read_names', 'read_pairs', 'picture_size',
+           'DeepFashion', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos', 'looked_at', 'prepare_chunk',
+           'write_pictures', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source']
 
-# %% ../nbs/07_data.ipynb #4a36665a
-import hashlib, json
+# %% ../nbs/07_data.ipynb #71500ba9
+import hashlib, json, os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +19,16 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
+from .blazepose import Found
 from .body import load_body
 from .camera import Camera
-from .core import DataError, ImageError, SpiceError, command, one_thread, progress, read_image, to_pil, to_tensor, writing
+from .core import DataError, ImageError, SpiceError, one_thread, progress, read_image, to_pil, to_tensor, writing
 from .detector import detect
 from .keypoints import Keypoints, frame_size
+from .matte import matte
 from .people import SPLITS, People
 from .pose_files import find_frame, read_annotations, read_keypoints, read_table
 
@@ -45,7 +48,55 @@ def fit_canvas(image:Image.Image,           # a photo of any size
     moved = keypoints.resize((inner[1], inner[0])).pad(left=left, top=top, right=w - inner[0] - left, bottom=h - inner[1] - top)
     return canvas, moved
 
-# %% ../nbs/07_data.ipynb #311aeb7c
+# %% ../nbs/07_data.ipynb #93ce888e
+def person_box(keypoints:Keypoints,      # one person
+               size:tuple,               # (h, w) of the canvas: the box has its shape
+               fill:float=.86,           # share of the canvas that the person takes
+               matte:Image.Image|None=None, # of the photo: the box holds it, too
+              )->tuple: # left, top, right, bottom
+    "The box around a person, with room for hair and feet"
+    xy = keypoints.xy[0][keypoints.valid[0]]
+    if not len(xy): raise ImageError('no joint of the person is known', 'Give a photo, or joints, of a whole person')
+    (left, top), (right, bottom) = xy.amin(0).tolist(), xy.amax(0).tolist()
+    tall = max(bottom - top, right - left, 1.)
+    left, top, right, bottom = left - .06*tall, top - .1*tall, right + .06*tall, bottom + .07*tall
+    inside = matte and matte.point(lambda v: 255*(v > 127)).getbbox()
+    if inside: # but what lies far away is somebody else's
+        left, top = min(left, max(inside[0], left - .5*tall)), min(top, max(inside[1], top - .5*tall))
+        right, bottom = max(right, min(inside[2], right + .5*tall)), max(bottom, min(inside[3], bottom + .5*tall))
+    h = max(bottom - top, (right - left)*size[0]/size[1])/fill
+    w, x, y = h*size[1]/size[0], (left + right)/2, (top + bottom)/2
+    box = round(x - w/2), round(y - h/2), round(x - w/2) + max(1, round(w)), round(y - h/2) + max(1, round(h))
+    return _inside_edges(box, inside, matte.size) if inside else box
+
+def _inside_edges(box, inside, photo):
+    "The box, moved so that it does not go on where the photo cuts the person off"
+    left, top, right, bottom = box
+    cut_left, cut_top, cut_right, cut_bottom = inside[0] <= 1, inside[1] <= 1, inside[2] >= photo[0] - 1, inside[3] >= photo[1] - 1
+    x = max(0, -left) if cut_left and not cut_right else min(0, photo[0] - right) if cut_right and not cut_left else 0
+    y = max(0, -top) if cut_top and not cut_bottom else min(0, photo[1] - bottom) if cut_bottom and not cut_top else 0
+    return left + x, top + y, right + x, bottom + y
+
+# %% ../nbs/07_data.ipynb #bd272fea
+def cut(photo:Image.Image, # 'RGB', or a matte, 'L'
+        box:tuple,         # left, top, right, bottom; may reach beyond the photo
+        size:tuple,        # (h, w) of the canvas
+       )->Image.Image:
+    "The inside of a box on a canvas; beyond the photo its edge goes on, and a matte is 0"
+    left, top, right, bottom = box
+    beyond = [max(0, -top), max(0, bottom - photo.height), max(0, -left), max(0, right - photo.width)]
+    pixels = np.asarray(photo)
+    pixels = np.pad(pixels, (beyond[:2], beyond[2:], (0, 0)), mode='edge') if photo.mode == 'RGB' else np.pad(pixels, (beyond[:2], beyond[2:]))
+    inside = Image.fromarray(pixels[top + beyond[0]:bottom + beyond[0], left + beyond[2]:right + beyond[2]])
+    return inside.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+
+def into_box(keypoints:Keypoints, box:tuple, size:tuple)->Keypoints:
+    "Joints on the canvas of a box"
+    left, top, right, bottom = box
+    return keypoints._moved((size[1]/(right - left), size[0]/(bottom - top)),
+                            (-left*size[1]/(right - left), -top*size[0]/(bottom - top)), size)
+
+# %% ../nbs/07_data.ipynb #b665d7c0
 @dataclass
 class Item:
     "One photo of a source"
@@ -55,9 +106,24 @@ class Item:
     group: str         # the outfit or person
     keypoints: object = None # `Keypoints`, a file of them, or None to look for them
 
+@dataclass
+class Shot:
+    "One person of a photo, on the canvas, as it is stored"
+    name: str
+    image: Image.Image
+    keypoints: Keypoints                 # one person
+    body: dict|None = None               # the truth, where it is known: the fields `BODY_FIELDS`
+    matte: Image.Image|None = None       # 'L': how much of each pixel is the person's
+    landmarks: np.ndarray|None = None    # [33, 4]: BlazePose's points on the canvas: x, y, chance to be visible, chance to be in the photo
+    joints3d: np.ndarray|None = None     # [18, 3]: metres around the middle of the hips, x right, y down, z away
+    parsing: Image.Image|None = None     # 'L': numbers of `PARSING`
+    tags: tuple = ()                     # words that are known about the clothes
+    box: tuple|None = None               # of the canvas in the photo: left, top, right, bottom
+
+# %% ../nbs/07_data.ipynb #afe131ff
 class Source:
     "The photos of one dataset; each kind of dataset fills `items` and `pairs`"
-    kind = 'photos'
+    kind, threads = 'photos', False      # whether several photos may be looked at at a time
     def __init__(self, size): self.size, self.items, self.pairs, self.notes, self.frame = frame_size(size), [], {}, [], 'canvas'
     def __len__(self): return len(self.items)
     def note(self, text): # remembered, and said once
@@ -72,6 +138,9 @@ class Source:
         if isinstance(found, (str, Path)): found = read_keypoints(found, (image.height, image.width)).largest()
         elif found is None: found = detect(image, detector=detector)[0]
         return *fit_canvas(image, found, self.size), None
+    def shots(self, i, detector=None)->list: # the people of photo `i`; most sources know one
+        image, keypoints, body = self.load(i, detector)
+        return [Shot(self.items[i].name, image, keypoints, body)]
 
 def plain_name(path:Path, root:Path)->str:
     "A flat name for a file below a root"
@@ -89,9 +158,10 @@ def pictures_below(folder)->list: # sorted paths
     if not found: raise DataError(f'{folder} holds no pictures', f'Photos end in {", ".join(PICTURES)}')
     return found
 
-# %% ../nbs/07_data.ipynb #599ed709
+# %% ../nbs/07_data.ipynb #cb9d2f59
 class PhotoFolder(Source):
-    "A folder of photos of single people"
+    "A folder of photos of people"
+    threads = True
     def __init__(self,
                  folder,         # photos, in any folders below
                  size=256,       # (h, w) of the canvas
@@ -106,6 +176,38 @@ class PhotoFolder(Source):
             self.items.append(Item(name, path, 'valid' if held else 'train', path.parent.name, beside))
         without = sum(o.keypoints is None for o in self.items)
         if without: self.note(f'{without} of {len(self)} photos have no keypoints beside them: the detector will look')
+
+# %% ../nbs/07_data.ipynb #c8fa1312
+@patch
+def shots(self:PhotoFolder, i, detector=None)->list: # noqa: F811
+    "Everybody in a photo, the largest first"
+    item = self.items[i]
+    photo = read_image(item.path)
+    found = detect(photo, 'all', detector)[0] if item.keypoints is None else read_keypoints(item.keypoints, (photo.height, photo.width))
+    left, top, right, bottom = found.box().unbind(1)
+    order = ((right - left)*(bottom - top)).argsort(descending=True).tolist()
+    return [shot_of(photo, found[k], self.size, item.name + (f'_{n}' if n > 1 else '')) for n, k in enumerate(order, 1)]
+
+def box_in(photo:Image.Image, one:Keypoints, size:tuple, matte:Image.Image|None=None)->tuple: # left, top, right, bottom
+    "What of a photo goes onto the canvas: all of it if it has the canvas' size, else the box around the person"
+    if (photo.height, photo.width) == tuple(size): return 0, 0, photo.width, photo.height
+    return person_box(one.drop_outside(), size, matte=matte)                   # a joint far outside would make the canvas huge
+
+def shot_of(photo:Image.Image,
+            one:Keypoints, # one person, in the photo's frame; `Found` brings matte and depth along
+            size:tuple,    # (h, w) of the canvas
+            name:str='',
+           )->Shot:
+    "A person, cut out onto the canvas"
+    person = one.people[0] if isinstance(one, Found) else None
+    alpha = matte(photo, person) if person else None
+    box = box_in(photo, one, size, alpha)
+    shot = Shot(name, cut(photo, box, size), into_box(one, box, size), matte=alpha and cut(alpha, box, size), box=box)
+    if person:
+        scale = np.array([size[1]/(box[2] - box[0]), size[0]/(box[3] - box[1])])
+        shot.landmarks = np.concatenate([(person.points - box[:2])*scale, person.visible[:, None], person.inside[:, None]], 1).astype(np.float32)
+        shot.joints3d = one.joints3d[0].numpy()
+    return shot
 
 # %% ../nbs/07_data.ipynb #bc708daf
 OFFERED = {
@@ -341,36 +443,58 @@ class PeoplePhotos(Source):
             self.made = {k: (images[j], photos.keypoints[j], bodies[j]) for j, k in enumerate(some)}
         return self.made[i]
 
-# %% ../nbs/07_data.ipynb #8dc36db5
+# %% ../nbs/07_data.ipynb #d216fe0d
 CHUNK = 32
 
 def _chunk_path(out, k): return Path(out)/'parts'/f'{k:05d}.npz'
 
+def looked_at(source:Source, numbers, detector=None): # yields number and `Shot`s, or the reason why there are none
+    "Some photos of a source, several at a time where that is allowed"
+    def look(i):
+        try: return i, source.shots(i, detector)
+        except SpiceError as e: return i, str(e).replace(f'{source.items[i].path}', source.items[i].name)
+    if not source.threads: yield from map(look, numbers)
+    else:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool: yield from pool.map(look, numbers)
+
 def prepare_chunk(source:Source, out:Path, k:int, detector=None):
-    "Load, place and write one chunk of photos; what can't be used is listed with the reason"
-    names, points, bodies, skipped = [], [], [], []
-    for i in range(k*CHUNK, min((k + 1)*CHUNK, len(source))):
+    "Look at one chunk of photos and write who is in them; what can't be used is listed with the reason"
+    rows, shots, skipped = [], [], []
+    for i, found in looked_at(source, range(k*CHUNK, min((k + 1)*CHUNK, len(source))), detector):
         name = source.items[i].name
-        try: image, keypoints, body = source.load(i, detector)
-        except SpiceError as e:
-            skipped.append((name, str(e).replace(f'{source.items[i].path}', name)))
-            continue
-        if not keypoints.valid.any():
-            skipped.append((name, 'no joint is known'))
-            continue
-        with writing(Path(out)/'images'/f'{name}.png') as f: image.save(f, format='PNG')
-        for o, value in ((names, name), (points, keypoints.points[0].numpy().astype(np.float32)), (bodies, body)): o.append(value)
-    table = dict(names=np.array(names, dtype=str), points=np.array(points, np.float32).reshape(-1, 18, 3), skipped=np.array(json.dumps(skipped)))
-    if bodies and bodies[0] is not None: table |= {f'body_{o}': np.stack([np.asarray(b[o]) for b in bodies]) for o in BODY_FIELDS}
+        if isinstance(found, str): skipped.append((name, found))
+        elif not any(shot.keypoints.valid.any() for shot in found): skipped.append((name, 'no joint is known'))
+        else:
+            for shot in found: write_pictures(shot, out)
+            rows, shots = rows + [i]*len(found), shots + found
     with writing(_chunk_path(out, k)) as f:
-        with open(f, 'wb') as file: np.savez(file, **table)
+        with open(f, 'wb') as file: np.savez(file, item=np.array(rows, np.int64), skipped=np.array(json.dumps(skipped)), **_table(shots))
+
+def write_pictures(shot:Shot, out):
+    "A person's photo, and matte and parsing where they are known"
+    for folder, picture in (('images', shot.image), ('mattes', shot.matte), ('parsing', shot.parsing)):
+        if picture is None: continue
+        with writing(Path(out)/folder/f'{shot.name}.png') as f: picture.save(f, format='PNG')
+
+# %% ../nbs/07_data.ipynb #fe65ab37
+def _table(shots)->dict:
+    "What is known of people besides their pictures, as arrays"
+    table = dict(names=np.array([shot.name for shot in shots], dtype=str), tags=np.array(json.dumps([shot.tags for shot in shots])),
+                 points=np.array([shot.keypoints.points[0].numpy() for shot in shots], np.float32).reshape(-1, 18, 3))
+    for name, shape in (('landmarks', (33, 4)), ('joints3d', (18, 3))):
+        if not any(getattr(shot, name) is not None for shot in shots): continue
+        unknown = np.full(shape, np.nan, np.float32)
+        table[name] = np.stack([unknown if getattr(shot, name) is None else getattr(shot, name) for shot in shots])
+    if any(shot.body is not None for shot in shots):
+        table |= {f'body_{key}': np.stack([np.asarray(shot.body[key]) for shot in shots]) for key in BODY_FIELDS}
+    return table
 
 def _fingerprint(source):
     "What a preparation is of: kind, size and names"
     text = json.dumps([source.kind, list(source.size), [(o.name, o.split) for o in source.items]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-# %% ../nbs/07_data.ipynb #7205ef06
+# %% ../nbs/07_data.ipynb #b0147289
 def _claim(source, out):
     "Make the folder, or check that it holds the same preparation"
     out = Path(out)
@@ -381,16 +505,16 @@ def _claim(source, out):
     mark, plan = out/'preparing.json', dict(kind=source.kind, size=list(source.size), count=len(source), fingerprint=_fingerprint(source))
     if mark.exists() and json.loads(mark.read_text()) != plan: raise DataError(f'{out} holds another preparation',
                                                                                'Give an empty folder, or the same settings as before')
-    for o in ('images', 'parts'): (out/o).mkdir(parents=True, exist_ok=True)
+    for folder in ('images', 'parts'): (out/folder).mkdir(parents=True, exist_ok=True)
     if not mark.exists():
         with writing(mark) as f: Path(f).write_text(json.dumps(plan))
 
-# %% ../nbs/07_data.ipynb #5bc54da5
+# %% ../nbs/07_data.ipynb #40865de7
 def prepare(source:Source,       # the photos
             out,                 # the folder of the prepared dataset
             process:int=0,       # this process' number
             of:int=1,            # how many there are
-            detector=None,       # finds keypoints where there are none; None loads torchvision's
+            detector=None,       # finds people where no keypoints are given: a `Detector` or a name; None is BlazePose
            )->Path: # the folder
     "Make a prepared dataset, or go on where it was stopped"
     if not 0 <= process < of: raise DataError(f'process {process} of {of}', 'Processes are numbered from 0')
@@ -403,28 +527,36 @@ def prepare(source:Source,       # the photos
     if all(_chunk_path(out, k).exists() for k in chunks): _join(source, out, chunks)
     return out
 
-# %% ../nbs/07_data.ipynb #459aa686
+# %% ../nbs/07_data.ipynb #f4011c42
 def _join(source, out, chunks):
     "One table from all chunks, splits, pairs, and last the manifest"
     parts = []
     for k in chunks:
-        with np.load(_chunk_path(out, k)) as f: parts.append({o: f[o] for o in f.files})
-    names = np.concatenate([p['names'] for p in parts if len(p['names'])] or [np.array([], str)])
-    points, skipped = np.concatenate([p['points'] for p in parts]), [s for p in parts for s in json.loads(str(p['skipped']))]
-    item = {o.name: o for o in source.items}
+        with np.load(_chunk_path(out, k)) as f: parts.append({key: f[key] for key in f.files})
+    joined = lambda key, empty: np.concatenate([p[key] for p in parts if len(p[key])] or [empty])
+    names, points, item = joined('names', np.array([], str)), joined('points', np.zeros((0, 18, 3), np.float32)), joined('item', np.zeros(0, int))
+    items, lists = [source.items[i] for i in item], {key: [row for p in parts for row in json.loads(str(p[key]))] for key in ('skipped', 'tags')}
     splits, here = {}, set(names.tolist())
-    for o in names.tolist(): splits.setdefault(item[o].split, []).append(o)
-    pairs = {s: [p for p in ps if p[0] in here and p[1] in here] for s, ps in source.pairs.items()}
+    for name, one in zip(names.tolist(), items): splits.setdefault(one.split, []).append(name)
+    pairs = {split: [p for p in rows if p[0] in here and p[1] in here] for split, rows in source.pairs.items()}
+    table = dict(names=names, points=points, groups=np.array([one.group for one in items], dtype=str)) | _beyond(parts)
     with writing(out/'keypoints.npz') as f:
-        with open(f, 'wb') as file: np.savez(file, names=names, points=points, groups=np.array([item[o].group for o in names.tolist()], dtype=str))
+        with open(f, 'wb') as file: np.savez(file, **table)
     with_bodies = [p for p in parts if 'body_betas' in p]
-    if with_bodies: save_bodies(out, names, {o: np.concatenate([p[f'body_{o}'] for p in with_bodies]) for o in BODY_FIELDS}, load_body('free').hash, 'truth')
-    with writing(out/'splits.json') as f: Path(f).write_text(json.dumps(dict(splits=splits, pairs=pairs)))
-    with writing(out/'skipped.json') as f: Path(f).write_text(json.dumps(skipped, indent=1))
-    manifest = dict(version=1, kind=source.kind, size=list(source.size), count=len(names), splits={s: len(o) for s, o in splits.items()},
-                    pairs={s: len(o) for s, o in pairs.items()},
-                    skipped=len(skipped), notes=source.notes, hash=table_hash(names, points))
-    with writing(out/'manifest.json') as f: Path(f).write_text(json.dumps(manifest, indent=1))
+    if with_bodies: save_bodies(out, names, {key: np.concatenate([p[f'body_{key}'] for p in with_bodies]) for key in BODY_FIELDS}, load_body('free').hash, 'truth')
+    lines = dict(splits=dict(splits=splits, pairs=pairs), skipped=lists['skipped']) | (dict(tags=dict(zip(names.tolist(), lists['tags']))) if any(lists['tags']) else {})
+    manifest = dict(version=1, kind=source.kind, size=list(source.size), count=len(names), splits={split: len(rows) for split, rows in splits.items()},
+                    pairs={split: len(rows) for split, rows in pairs.items()},
+                    skipped=len(lists['skipped']), notes=source.notes, hash=table_hash(names, points))
+    for name, content in (lines | dict(manifest=manifest)).items():                # the manifest last: it says that all is there
+        with writing(out/f'{name}.json') as f: Path(f).write_text(json.dumps(content, indent=None if name == 'splits' else 1))
+
+def _beyond(parts)->dict:
+    "BlazePose's points and depths of all chunks, where any chunk has them; nan for people of whom they are not known"
+    out = {}
+    for key, shape in (('landmarks', (33, 4)), ('joints3d', (18, 3))):
+        if any(key in p for p in parts): out[key] = np.concatenate([p.get(key, np.full((len(p['names']), *shape), np.nan, np.float32)) for p in parts])
+    return out
 
 def table_hash(names, points)->str:
     "Sixteen digits over names and keypoints"
@@ -440,7 +572,7 @@ def save_bodies(folder, names, fields:dict, body_hash:str, how:str, error=None, 
                      else error,
                      good=np.ones(n, bool) if good is None else good, **{k: np.asarray(v, np.float32) for k, v in fields.items()})
 
-# %% ../nbs/07_data.ipynb #7c307552
+# %% ../nbs/07_data.ipynb #71ff111d
 class Prepared:
     "A folder of photos in the one form"
     def __init__(self, folder):
@@ -452,6 +584,7 @@ class Prepared:
         self.manifest = json.loads((self.folder/'manifest.json').read_text())
         with np.load(self.folder/'keypoints.npz') as f:
             self.names, self.points, self.groups = f['names'].tolist(), torch.tensor(f['points']), f['groups'].tolist()
+            self.landmarks, self.joints3d = (torch.tensor(f[key]) if key in f.files else None for key in ('landmarks', 'joints3d'))
         if table_hash(self.names, self.points.numpy()) != self.manifest['hash']:
             raise DataError(f'{folder}: keypoints.npz is not the table that the manifest names', 'Prepare it again')
         both = json.loads((self.folder/'splits.json').read_text())
@@ -473,7 +606,7 @@ class Prepared:
         rows = [order[o] for o in self.names]
         return {k: (str(v) if k in ('body', 'how') else torch.tensor(v[rows])) for k, v in table.items()}
 
-# %% ../nbs/07_data.ipynb #7cbf324a
+# %% ../nbs/07_data.ipynb #116f5490
 @patch
 def rows(self:Prepared, split:str)->np.ndarray: # row numbers
     "The rows of a split"
@@ -492,6 +625,23 @@ def image(self:Prepared, i:int)->Float[Tensor, '3 h w']: # in [-1, 1]
     "One photo"
     return to_tensor(self.path(i))[0]
 
+@patch
+def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # noqa: F811 - from 0 to 1; None where it is not known
+    "How much of each pixel is the person's"
+    path = self.folder/'mattes'/self.path(i).name
+    return _grey(path)[None].float()/255 if path.is_file() else None
+
+@patch
+def parsing(self:Prepared, i:int)->Int[Tensor, 'h w']|None: # numbers of `PARSING`; None where it is not known
+    "What each pixel is"
+    path = self.folder/'parsing'/self.path(i).name
+    return _grey(path).long() if path.is_file() else None
+
+def _grey(path): # the numbers of an 8-bit picture, [h, w]
+    try:
+        with Image.open(path) as image: return torch.from_numpy(np.array(image.convert('L')))
+    except (OSError, ValueError): raise DataError(f'{path} can not be read', 'Prepare the dataset again') from None
+
 # %% ../nbs/07_data.ipynb #2bee67d3
 @patch
 def camera(self:Prepared, rows)->Camera:
@@ -508,7 +658,7 @@ def check(self:Prepared)->list: # lines; empty if all is well
         if len(self.splits.get(s, [])) != count: wrong.append(f'{len(self.splits.get(s, []))} photos in {s}, the manifest says {count}')
     return wrong
 
-# %% ../nbs/07_data.ipynb #53bf6799
+# %% ../nbs/07_data.ipynb #84a19fae
 SOURCES = {'people': PeoplePhotos, 'folder': PhotoFolder, 'deepfashion': DeepFashion, 'market': Market, 'video': FashionVideo}
 
 def open_source(kind:str, root, size=None, **options)->Source:
@@ -518,29 +668,3 @@ def open_source(kind:str, root, size=None, **options)->Source:
     if kind == 'people': return PeoplePhotos(**options)
     if not root: raise DataError(f'{kind} needs the folder of its files', 'Give --root')
     return SOURCES[kind](root, **options)
-
-def prepared_report(out)->str:
-    "What was prepared, and what was skipped"
-    data = Prepared(out)
-    return f"{data}\nskipped: {data.manifest['skipped']} (see skipped.json)"
-
-@command
-def spice_prepare(kind:str,          # people, folder, deepfashion, market or video
-                  out:str,           # the folder of the prepared dataset
-                  root:str='',       # the folder of the original files
-                  size:int=0,        # pixels of the square canvas; 0 is the kind's own
-                  frame:str='',      # of DeepFashion's tables: photo, bars or stretched; empty decides and says
-                  train:int=1000,    # People: outfits to train on
-                  valid:int=100,     # People: outfits to choose by
-                  test:int=200,      # People: outfits to test on
-                  process:int=0,     # this process' number
-                  of:int=1,          # how many processes share the work
-                  json:bool=False,   # print the manifest as JSON
-                 ):
-    "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128 --train 2000"
-    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None)).get(kind, {})
-    prepare(open_source(kind, root, size or None, **options), out, process, of)
-    manifest = Path(out)/'manifest.json'
-    if not manifest.is_file(): print('{}' if json else f'{out}: this part is done, others are still at work')
-    else: print(manifest.read_text() if json else prepared_report(out))
-    return Path(out)

@@ -8,7 +8,7 @@ __all__ = ['CODECS', 'OPTIONS', 'check_fps', 'at_rate', 'numbered_files', 'Frame
            'detect_film', 'motion_of', 'film_boxes', 'smooth_path', 'on_boxes', 'fit_pieces', 'spin_camera', 'Aims',
            'Live', 'Animation', 'animate', 'film_flow', 'warping_error', 'identity_drift', 'spice_video']
 
-# %% ../nbs/41_video.ipynb #631cda0a
+# %% ../nbs/41_video.ipynb #2090b637
 import math, re, time, warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,8 +27,8 @@ from PIL import Image
 from torch import Tensor
 from .body import Body
 from .camera import Camera, frame_body, spin_focal, world_to_view
-from .core import DataError, command, progress, read_image, show_images, to_pil, to_tensor, writing
-from .detector import load_detector
+from .core import DataError, command, progress, read_image, show_images, to_pil, writing
+from .detector import find_people
 from .fits import deviations # noqa: F401 (`fit_film` comes with it)
 from .infer import PICTURES, Aim, Reposer, Seen, person_box, pick_person
 from .keypoints import Keypoints
@@ -396,19 +396,19 @@ def motion_from(found:list,       # `Keypoints` of everybody in each frame, or N
     points = torch.cat([nobody if o is None else o.points.detach().cpu() for o in one])
     return Motion(bridge(points, most), size, float(fps), torch.tensor([o is not None for o in one]), frames)
 
-# %% ../nbs/41_video.ipynb #0a789a92
+# %% ../nbs/41_video.ipynb #be5cb45b
 def detect_film(frames,         # `Frames`, or any pictures
-                detector=None,  # any `Detector`; None loads torchvision's
+                detector=None,  # any `Detector`, or its name; None is BlazePose
                 batch:int=8,    # frames that go through together
                )->list: # `Keypoints` of everybody in each frame
     "Everybody in the frames of a film"
-    detector, found, frames = detector or load_detector(), [], iter(progress(frames, getattr(frames, 'count', None), 'frames'))
-    while some := list(islice(frames, batch)): found += [o.to('cpu') for o in detector(to_tensor(some))]
+    found, frames = [], iter(progress(frames, getattr(frames, 'count', None), 'frames'))
+    while some := list(islice(frames, batch)): found += [one.to('cpu') for one in find_people([read_image(frame) for frame in some], detector)]
     return found
 
 def motion_of(driver,           # a film, `Frames`, a folder of frames or of OpenPose files, joints [t, 18, 3], `Keypoints` of one person, `Photos`, `Fits`
               fps=None,         # frames a second; None is the film's, or 25
-              detector=None,    # finds joints; None loads torchvision's
+              detector=None,    # finds joints: a `Detector` or its name; None is BlazePose
               person='largest', # whom to follow, if there are several
               keypoints=None,   # of every frame of the film: a folder of OpenPose files, or joints; None looks for them
              )->Motion:
@@ -594,7 +594,7 @@ def named_motion(self:Reposer,
     rotmats, height = settle(rows, self.body, seen.fits.betas.expand(len(rows), -1))
     return self.film_on_floor(world_to_view(rotmats), seen, height)
 
-# %% ../nbs/41_video.ipynb #9643392f
+# %% ../nbs/41_video.ipynb #7d696665
 class Live:
     "A photo that follows what a camera sees: call it with each frame"
     def __init__(self,
@@ -615,7 +615,7 @@ class Live:
                  keypoints=None, # of everybody in it; None asks the tool's detector
                 )->Image.Image|None: # None as long as nobody was seen
         "The source in the pose of this frame"
-        if keypoints is None: keypoints = (self.tool.detector or load_detector())(to_tensor(frame))[0].to('cpu')
+        if keypoints is None: keypoints = find_people([read_image(frame)], self.tool.detector)[0].to('cpu')
         aim = self.aim(self.track(keypoints))
         return None if aim is None else self.tool.render([self.seen], [aim])[0].image
 
@@ -692,7 +692,7 @@ def _turns(rotmats):
     if not (torch.linalg.det(rotmats) > 0).all(): raise DataError('mirrored rotations, of determinant -1', 'Give rotation matrices [t, 24, 3, 3]')
     return rotmats
 
-# %% ../nbs/41_video.ipynb #c9713398
+# %% ../nbs/41_video.ipynb #70a59a37
 def animate(photo,                 # anything `read_image` takes
             driver,                # a film, `Frames`, a folder of frames or of OpenPose files, a motion's name, joints, bodies: see `motion_of`
             model=None,            # a `Reposer`, or what it takes
@@ -705,7 +705,7 @@ def animate(photo,                 # anything `read_image` takes
             retarget:bool=True,    # the source keeps its proportions
             repeat:int=1,          # times, for a motion of People
             paste:bool=False,      # put the results back into the photo
-            detector=None,         # finds joints; None loads torchvision's
+            detector=None,         # finds joints: a `Detector` or its name; None is BlazePose
             device=None,           # None takes the fastest there is
            )->Animation:
     "A photo that moves as somebody in a film does"
