@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from processes import Running, command
 from spice.core import DataError
-from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs,
-                        spice_prepare)
+from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs)
 from spice.keypoints import Keypoints
+from spice.prepare import spice_prepare
 
 def person(width=176, height=256, seed=0, missing=()):
     "Eighteen plausible whole pixel numbers in a photo"
