@@ -1,10 +1,10 @@
 "Photos of real people become prepared data: several in a photo, killed and gone on with, Clothing Co-Parsing, bad folders."
-import json, os, signal, subprocess, sys, time
-from pathlib import Path
+import json, os, time
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import Running
 from scipy.io import savemat
 from skimage.data import astronaut
 from spice.core import DataError, ImageError, to_pil
@@ -56,12 +56,12 @@ def test_killed_and_gone_on_with(mine, tmp_path):
     for k in range(3): (root/f'{k}').mkdir(parents=True)
     for k in range(36): os.link(mine/('one.png', 'two.png', 'wall.png')[k % 3], root/f'{k % 3}'/f'{k:02d}.png')
     code = f"from spice.data import PhotoFolder, prepare; prepare(PhotoFolder({str(root)!r}, 64), {str(tmp_path/'out')!r})"
-    run = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL)
+    run = Running(code)
     first = tmp_path/'out'/'parts'/'00000.npz'
     for _ in range(1200):
-        if first.exists() or run.poll() is not None: break
+        if first.exists() or run.returncode is not None: break
         time.sleep(.02)
-    run.send_signal(signal.SIGKILL); run.wait()
+    run.kill()
     assert first.exists()
     if (tmp_path/'out'/'manifest.json').exists(): pytest.skip('it was faster than the signal')
     stamp = first.stat().st_mtime_ns

@@ -1,11 +1,12 @@
 """SMPLify: slopes, energies, solver, flags, films, datasets."""
-import json, subprocess, sys, time
-from dataclasses import replace
+import json, time
 from pathlib import Path
+from dataclasses import replace
 import numpy as np
 import pytest
 import roma
 import torch
+from processes import Running, run
 from spice.body import load_body
 from spice.camera import Camera
 from spice.core import DataError
@@ -338,13 +339,10 @@ def test_two_processes_make_the_table_of_one(folder, fitter, tmp_path, small_pie
 def test_killed_and_started_again(folder, tmp_path):
     a, b = copy(folder, tmp_path/'a'), copy(folder, tmp_path/'b')
     code = 'import sys, torch; torch.set_num_threads(int(sys.argv[2])); import spice.fits as f; f.PIECE = 4; f.fit_dataset(sys.argv[1])'
-    root = Path(__file__).parent.parent
-    run = subprocess.Popen([sys.executable, '-c', code, str(a), '1'], cwd=root)
-    while not list(a.glob('fits/*.npz')) and run.poll() is None: time.sleep(.02)
-    run.kill()
-    run.wait()
-    subprocess.run([sys.executable, '-c', code, str(a), '2'], cwd=root, check=True)                        # any number of threads gives the same
-    subprocess.run([sys.executable, '-c', code, str(b), '1'], cwd=root, check=True)
+    first = Running(code, a, 1)
+    while not list(a.glob('fits/*.npz')) and first.returncode is None: time.sleep(.02)
+    first.kill()
+    for folder, threads in ((a, 2), (b, 1)): assert run(code, folder, threads).returncode == 0            # any number gives the same
     x, y = Prepared(a).bodies, Prepared(b).bodies
     assert all(torch.equal(x[k], y[k]) for k in ('rotmats', 'betas', 'translation', 'error', 'good'))
 
