@@ -4,14 +4,16 @@
     python benchmarks/smplify.py --quick --device cpu --json rows.json
 
 The people are bodies in People's poses, seen by People's cameras at 256x256; their keypoints are 2 pixels off per axis and a fifth is missing. A row `fit` starts from the library of
-poses, `again` from the fits themselves (as for the next frame of a film), `adam` is the same energy with 100 steps of Adam from the first start.
+poses, `fit deep` knows 3D joints as well and `fit matte` the person's matte besides, `again` starts from the fits themselves (as for the next frame of a film), `adam` is the same
+energy with 100 steps of Adam from the first start.
 """
 import torch
 from common import Bench
 from spice.body import load_body
 from spice.keypoints import Keypoints
 from spice.people import People
-from spice.smplify import UNKNOWNS, Fitter, fit_errors, fit_keypoints
+from spice.rig import UNKNOWNS
+from spice.smplify import Fitter, fit_errors, fit_keypoints
 
 def disturbed(points, seed=0):
     "Keypoints 2 pixels off, a fifth missing"
@@ -34,6 +36,8 @@ def main():
     device = bench.device
     fitter = Fitter(load_body('free').to(device))
     photos = People(256, 'test', samples=1, detail=1, device='cpu').photos(range(64), [0]*64)
+    believed, person = fitter.body.cpu().skeleton(photos.rotmats, photos.betas)[1], (photos.parsing > 0).float()[:, None]
+    fitter.body.to(device)
     for batch in bench.pick([1, 64, 128, 512, 2048], quick=[1, 64]):
         rows = torch.arange(batch) % 64
         points = disturbed(photos.points[rows], seed=batch).to(device)
@@ -42,6 +46,9 @@ def main():
         bench.rate('fit', size=256, batch=batch, f=lambda: fitter.fit(keypoints, camera), unit='fits/s')
         bench.rate('again', size=256, batch=batch, f=lambda: fitter.fit(keypoints, camera, fits), unit='fits/s')
         bench.memory('fit', size=256, batch=batch, f=lambda: fitter.fit(keypoints, camera))
+        deep, matte = believed[rows].to(device), person[rows].to(device)
+        bench.rate('fit deep', size=256, batch=batch, f=lambda: fitter.fit(keypoints, camera, joints3d=deep), unit='fits/s')
+        bench.rate('fit matte', size=256, batch=batch, f=lambda: fitter.fit(keypoints, camera, joints3d=deep, matte=matte), unit='fits/s')
         if batch == 64:
             seen = fitter.look_at(keypoints, camera)
             bench.rate('adam', size=256, batch=batch, f=lambda: adam(fitter, seen, fitter.starts(seen, 1)), unit='fits/s')

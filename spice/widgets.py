@@ -32,7 +32,8 @@ from .infer import Aim, Reposer, Result, Seen
 from .keypoints import COLORS, KEYPOINTS, LIMBS, Keypoints, frame_size
 from .people import free_body
 from .poses import POSES, pose_rows, settle, turn
-from .smplify import ACTIVE, PLACE, POSE, SHAPE, Fits, Fitter
+from .rig import ACTIVE, PLACE, POSE, SHAPE
+from .smplify import Fits, Fitter
 from .surface import SEEN, Surface, render_body, warp
 from .train import System
 

@@ -1,7 +1,11 @@
 "Every test runs with the shapes and types of all annotations checked; tests of bad input switch that off to see the library's own errors."
 import os
 
+from fastcore.basics import num_cpus
+
 os.environ.setdefault('MPLBACKEND', 'Agg')
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ: # one of several processes: no more threads than its share of the cores, also in what it starts
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, num_cpus()//int(os.environ['PYTEST_XDIST_WORKER_COUNT']))))
 
 import jaxtyping
 

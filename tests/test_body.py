@@ -100,9 +100,9 @@ def test_layers_move_with_the_body(body):
         assert np.percentile(distance, 95) < .03
 
 def test_loading_is_quick():
-    start = time.perf_counter()
+    start = time.process_time()                     # of this process: others may be at work
     load_body('free')
-    assert time.perf_counter() - start < 5          # 0.3 s as a rule; a busy machine gets its time
+    assert time.process_time() - start < 5          # 0.3 s as a rule
 
 @pytest.mark.parametrize('protocol', [0, 1, 2, 4])
 def test_official_pickles_are_read_without_chumpy(protocol, tmp_path):

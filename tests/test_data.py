@@ -1,14 +1,15 @@
 """Preparing data: look-alikes of every dataset, bad files, interruption, several processes."""
-import json, os, signal, subprocess, sys, time
+import json, time
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import Running, command
 from spice.core import DataError
-from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs,
-                        spice_prepare)
+from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs)
 from spice.keypoints import Keypoints
+from spice.prepare import spice_prepare
 
 def person(width=176, height=256, seed=0, missing=()):
     "Eighteen plausible whole pixel numbers in a photo"
@@ -163,14 +164,17 @@ def test_the_same_bytes_whatever_was_made_before():
 
 def test_killed_and_started_again(tmp_path):
     "Killed after its first chunk; the second start makes the rest and the same tables"
-    code = f"from spice.data import PeoplePhotos, prepare; prepare(PeoplePhotos(64, train=40, valid=0, test=0), {str(tmp_path/'out')!r})"
     threads = 1 if torch.get_num_threads() > 1 else 3                                     # another number than here: the bytes are the same
-    run = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
+    code = f"""
+import torch; torch.set_num_threads({threads})
+from spice.data import PeoplePhotos, prepare
+prepare(PeoplePhotos(64, train=40, valid=0, test=0), {str(tmp_path/'out')!r})"""
+    run = Running(code)
     first = tmp_path/'out'/'parts'/'00000.npz'
     for _ in range(1200):
-        if first.exists() or run.poll() is not None: break
+        if first.exists() or run.returncode is not None: break
         time.sleep(.1)
-    run.send_signal(signal.SIGKILL); run.wait()
+    run.kill()
     assert first.exists()
     if (tmp_path/'out'/'manifest.json').exists(): pytest.skip('it was faster than the signal')
     stamp = first.stat().st_mtime_ns
@@ -214,5 +218,5 @@ def test_a_missing_picture_is_listed(tmp_path):
 def test_command(tmp_path):
     folder = spice_prepare('people', str(tmp_path/'p'), size=64, train=2, valid=1, test=1)
     assert len(Prepared(folder)) == 8
-    run = subprocess.run([str(Path(sys.executable).parent/'spice_prepare'), 'folder', str(tmp_path/'q'), '--root', str(tmp_path/'nowhere')], capture_output=True, text=True)
+    run = command('spice_prepare', 'folder', tmp_path/'q', '--root', tmp_path/'nowhere')
     assert run.returncode == 1 and run.stderr.count('\n') == 1 and 'is no folder' in run.stderr

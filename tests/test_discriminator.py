@@ -1,12 +1,10 @@
 "The discriminator against plain functions with the public file's names, spectral norm in the old hook's form; sizes, input, compilers."
 import json
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 import gfla
 import pytest
 import torch
+from processes import run
 from torch import nn
 from spice.blocks import to_hooks
 from spice.core import SpiceError, WeightsError
@@ -100,5 +98,5 @@ assert torch.allclose(torch.export.export(net, (x, x)).module()(x, x), wanted, a
 torch._dynamo.reset()
 torch.compile(net.train(), fullgraph=True, backend='aot_eager')(x, x).sum().backward()
 """
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = run(program)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,13 +1,11 @@
 "The generator against plain functions with the public files' names; sizes, one photo for many poses, half precision, compilers, public weights."
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 import gfla
 import pytest
 import torch
+from processes import run
 from spice.core import SpiceError, WeightsError
 from spice.generator import Generator, GeneratorSettings, generator_settings, gfla_state, load_gfla
 
@@ -162,7 +160,7 @@ def test_channels_last(small):
 
 def alone(program, *args):
     "Run a program in a process of its own: the shape checks of these tests are not made for being compiled"
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program, *map(str, args)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = run(program, *args)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -170,7 +168,7 @@ START = """
 import sys, torch
 from spice.generator import Generator, Reposed, generator_settings
 torch.manual_seed(0)
-net = Generator(generator_settings('narrow64', width=8, flow_width=8)).eval()
+net = Generator(generator_settings('narrow64', width=8, flow_width=8, kernels=(3, 0), flow_levels=3)).eval() # every operation, once
 args = torch.rand(2, 3, 32, 32), torch.rand(2, 18, 32, 32), torch.rand(2, 18, 32, 32)
 with torch.no_grad(): wanted = net(*args)
 """
@@ -178,13 +176,12 @@ with torch.no_grad(): wanted = net(*args)
 def test_compiles_without_a_break():
     "fullgraph=True makes any graph break an error; gradients, too"
     alone(START + """
-assert torch._dynamo.explain(net)(*args).graph_break_count == 0
 compiled = torch.compile(net, fullgraph=True, backend='aot_eager')
 with torch.no_grad(): result = compiled(*args)
 assert torch.allclose(result.image, wanted.image, atol=1e-5) and torch.allclose(result.flows[0], wanted.flows[0], atol=1e-5)
 torch._dynamo.reset()
 result = torch.compile(net.train(), fullgraph=True, backend='aot_eager')(*args)
-(result.image.sum() + result.flows[1].sum()).backward()
+(result.image.sum() + result.flows[0].sum()).backward()
 assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 torch._dynamo.reset()
 with torch.autocast('cpu', torch.bfloat16): torch.compile(net.eval(), fullgraph=True, backend='aot_eager')(*args)

@@ -1,10 +1,11 @@
 """repose: everything it takes, and one clear line for everything it doesn't."""
-import json, shutil, subprocess, sys, warnings
+import json, shutil, warnings
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import command
 from spice.core import DataError, SpiceError, WeightsError, save_image, seeded, to_pil
 from spice.infer import Reposer, demo_result, files_of, own_detector, person_box, repose, spice_demo, spice_repose
 from spice.keypoints import Keypoints
@@ -32,6 +33,10 @@ class Known:
     def __call__(self, images): return [self.keypoints]*len(images)
 
 def same(a, b): return np.array_equal(np.asarray(a), np.asarray(b))
+
+def alike(a, b):
+    "The same picture, made in another batch: its last bits may round to the next of 255 steps, or put an edge on the other side of a pixel's centre"
+    return (np.abs(np.asarray(a, int) - np.asarray(b, int)) > 2).mean() < .005
 
 def test_photos_and_poses_of_every_kind(tool, people, photo, mine, tmp_path):
     save_image(photo, tmp_path/'me.png')
@@ -213,7 +218,8 @@ def test_little_is_remembered(tool, photo, mine):
     for turn in range(3): small.see(photo.rotate(90*turn), mine)
     assert len(small.found) == 1
     nothing = Reposer(tool.system, device='cpu', keep=0)
-    assert same(repose(photo, 'walk', nothing, mine), repose(photo, 'walk', tool, mine)) and not nothing.found and not nothing.encoded
+    a, b, c = repose(photo, 'walk', nothing, mine), repose(photo, 'walk', tool, mine), repose(photo, 'stroll', nothing, mine)
+    assert alike(a, b) and not alike(a, c) and not nothing.found and not nothing.encoded
 
 def test_other_systems_go_the_plain_way(tool, photo, mine):
     class Plain(type(tool.system)):
@@ -276,7 +282,7 @@ def test_names_of_files(tmp_path):
     with pytest.raises(DataError, match='names no file'): files_of(' , ')
 
 def test_command_says_no_in_one_line(tmp_path):
-    out = subprocess.run([str(Path(sys.executable).parent/'spice_repose'), 'me.jpg', 'walk', '--device', 'cpu'], capture_output=True, text=True, cwd=tmp_path)
+    out = command('spice_repose', 'me.jpg', 'walk', '--device', 'cpu', cwd=tmp_path)
     assert out.returncode == 1 and '1 could not be made' in out.stderr and out.stderr.count('\n') == 1
     assert 'me.jpg: there is no such file' in out.stdout and list(tmp_path.iterdir()) == []
 
@@ -309,7 +315,8 @@ def test_rotations_as_an_array(tool, photo, mine):
     assert np.array_equal(*(np.asarray(repose(photo, o, tool, mine)) for o in (body, body.numpy())))
 
 def test_a_model_brings_its_detector(trained, photo, mine):
-    tool = Reposer(str(trained), device='cpu')
+    assert Reposer(str(trained), device='cpu').detector is None                                # BlazePose, loaded when it is needed
+    tool = Reposer(str(trained), detector='own', device='cpu')
     assert isinstance(tool.detector, PeopleDetector) and tool.detector.net.name == JointNet('tiny').name
     assert Reposer(str(trained), device='cpu', detector=Known(mine)).detector.keypoints is mine
     (trained/'detector'/'model.safetensors').write_bytes(b'half')

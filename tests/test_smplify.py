@@ -1,11 +1,12 @@
 """SMPLify: slopes, energies, solver, flags, films, datasets."""
-import json, subprocess, sys, time
-from dataclasses import replace
+import json, time
 from pathlib import Path
+from dataclasses import replace
 import numpy as np
 import pytest
 import roma
 import torch
+from processes import Running, run
 from spice.body import load_body
 from spice.camera import Camera
 from spice.core import DataError
@@ -15,7 +16,8 @@ from spice.keypoints import Keypoints
 from spice.people import People
 from spice.poses import sample_poses
 from spice.prior import fit_prior, pose_vectors
-from spice.smplify import UNKNOWNS, FitSettings, Fitter, Rig, State, facing, fit_errors, fit_keypoints, geman_mcclure, procrustes, right_jacobian
+from spice.rig import CELLS, REACH, UNKNOWNS, Rig, Skin, State, outline_of, right_jacobian
+from spice.smplify import FitSettings, Fitter, facing, fit_errors, fit_keypoints, geman_mcclure, procrustes
 
 @pytest.fixture(scope='module')
 def fitter(): return Fitter(load_body('free'))
@@ -46,6 +48,52 @@ def test_energy_gradient_is_the_solvers():
     assert torch.allclose(step.grad, gradient, atol=1e-6, rtol=1e-6)
     assert torch.allclose(H, H.mT) and torch.linalg.eigvalsh(H).min() > 0
     assert torch.allclose(total, fitter.energy(state, seen)[0])
+
+def all_known(fitter, n, size=256, seed=1):
+    "Wild keypoints, some outside the picture, depths and a matte"
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *shape: torch.rand(*shape, generator=g, dtype=fitter.body.rest.dtype)
+    points, one = torch.cat([1.4*size*rand(n, 18, 2) - .2*size, rand(n, 18, 1)], 2), rand(n)*0 + 1
+    camera, matte = Camera(400*one, one[:, None].expand(n, 2)*size/2, torch.zeros(n, 3).to(points), (size, size)), torch.zeros(n, 1, size, size).to(points)
+    matte[..., 60:140, 60:140] = 1
+    return fitter.look_at(Keypoints(points, (size, size)), camera, rand(n, 18, 3) - .5, matte)
+
+@pytest.mark.parametrize('left', ['all', 'lean', 'outline', 'loose'])
+def test_gradient_with_all_that_is_known(left):
+    fitter = Fitter(load_body('free').double())
+    state, seen = random_state(), all_known(fitter, 3)
+    state.place[:, 2] = 1.3
+    if left in ('outline', 'loose'): seen.lean = None
+    if left in ('lean', 'loose'): seen.outline = None
+    if left != 'loose' and left != 'all': seen.loose = seen.loose*0
+    assert left != 'loose' or seen.loose.max() > .1
+    step = torch.zeros(3, UNKNOWNS, dtype=torch.float64, requires_grad=True)
+    fitter.energy(state.moved(step), seen)[0].sum().backward()
+    total, H, gradient = fitter.normal(state, seen)
+    assert torch.allclose(step.grad, gradient, atol=1e-6, rtol=1e-6)
+    assert torch.allclose(total, fitter.energy(state, seen)[0]) and torch.linalg.eigvalsh(H).min() > 0
+
+def test_skin_moves_as_its_slopes_say():
+    skin, state = Skin(load_body('free').double(), 30), random_state(2)
+    def see(step):
+        (u, v), z = skin.seen(moved := state.moved(step), skin.pose(moved)[2])
+        return torch.stack([u, v, z]).permute(2, 1, 0).flatten(1).sum(0)
+    slopes = torch.autograd.functional.jacobian(see, torch.zeros(2, UNKNOWNS, dtype=torch.float64)).permute(1, 0, 2)
+    assert torch.allclose(skin.derivative(state, deep=True)[2].flatten(1, 2), slopes, atol=1e-9)
+
+@pytest.mark.parametrize('h, w', [(256, 256), (200, 120), (64, 300)])
+def test_outline_against_all_pairs(h, w):
+    g = torch.Generator().manual_seed(0)
+    matte = torch.nn.functional.interpolate(torch.rand(2, 1, 8, 8, generator=g), (h, w), mode='bilinear')
+    outline = outline_of(matte, Camera(torch.ones(2), torch.zeros(2, 2), torch.zeros(2, 3), (h, w)))
+    n, rows, cols = outline.distance.shape
+    assert max(rows, cols) == CELLS
+    small = torch.nn.functional.adaptive_avg_pool2d(matte, (rows, cols))[:, 0] > .5
+    cells = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing='ij'), 2).flatten(0, 1).float()
+    for i in range(n):
+        far = torch.cdist(cells, cells[small[i].flatten()]).amin(1).clamp(max=REACH)
+        true = ((far - .5).clamp(min=0)*256/CELLS).view(rows, cols)
+        assert (outline.distance[i] - true).abs()[far.view(rows, cols) < REACH - 1].max() < 1e-3
 
 def test_right_jacobian_against_differences():
     v = torch.tensor([[.3, -.8, .5], [1e-5, 0, 0]], dtype=torch.float64)
@@ -137,6 +185,81 @@ def test_constants_of_the_rig_follow_the_body():
     exact = Rig(load_body('free').double())
     assert exact.lever.dtype == torch.float64 and len(exact.pair_joint) == len(exact.pair_keypoint)
 
+# what BlazePose adds
+
+def believed(photos, body, seed=4):
+    "3D joints as a detector gives them: flattened, 5 cm off"
+    g, at = torch.Generator().manual_seed(seed), body.skeleton(photos.rotmats, photos.betas)[1]
+    return (at - at[:, [8, 11]].mean(1, keepdim=True) + .05*torch.randn(len(at), 18, 3, generator=g))*torch.tensor([1., 1, .6])
+
+def test_scores_of_one_and_zero_are_as_before(fitter, photos):
+    "Trust, guesses and hanging limbs have no say in plain 2D"
+    k = noisy(photos[:6])
+    other = Fitter(fitter.body, settings=FitSettings(trust=1., beyond=1e9, hang=1e9, hidden=0., depth=0., offsets=False, outline=float('inf'), strict=(0., 0., 0.)))
+    a, b = fit_keypoints(fitter.body, k, fitter=fitter), fit_keypoints(fitter.body, k, fitter=other)
+    assert torch.equal(a.rotmats, b.rotmats) and torch.equal(a.good, b.good) and a.good.any()
+    far = Keypoints(torch.where(k.points[..., 2:] > 0, k.points + torch.tensor([300., 0, 0]), k.points), k.size)      # outside, but known
+    assert fitter.look_at(far, photos.camera[:6]).loose.max() == 0
+
+def test_low_scores_count_less(fitter, photos):
+    k = noisy(photos[:8], dropped=0.)
+    k.points[:, 4, :2] += 60                                                                              # a wrist gone astray
+    errors = []
+    for score in (1., .2):
+        k.points[:, 4, 2] = score
+        errors.append(fit_errors(fitter.body, fit_keypoints(fitter.body, k, fitter=fitter), photos[:8])['reprojection'].mean())
+    assert errors[1] < errors[0]
+
+def test_guesses_outside_do_not_pull_and_limbs_hang(fitter, photos):
+    k = noisy(photos[:6], dropped=0.)
+    legs = [9, 10, 12, 13]
+    size = (int(k.points[:, [8, 11], 1].max()) + 4, 256)
+    k.points[:, legs, 2] = 0
+    none = fit_keypoints(fitter.body, Keypoints(k.points, size), photos.camera[:6], fitter=fitter)
+    results = []
+    for shift in (0, 80):
+        k.points[:, legs, 2], k.points[:, legs, 1] = .02, size[0] + 60. + shift
+        results.append(fit_keypoints(fitter.body, Keypoints(k.points, size), photos.camera[:6], fitter=fitter))
+    at = [fitter.body.skeleton(o.rotmats, o.betas)[0] for o in results]
+    assert (at[0] - at[1]).norm(dim=2).mean() < .02                                                       # wherever they are guessed
+    thigh = at[0][:, [4, 5]] - at[0][:, [1, 2]]
+    assert (thigh[..., 1]/thigh.norm(dim=2)).acos().rad2deg().mean() < 15
+    assert torch.isfinite(none.rotmats).all()
+
+def test_depth_tells_front_from_back(fitter, photos):
+    "Hips, shoulders and knees alone look alike from both sides"
+    k, deep = noisy(photos, noise=1., dropped=0.), believed(photos, fitter.body)
+    k.points[:, [0, 14, 15, 16, 17], 2] = 0
+    k.points[:, :, 2] *= .99
+    back = deep*torch.tensor([1., 1, -1])
+    right = lambda f: (fit_errors(fitter.body, f, photos)['facing'] < 60).float().mean()
+    told, lied = (fit_keypoints(fitter.body, k, fitter=fitter, joints3d=o) for o in (deep, back))
+    assert right(told) > .9 and fit_errors(fitter.body, told, photos)['joints'].mean() < fit_errors(fitter.body, lied, photos)['joints'].mean() - 20
+
+def test_unknown_depth_is_no_depth(fitter, photos):
+    k = noisy(photos[:3])
+    own = Fitter(fitter.body, settings=FitSettings(offsets=False, hidden=0.))
+    nan = torch.full((3, 18, 3), float('nan'))
+    a, b = fit_keypoints(own.body, k, fitter=own), fit_keypoints(own.body, k, fitter=own, joints3d=nan)
+    assert torch.allclose(a.rotmats, b.rotmats, atol=1e-4) and torch.allclose(a.error, b.error, atol=1e-4)
+    some = believed(photos[:3], fitter.body)
+    some[:, 4] = float('nan')
+    assert torch.isfinite(fit_keypoints(own.body, k, fitter=own, joints3d=some).rotmats).all()
+
+def test_mattes_bound_the_body_and_empty_ones_do_not_harm(fitter, photos):
+    k, person = noisy(photos), (photos.parsing > 0).float()[:, None]
+    free, bound, nobody = (fit_keypoints(fitter.body, k, photos.camera, fitter=fitter, matte=o) for o in (None, person, person*0))
+    def outside(fits):
+        at = fitter.body(fits.rotmats, fits.betas).verts[:, fitter.skin.vertices] + fits.camera.translation[:, None]
+        return outline_of(person, fits.camera).look_up(at[..., :2]/at[..., 2:])[0].mean()
+    assert outside(bound) < .4*outside(free)
+    assert torch.isfinite(nobody.rotmats).all() and (nobody.error - free.error).abs().max() < 1
+
+def test_bad_depths_and_mattes(fitter, photos):
+    k = noisy(photos[:2])
+    with pytest.raises(DataError, match='joints3d of shape'): fit_keypoints(fitter.body, k, fitter=fitter, joints3d=torch.zeros(2, 17, 3))
+    with pytest.raises(DataError, match='matte of shape'): fit_keypoints(fitter.body, k, fitter=fitter, matte=torch.zeros(2, 256, 256))
+
 @pytest.mark.long
 def test_more_gaussians_help(fitter):
     "The shipped prior's 24 Gaussians against SMPLify's number, 8, fitted to the same poses"
@@ -216,13 +339,10 @@ def test_two_processes_make_the_table_of_one(folder, fitter, tmp_path, small_pie
 def test_killed_and_started_again(folder, tmp_path):
     a, b = copy(folder, tmp_path/'a'), copy(folder, tmp_path/'b')
     code = 'import sys, torch; torch.set_num_threads(int(sys.argv[2])); import spice.fits as f; f.PIECE = 4; f.fit_dataset(sys.argv[1])'
-    root = Path(__file__).parent.parent
-    run = subprocess.Popen([sys.executable, '-c', code, str(a), '1'], cwd=root)
-    while not list(a.glob('fits/*.npz')) and run.poll() is None: time.sleep(.02)
-    run.kill()
-    run.wait()
-    subprocess.run([sys.executable, '-c', code, str(a), '2'], cwd=root, check=True)                        # any number of threads gives the same
-    subprocess.run([sys.executable, '-c', code, str(b), '1'], cwd=root, check=True)
+    first = Running(code, a, 1)
+    while not list(a.glob('fits/*.npz')) and first.returncode is None: time.sleep(.02)
+    first.kill()
+    for folder, threads in ((a, 2), (b, 1)): assert run(code, folder, threads).returncode == 0            # any number gives the same
     x, y = Prepared(a).bodies, Prepared(b).bodies
     assert all(torch.equal(x[k], y[k]) for k in ('rotmats', 'betas', 'translation', 'error', 'good'))
 
@@ -233,6 +353,26 @@ def test_other_settings_are_refused(folder, fitter, tmp_path):
     with pytest.raises(DataError, match='Give --again'): fit_dataset(a, other)
     assert fit_dataset(a, other, again=True)['good'].shape == (32,)
     with pytest.raises(DataError, match='process 2 of 2'): fit_dataset(a, fitter, process=2, of=2)
+
+def test_depths_and_mattes_of_a_dataset_are_used(folder, fitter, tmp_path):
+    from PIL import Image
+    plain, rich = copy(folder, tmp_path/'a'), copy(folder, tmp_path/'b')
+    data = Prepared(rich)
+    assert data.joints3d is None and data.matte(0) is None
+    with np.load(rich/'keypoints.npz') as f: table = dict(f)
+    at = fitter.body.skeleton(data.bodies['rotmats'], data.bodies['betas'])[1]
+    table['joints3d'] = (at - at[:, [8, 11]].mean(1, keepdim=True)).numpy()
+    np.savez(rich/'keypoints.npz', **table)
+    (rich/'mattes').mkdir()
+    for i in range(0, 32, 2): Image.new('L', (64, 64), 255).save(rich/'mattes'/data.path(i).name)
+    data = Prepared(rich)
+    assert data.joints3d.shape == (32, 18, 3) and data.matte(0).shape == (1, 64, 64) and data.matte(0).min() == 1 and data.matte(1) is None
+    a, b = fit_dataset(plain, fitter), fit_dataset(rich, fitter)
+    assert not np.array_equal(a['rotmats'], b['rotmats'])
+    plans = [json.loads((o/'fits'/'plan.json').read_text()) for o in (plain, rich)]
+    assert 'mattes' not in plans[0] and {'joints3d', 'mattes'} <= set(plans[1]) and plans[0]['fingerprint'] != plans[1]['fingerprint']
+    Image.new('L', (64, 64), 254).save(rich/'mattes'/data.path(0).name)
+    with pytest.raises(DataError, match='Give --again'): fit_dataset(rich, fitter)
 
 def test_command(folder, tmp_path, capsys, monkeypatch):
     a = copy(folder, tmp_path/'a')

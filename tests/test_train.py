@@ -1,10 +1,11 @@
 """Systems, the learner, callbacks and runs: who learns from what, resume, failures, two processes."""
-import json, os, shutil, signal, subprocess, sys, time
+import json, os, shutil, socket, time
 from pathlib import Path
 import pytest
 import torch
 from fastai.callback.core import Callback
 from overfitting import off_person, quietly, steps_on
+from processes import Running
 from safetensors.torch import load_file
 from spice.callbacks import EMA, Checkpoints, Guard, History, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, WeightsError, seeded
@@ -98,7 +99,7 @@ def overfit(steps, f_3d, rate=1e-3):
     return pix[0], pix[-1], *(off_person(batch, o, truth) for o in (step.made['image'], batch['source_image']))
 
 def test_overfits_a_little(f_3d):
-    first, last, made, copy = overfit(40, f_3d)
+    first, last, made, copy = overfit(60, f_3d)                                            # at 40 last bits could decide whether `made` beats `copy`
     assert last < .6*first and made < copy
 
 @pytest.mark.long
@@ -158,24 +159,18 @@ from spice.runs import spice_train
 spice_train(sys.argv[1], stage='full', steps='8', bs=2, pool=4, epoch=4, checkpoint=2, samples=100, device='cpu', quiet=True, regressor=sys.argv[2])
 """
 
-def start(out, f_3d_folder):
-    return subprocess.Popen([sys.executable, '-c', RUN, str(out), f_3d_folder], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'},
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
 def test_killed_and_gone_on_with(tmp_path, f_3d_folder):
     "Kill -9 somewhere in the middle; then the weights are those of a run that nobody disturbed"
     for out, kill in ((tmp_path/'whole', False), (tmp_path/'killed', True)):
-        run = start(out, f_3d_folder)
+        run = Running(RUN, out, f_3d_folder)
         if kill:
             for _ in range(2000):
-                if (out/'full'/'checkpoints').is_dir() and len(list((out/'full'/'checkpoints').glob('step_*.pt'))) > 1 or run.poll() is not None: break
+                if (out/'full'/'checkpoints').is_dir() and len(list((out/'full'/'checkpoints').glob('step_*.pt'))) > 1 or run.returncode is not None: break
                 time.sleep(.02)
-            run.send_signal(signal.SIGKILL)
-            run.wait()
+            run.kill()
             assert not (out/'model.safetensors').exists()
-            run = start(out, f_3d_folder)
-        said, _ = run.communicate(timeout=300)
-        assert run.returncode == 0, said
+            run = Running(RUN, out, f_3d_folder)
+        assert run.wait().returncode == 0, run.stderr
     a, b = (load_file(tmp_path/o/'full'/'checkpoints'/'..'/'last'/'model.safetensors') for o in ('whole', 'killed'))
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
     assert [o['step'] for o in json.loads(read_checkpoint(last_checkpoint(tmp_path/'killed'/'full'/'checkpoints'))['history'])][-1] == 8
@@ -245,6 +240,12 @@ def test_saved_systems_come_back(tmp_path):
 
 # two processes
 
+def free_port():
+    "A port that no other test uses"
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
 TWO = '''
 import sys, torch, torch.distributed as dist
 torch.set_num_threads(1)
@@ -265,23 +266,18 @@ class Exact:
 with together(cpu=True) as share:
     with seeded(share[0]): system = make_system('spice', 'tiny').double()              # the starts differ: the first process decides
     with seeded(1): f_3d = frozen(Regressor(regressor_settings('tiny')).double())
-    dls = step_loaders(PhotoSteps(Unpaired(data), bs, 5, share=share), draw=Exact(), device='cpu')
+    dls = step_loaders(PhotoSteps(Unpaired(data), bs, 3, share=share), draw=Exact(), device='cpu')
     learn = system_learner(system, dls, 'full', regressor=f_3d, features=load_features('people', device='cpu').double(), cbs=[Together()])
-    with learn.no_bar(), learn.no_logging(): learn.train_to(5)
+    with learn.no_bar(), learn.no_logging(): learn.train_to(3)
     if share[0] == 0: torch.save(system.state_dict(), out)
 '''
 
 def test_two_processes_train_as_one(tmp_path):
     prepare(PeoplePhotos(64, train=6, valid=1, test=1), tmp_path/'data')
-    (tmp_path/'two.py').write_text(TWO)
-    base = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-    run = lambda out, bs, **env: subprocess.Popen([sys.executable, tmp_path/'two.py', tmp_path/'data', tmp_path/out, str(bs)], cwd=tmp_path, env={**base, **env},
-                                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT='29517', WORLD_SIZE='2', ACCELERATE_USE_CPU='true')
+    run = lambda out, bs, **env: Running(TWO, tmp_path/'data', tmp_path/out, bs, cwd=tmp_path, env={**os.environ, **env})
+    group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2', ACCELERATE_USE_CPU='true')
     both = [run('two.pt', 2, RANK=str(i), LOCAL_RANK=str(i), **group) for i in range(2)]
-    for o in both: assert o.wait(300) == 0, o.communicate()[0]
-    one = run('one.pt', 4)
-    assert one.wait(300) == 0, one.communicate()[0]
+    for o in (*both, run('one.pt', 4)): assert o.wait().returncode == 0, o.stderr
     a, b = (torch.load(tmp_path/f'{o}.pt', weights_only=True) for o in ('one', 'two'))
     worst = max(float((a[k] - b[k]).abs().max()) for k in a)
     assert worst < 1e-8, worst
@@ -289,9 +285,8 @@ def test_two_processes_train_as_one(tmp_path):
 def test_a_run_of_two_processes(tmp_path, f_3d_folder):
     "One folder, one log, one set of weights"
     code = RUN.replace("steps='8'", "steps='2'").replace('epoch=4', 'epoch=2')
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29518', 'WORLD_SIZE': '2'}
-    both = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path/'run'), f_3d_folder], cwd=ROOT, env={**env, 'RANK': str(i), 'LOCAL_RANK': str(i)},
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(2)]
-    for o in both: assert o.wait(300) == 0, o.communicate()[0]
+    env = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port(), 'WORLD_SIZE': '2'}
+    both = [Running(code, tmp_path/'run', f_3d_folder, env={**env, 'RANK': str(i), 'LOCAL_RANK': str(i)}) for i in range(2)]
+    for o in both: assert o.wait().returncode == 0, o.stderr
     assert len((tmp_path/'run'/'full'/'log.csv').read_text().splitlines()) == 2
     assert load_system(tmp_path/'run', 'cpu').size == (64, 64)

@@ -1,0 +1,65 @@
+"""How near mattes are to the truth, with and without each of their two steps.
+
+    python benchmarks/mattes.py --json benchmarks/results/mattes.json                     # People: 100 photos of 512 x 512
+    python benchmarks/mattes.py --ccp FOLDER --json benchmarks/results/mattes.json        # and the 1,004 labelled photos of a clone of Clothing Co-Parsing, every fifth
+
+The error is the mean of |alpha - truth| over the band of eight pixels to each side of the true outline (chapter 01d). CCP's labels are drawn by hand, roughly: half of what is left there is theirs.
+"""
+import argparse, json, sys
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import torch
+from PIL import Image
+from scipy.io import loadmat
+from spice.blazepose import BlazePose, mask_of
+from spice.core import progress, read_image, to_pil, writing
+from spice.matte import WORK, _around, _unit, band_error, guided, recolour
+from spice.people import People
+
+def variants(photo, person):
+    "The mask as it is, each step alone, and both"
+    coarse = mask_of(person, (photo.height, photo.width))
+    box = _around(coarse, .04)
+    part, scale = photo.crop(box), min(1., WORK/person.region.side)
+    size = max(8, round(part.width*scale)), max(8, round(part.height*scale))
+    image, mask, large = _unit(part.resize(size, Image.Resampling.BOX)), _unit(coarse.crop(box).resize(size, Image.Resampling.BOX)), _unit(part)
+    coloured = recolour(image, mask, 9)
+    enlarged = torch.nn.functional.interpolate(coloured, large.shape[2:], mode='bilinear')
+    found = dict(mask=_unit(coarse.crop(box)), colours=enlarged, guided=guided(image, mask, large), both=guided(image, coloured, large))
+    whole = {name: torch.zeros(1, 1, photo.height, photo.width) for name in found}
+    for name, alpha in found.items(): whole[name][..., box[1]:box[3], box[0]:box[2]] = alpha
+    return whole
+
+def measured(pairs, blazepose):
+    "Mean error of each variant over photos with their truth"
+    rows, missed = [], 0
+    for photo, true in progress(pairs):
+        people = blazepose.look(photo)
+        missed += not people
+        if people: rows.append([float(band_error(alpha, true)) for alpha in variants(photo, people[0]).values()])
+    return dict(zip(('mask', 'colours', 'guided', 'both'), np.mean(rows, 0).round(4).tolist()), photos=len(rows), missed=missed)
+
+def people_pairs(count):
+    "People with the truth"
+    for k in range(0, count, 20):
+        photos = People(512, 'valid', poses='everyday', yaw=60., device='cpu').photos(list(range(k, min(k + 20, count))))
+        yield from zip(to_pil(photos.image), (photos.parsing > 0).float()[:, None, None])
+
+def ccp_pairs(root, every):
+    "Labelled photos of Clothing Co-Parsing"
+    for path in sorted((Path(root)/'annotations'/'pixel-level').glob('*.mat'))[::every]:
+        yield read_image(Path(root)/'photos'/f'{path.stem}.jpg'), torch.from_numpy(loadmat(path)['groundtruth'] > 0).float()[None, None]
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--ccp', default='')
+    parser.add_argument('--json', default='')
+    parser.add_argument('--quick', action='store_true', help='a tenth of it')
+    args, blazepose = parser.parse_args(), BlazePose(threads=1)
+    out = dict(command='python benchmarks/mattes.py' + (' --ccp FOLDER' if args.ccp else '') + ' --json benchmarks/results/mattes.json',
+               people=measured(people_pairs(10 if args.quick else 100), blazepose))
+    if args.ccp: out['ccp'] = measured(ccp_pairs(args.ccp, 50 if args.quick else 5), blazepose)
+    print(json.dumps(out, indent=1))
+    if args.json:
+        with writing(args.json) as path: path.write_text(json.dumps(out, indent=1))
