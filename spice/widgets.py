@@ -177,8 +177,8 @@ def bend(fitter:Fitter,
         )->tuple: # rotations [1, 24, 3, 3], camera
     "Pull a body by its joints"
     pull = copy(fitter)
-    pull.settings = replace(fitter.settings, noise=1.5, robust=1e3, prior=.3, upright=1.)
-    before, seen = fitter.state_of(fits), fitter.look_at(keypoints, fits.camera)
+    pull.settings = replace(fitter.settings, noise=1.5, robust=1e3, prior=.3, upright=1., trust=1.)
+    before, seen = fitter.state_of(fits), pull.look_at(keypoints, fits.camera)
     stay = before.betas.new_zeros(1, 61)
     for part, weight in zip((slice(0, 3), POSE, SHAPE, PLACE, slice(60, 61)), STAY): stay[:, part] = weight
     after, _ = pull.descend(before, seen, steps, (before, stay))
