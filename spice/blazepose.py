@@ -7,7 +7,7 @@ __all__ = ['NETWORKS', 'WHEEL', 'DOWNLOAD', 'SIDE', 'CROP', 'ANCHORS', 'EIGHTEEN
            'sample', 'letterbox', 'sigmoid', 'read_boxes', 'overlap', 'merge_boxes', 'Region', 'region_of',
            'crop_region', 'refine', 'Person', 'read_person', 'Found', 'mask_of', 'different', 'BlazePose', 'spice_get']
 
-# %% ../nbs/01c_blazepose.ipynb #8d477923
+# %% ../nbs/01c_blazepose.ipynb #36b9a932
 import hashlib, math, os, queue, subprocess, sys, tempfile, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from threading import Lock
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from fastcore.basics import patch
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -26,12 +27,12 @@ from .core import WeightsError, cache_folder, command, to_pil, writing
 from .detector import Detector
 from .keypoints import Keypoints, neck_between
 
-# %% ../nbs/01c_blazepose.ipynb #b49b5403
+# %% ../nbs/01c_blazepose.ipynb #1cea71f0
 NETWORKS = {'pose_detection.tflite': '9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c',
             'pose_landmark_full.tflite': 'e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f'}
 WHEEL = 'mediapipe==0.10.21'
-DOWNLOAD = ('download', '--no-deps', '--only-binary=:all:', '--python-version', '3.11', '--implementation', 'cp', '--abi', 'cp311',
-            '--platform', 'manylinux_2_28_x86_64', WHEEL)          # any platform's wheel holds the same networks
+DOWNLOAD = ('download', '--no-deps', '--only-binary=:all:', '--python-version', '3.11', '--implementation', 'cp',
+            '--abi', 'cp311', '--platform', 'manylinux_2_28_x86_64', WHEEL) # every wheel holds the same networks
 
 def _right(path, name)->bool: # the file is there and is the right one
     return Path(path).is_file() and hashlib.sha256(Path(path).read_bytes()).hexdigest() == NETWORKS[name]
@@ -41,7 +42,7 @@ def _installed(name)->Path: # the network inside an installed mediapipe, which i
     folder = Path(next(iter(found.submodule_search_locations))) if found else Path('no-mediapipe')
     return folder/'modules'/name.removesuffix('.tflite').removesuffix('_full')/name
 
-# %% ../nbs/01c_blazepose.ipynb #417befec
+# %% ../nbs/01c_blazepose.ipynb #709c25b7
 def unpack_networks(wheel, # a wheel of mediapipe
                     folder, # where the networks go
                    ):
@@ -51,20 +52,25 @@ def unpack_networks(wheel, # a wheel of mediapipe
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as e:
         raise WeightsError(f'{wheel} is no wheel or damaged ({e})', f'Get {WHEEL} again') from None
     for name, content in data.items():
-        if hashlib.sha256(content).hexdigest() != NETWORKS[name]: raise WeightsError(f'{Path(wheel).name} does not hold the right {name}', f'Get {WHEEL} again')
+        if hashlib.sha256(content).hexdigest() != NETWORKS[name]:
+            raise WeightsError(f'{Path(wheel).name} does not hold the right {name}', f'Get {WHEEL} again')
     for name, content in data.items():
         with writing(Path(folder)/name) as f: f.write_bytes(content)
 
 def _inside(z, name)->bytes: # a file of a wheel; nothing if it is not there, or too large to be the right one
-    found = next((one for one in z.infolist() if one.filename.endswith(f'/{name}') and one.file_size < 20_000_000), None)
+    fits = lambda file: file.filename.endswith(f'/{name}') and file.file_size < 20_000_000
+    found = next(filter(fits, z.infolist()), None)
     return z.read(found) if found else b''
 
+# %% ../nbs/01c_blazepose.ipynb #2105df6c
 def _fetch(folder):
     "Let pip bring the wheel, and take the networks out of it"
-    print(f"fetching BlazePose's networks, once: the wheel of {WHEEL.replace('==', ' ')}, 36 MB, through pip", file=sys.stderr)
+    what = f"the wheel of {WHEEL.replace('==', ' ')}, 36 MB"
+    print(f"fetching BlazePose's networks, once: {what}, through pip", file=sys.stderr)
     with tempfile.TemporaryDirectory() as temporary:
         pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--retries', '1', '--timeout', '20']
-        try: said = subprocess.run([*pip, *DOWNLOAD, '-q', '-d', temporary], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        line = [*pip, *DOWNLOAD, '-q', '-d', temporary]
+        try: said = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         except OSError as e: raise _not_here(folder, str(e)) from None
         wheel = next(Path(temporary).glob('*.whl'), None)
         if wheel is None: raise _not_here(folder, (said.stderr.strip().splitlines() or ['pip brought nothing'])[-1])
@@ -74,12 +80,13 @@ def _not_here(folder, why):
     return WeightsError(f"BlazePose's networks are not here and pip can not fetch them ({why[:160]})",
                         f'On a machine with internet: pip {" ".join(DOWNLOAD)}; put the wheel into {folder}')
 
-# %% ../nbs/01c_blazepose.ipynb #78eb2246
+# %% ../nbs/01c_blazepose.ipynb #70861fa8
 def find_networks(fetch:bool=True, # let pip fetch what is not here
                  )->dict: # name to path
     "The networks: from the cache folder, from an installed mediapipe, from a wheel in the cache folder, or fetched"
     folder, paths = cache_folder('blazepose'), {}
-    for name in NETWORKS: paths[name] = next((o for o in (folder/name, _installed(name)) if _right(o, name)), None)
+    for name in NETWORKS:
+        paths[name] = next((path for path in (folder/name, _installed(name)) if _right(path, name)), None)
     if all(paths.values()): return paths
     wheel = next(folder.glob('mediapipe*.whl'), None) if folder.is_dir() else None
     if wheel is not None: unpack_networks(wheel, folder)
@@ -87,7 +94,7 @@ def find_networks(fetch:bool=True, # let pip fetch what is not here
     else: _fetch(folder)
     return {name: folder/name for name in NETWORKS}
 
-# %% ../nbs/01c_blazepose.ipynb #bca7a5ef
+# %% ../nbs/01c_blazepose.ipynb #a908c0a8
 _greeting = Lock()
 
 @contextmanager
@@ -103,21 +110,23 @@ def _without_greeting():
             os.close(kept)
             os.close(nowhere)
 
+# %% ../nbs/01c_blazepose.ipynb #d8f87dc7
 class Network:
     "A .tflite file as a function"
     def __init__(self, path):
         with _without_greeting():
             self.net = Interpreter(str(path), num_threads=1)
             self.net.allocate_tensors()
-        self.into, self.out = self.net.get_input_details()[0]['index'], [o['index'] for o in self.net.get_output_details()]
+        self.into = self.net.get_input_details()[0]['index']
+        self.out = [output['index'] for output in self.net.get_output_details()]
     def __call__(self,
                  x:Float[np.ndarray, 'h w 3'],
                 )->list: # arrays
         self.net.set_tensor(self.into, x[None].astype(np.float32))
         self.net.invoke()
-        return [self.net.get_tensor(o)[0].copy() for o in self.out]
+        return [self.net.get_tensor(index)[0].copy() for index in self.out]
 
-# %% ../nbs/01c_blazepose.ipynb #4dbe7fd0
+# %% ../nbs/01c_blazepose.ipynb #425b62f1
 SIDE, CROP = 224, 256 # pixels that the detector and the landmark network look at
 
 def sample(photo:Image.Image,
@@ -127,13 +136,13 @@ def sample(photo:Image.Image,
           )->Image.Image:
     "The photo under an affine map, read between pixels"
     (a, b), (c, d) = matrix
-    x, y = shift + .5 - matrix@[.5, .5]                            # from numbers of pixels to places: a pixel's middle is at +0.5
+    x, y = shift + .5 - matrix@[.5, .5]        # from numbers of pixels to places: a pixel's middle is at +0.5
     return photo.transform((size, size), Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BILINEAR)
 
 def letterbox(photo:Image.Image)->Float[np.ndarray, 's s 3']: # in [-1, 1]
     "The whole photo in a black square"
     side = max(photo.size)
-    shift = (np.array(photo.size) - side)/2 + 1                    # one more pixel of black, so that the edge fades into it
+    shift = (np.array(photo.size) - side)/2 + 1    # one more pixel of black, so that the edge fades into it
     square = sample(ImageOps.expand(photo, 1, 'black'), SIDE, np.eye(2)*side/SIDE, shift)
     return np.asarray(square, np.float32)/127.5 - 1
 
@@ -160,12 +169,12 @@ def read_boxes(raw:Float[np.ndarray, '2254 12'],   # box and four points at each
     near, half = raw[keep].reshape(-1, 6, 2)/SIDE + ANCHORS[keep, None], raw[keep, None, 2:4]/SIDE/2
     return score[keep], np.concatenate([near[:, :1] - half, near[:, :1] + half, near[:, 2:]], 1)
 
-# %% ../nbs/01c_blazepose.ipynb #8a2c66b2
+# %% ../nbs/01c_blazepose.ipynb #be0e9fc3
 def overlap(box:Float[np.ndarray, 'p 2'], boxes:Float[np.ndarray, 'n p 2'])->Float[np.ndarray, ' n']:
     "Intersection over union of one box with others"
     low, high = np.maximum(box[0], boxes[:, 0]), np.minimum(box[1], boxes[:, 1])
     both = np.prod((high - low).clip(0), 1)
-    area = lambda o: np.prod(o[..., 1, :] - o[..., 0, :], -1)
+    area = lambda corners: np.prod(corners[..., 1, :] - corners[..., 0, :], -1)
     return both/(area(box) + area(boxes) - both)
 
 def merge_boxes(score:Float[np.ndarray, ' n'],
@@ -184,7 +193,7 @@ def merge_boxes(score:Float[np.ndarray, ' n'],
         score, boxes = score[~same], boxes[~same]
     return out
 
-# %% ../nbs/01c_blazepose.ipynb #8520d442
+# %% ../nbs/01c_blazepose.ipynb #9fe4ab85
 @dataclass
 class Region:
     "A square, possibly turned, in a photo"
@@ -195,7 +204,8 @@ class Region:
     def matrix(self): # turns and scales the square's pixels into the photo's
         c, s = math.cos(self.angle), math.sin(self.angle)
         return np.array([[c, -s], [s, c]])*self.side/CROP
-    def place(self, points:Float[np.ndarray, 'n 2'])->Float[np.ndarray, 'n 2']: # from the square's pixels to the photo's
+    def place(self, points:Float[np.ndarray, 'n 2'])->Float[np.ndarray, 'n 2']:
+        "From the square's pixels to the photo's"
         return (points - CROP/2)@self.matrix.T + self.center
 
 def region_of(box:Float[np.ndarray, '6 2'], # in pixels of the photo
@@ -205,9 +215,9 @@ def region_of(box:Float[np.ndarray, '6 2'], # in pixels of the photo
     angle = math.pi/2 - math.atan2(hips[1] - above[1], above[0] - hips[0])
     return Region(hips, 2.5*math.dist(hips, above), math.remainder(angle, 2*math.pi))
 
-# %% ../nbs/01c_blazepose.ipynb #686c4812
+# %% ../nbs/01c_blazepose.ipynb #6f27e7aa
 def crop_region(photo:Image.Image, region:Region)->Image.Image:
-    "The inside of a square; beyond the photo its edge goes on"
+    "The inside of a square; beyond the photo its edge is repeated"
     smaller = max(1, int(region.side/CROP/4))
     if smaller > 1: photo = photo.reduce(smaller)
     matrix = region.matrix/smaller
@@ -218,21 +228,21 @@ def crop_region(photo:Image.Image, region:Region)->Image.Image:
     wider = np.pad(np.asarray(photo), ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode='edge')
     return sample(Image.fromarray(wider), CROP, matrix, shift + before)
 
-# %% ../nbs/01c_blazepose.ipynb #c79763ae
+# %% ../nbs/01c_blazepose.ipynb #0c00f600
 def refine(points:Float[np.ndarray, 'n 2'],   # pixels of the square
            heat:Float[np.ndarray, 'm m n'],   # logits
            reach:int=3,                       # cells to each side
           )->Float[np.ndarray, 'n 2']:
-    "Points drawn to the middle of their heat-maps' peaks"
+    "Points moved to the middle of their heat maps' peaks"
     m, out = len(heat), points.copy()
     for i, (col, row) in enumerate((points*m/CROP).astype(int)):
         if not (0 <= col < m and 0 <= row < m): continue
-        rows, cols = (np.arange(max(0, o - reach), min(m, o + reach + 1)) for o in (row, col))
+        rows, cols = (np.arange(max(0, cell - reach), min(m, cell + reach + 1)) for cell in (row, col))
         p = sigmoid(heat[rows[0]:rows[-1] + 1, cols[0]:cols[-1] + 1, i])
         if p.max() >= .5: out[i] = (p.sum(0)@cols/p.sum()*CROP/m, p.sum(1)@rows/p.sum()*CROP/m)
     return out
 
-# %% ../nbs/01c_blazepose.ipynb #df9de3b8
+# %% ../nbs/01c_blazepose.ipynb #024c6d9b
 @dataclass(eq=False)
 class Person:
     "What BlazePose says about one person, in pixels of the photo"
@@ -244,19 +254,21 @@ class Person:
     metres: Float[np.ndarray, '33 3']  # around the middle of the hips: x right, y down, z away from the camera
     mask: Float[np.ndarray, 'c c']     # logits over the region
 
+# %% ../nbs/01c_blazepose.ipynb #ba9e8ce3
 def read_person(score:float, region:Region, out:list, # of the landmark network
                 sure:float=.5,                        # less sure ones are nobody
                )->Person|None:
     "The landmark network's arrays as a person"
     raw, person, mask, heat, metres = out
     if person[0] < sure: return None
-    raw, metres = raw.reshape(39, 5)[:33].astype(np.float64), metres.reshape(39, 3)[:33].astype(np.float64)
+    raw, metres = (array.reshape(39, -1)[:33].astype(np.float64) for array in (raw, metres))
     turn = region.matrix*CROP/region.side
     points = region.place(refine(raw[:, :2], heat[..., :33])) + .5             # from numbers of pixels to places
-    return Person(score, region, points, sigmoid(raw[:, 3]), sigmoid(raw[:, 4]), np.concatenate([metres[:, :2]@turn.T, metres[:, 2:]], 1), mask[..., 0])
+    metres = np.concatenate([metres[:, :2]@turn.T, metres[:, 2:]], 1)          # (33, 3), turned back as the photo is
+    return Person(score, region, points, sigmoid(raw[:, 3]), sigmoid(raw[:, 4]), metres, mask[..., 0])
 
-# %% ../nbs/01c_blazepose.ipynb #2c906c38
-EIGHTEEN = (0, 0, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7) # the neck's place is taken by `neck_between`
+# %% ../nbs/01c_blazepose.ipynb #4eb17131
+EIGHTEEN = (0, 0, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7) # `neck_between` replaces the second
 
 class Found(Keypoints):
     "Keypoints of people that BlazePose found"
@@ -265,26 +277,39 @@ class Found(Keypoints):
                  size:tuple,    # (h, w) of the photo
                  least:float=.1, # joints that are less likely to be seen are missing among the eighteen
                 ):
-        rows = [np.concatenate([o.points, o.visible[:, None]], 1)[list(EIGHTEEN)] for o in people]
+        rows = [np.column_stack([one.points, one.visible])[list(EIGHTEEN)] for one in people]
         points = torch.tensor(np.array(rows, np.float32).reshape(-1, 18, 3))
         points = points*(points[..., 2:] >= least)
         super().__init__(neck_between(points) if len(people) else points, size)
         self.people = people
     @property
-    def joints3d(self)->Float[Tensor, 'n 18 3']: # metres around the middle of the hips: x right, y down, z away from the camera
-        rows = np.array([o.metres[list(EIGHTEEN)] for o in self.people], np.float32).reshape(-1, 18, 3)
-        rows[:, 1] = rows[:, [2, 5]].mean(1)
+    def joints3d(self)->Float[Tensor, 'n 18 3']:
+        "Metres around the middle of the hips: x right, y down, z away from the camera"
+        rows = np.array([one.metres[list(EIGHTEEN)] for one in self.people], np.float32).reshape(-1, 18, 3)
+        rows[:, 1] = rows[:, [2, 5]].mean(1)                                   # the neck
         return torch.tensor(rows)
-    def _with(self, points, size=None): # the same people keep what is known of them
-        return super()._with(points, size) if len(points) == len(self) else Keypoints(self.points, self.size)._with(points, size)
-    def __getitem__(self, i):
-        chosen = np.arange(len(self))[i.cpu().numpy() if isinstance(i, Tensor) else i].reshape(-1)
-        new = copy(self)
-        new.points, new.people = self.points[chosen], [self.people[k] for k in chosen]
-        return new
-    def flip(self): return Keypoints(self.points, self.size).flip()            # a mirrored photo is another photo
 
-# %% ../nbs/01c_blazepose.ipynb #69e41a06
+# %% ../nbs/01c_blazepose.ipynb #ee8a9b8a
+@patch
+def _with(self:Found, points, size=None): # noqa: F811
+    "The same people keep what is known about them; other people are plain keypoints"
+    if len(points) == len(self): return Keypoints._with(self, points, size)
+    return Keypoints(self.points, self.size)._with(points, size)
+
+@patch
+def __getitem__(self:Found, i): # noqa: F811
+    "Some of the people"
+    chosen = np.arange(len(self))[i.cpu().numpy() if isinstance(i, Tensor) else i].reshape(-1)
+    new = copy(self)
+    new.points, new.people = self.points[chosen], [self.people[k] for k in chosen]
+    return new
+
+@patch
+def flip(self:Found)->Keypoints: # noqa: F811
+    "The mirrored joints"
+    return Keypoints(self.points, self.size).flip()
+
+# %% ../nbs/01c_blazepose.ipynb #b3a5ddc2
 def mask_of(person:Person,
             size:tuple, # (h, w) of the photo
            )->Image.Image: # 'L'
@@ -292,21 +317,21 @@ def mask_of(person:Person,
     back = np.linalg.inv(person.region.matrix)
     x, y = np.array([CROP/2, CROP/2]) - back@person.region.center
     (a, b), (c, d) = back
-    return Image.fromarray((255*sigmoid(person.mask)).round().astype(np.uint8)).transform(
-        (size[1], size[0]), Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BILINEAR)
+    square = Image.fromarray((255*sigmoid(person.mask)).round().astype(np.uint8))
+    return square.transform(size[::-1], Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BILINEAR)
 
-# %% ../nbs/01c_blazepose.ipynb #dad799be
+# %% ../nbs/01c_blazepose.ipynb #c1efc46b
 def different(people:list, # of `Person`, the surest first
               share:float=.1, # of the region's side
              )->list:
     "People, each once"
     kept = []
-    for o in people:
-        far = [np.linalg.norm(o.points - k.points, axis=1).mean()/k.region.side for k in kept]
-        if all(f > share for f in far): kept.append(o)
+    for one in people:
+        far = [np.linalg.norm(one.points - other.points, axis=1).mean()/other.region.side for other in kept]
+        if all(distance > share for distance in far): kept.append(one)
     return kept
 
-# %% ../nbs/01c_blazepose.ipynb #bec36263
+# %% ../nbs/01c_blazepose.ipynb #9966589b
 class BlazePose(Detector):
     "The detector for real photos, kept loaded"
     name = 'blazepose'
@@ -320,33 +345,39 @@ class BlazePose(Detector):
         self.threads = threads or min(8, os.cpu_count() or 1)
         self.free = queue.SimpleQueue()                            # pairs of networks that nobody uses just now
 
-    def look(self, photo:Image.Image)->list: # of `Person`, the surest first
-        "Everybody in one photo"
-        try: nets = self.free.get_nowait()
-        except queue.Empty: nets = tuple(Network(o) for o in self.paths.values())
-        try: return self._look(photo, *nets)
-        finally: self.free.put(nets)
-
-    def _look(self, photo, finder, marker):
-        side, people = max(photo.size), []
-        score, boxes = read_boxes(*finder(letterbox(photo)), self.beside)
-        if not len(score) or score.max() < self.sure: return []
-        for sure, box in merge_boxes(score, boxes*side + (np.array(photo.size) - side)/2):
-            region = region_of(box)
-            if region.side < 8: continue                           # a person of three pixels
-            people.append(read_person(sure, region, marker(np.asarray(crop_region(photo, region), np.float32)/255)))
-        return different([o for o in people if o is not None])
-
-    def find(self, photos:list)->list: # one `Found` a photo, of PIL images
-        "Everybody in each photo"
-        sizes = [(o.height, o.width) for o in photos]
-        if len(photos) == 1 or self.threads == 1: return [Found(self.look(o), size) for o, size in zip(photos, sizes)]
-        with ThreadPoolExecutor(self.threads) as pool: return [Found(o, size) for o, size in zip(pool.map(self.look, photos), sizes)]
-
     def __call__(self,
                  images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
                 )->list: # one `Found` an image
         return self.find(to_pil(images))
+
+# %% ../nbs/01c_blazepose.ipynb #2137412d
+@patch
+def look(self:BlazePose, photo:Image.Image)->list: # of `Person`, the surest first
+    "Everybody in one photo"
+    try: networks = self.free.get_nowait()
+    except queue.Empty: networks = tuple(Network(path) for path in self.paths.values())
+    try: return self._look(photo, *networks)
+    finally: self.free.put(networks)
+
+@patch
+def _look(self:BlazePose, photo, finder, marker):
+    "Everybody in one photo, with these two networks"
+    side, people = max(photo.size), []
+    score, boxes = read_boxes(*finder(letterbox(photo)), self.beside)
+    if not len(score) or score.max() < self.sure: return []
+    for sure, box in merge_boxes(score, boxes*side + (np.array(photo.size) - side)/2):
+        region = region_of(box)
+        if region.side < 8: continue                               # a person of three pixels
+        people.append(read_person(sure, region, marker(np.asarray(crop_region(photo, region), np.float32)/255)))
+    return different([one for one in people if one is not None])
+
+@patch
+def find(self:BlazePose, photos:list)->list: # one `Found` a photo, of PIL images
+    "Everybody in each photo"
+    with ThreadPoolExecutor(self.threads) as pool:
+        look = map if len(photos) == 1 or self.threads == 1 else pool.map
+        people = list(look(self.look, photos))
+    return [Found(found, (photo.height, photo.width)) for photo, found in zip(photos, people)]
 
 # %% ../nbs/01c_blazepose.ipynb #bf303128
 @command

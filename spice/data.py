@@ -48,7 +48,7 @@ def fit_canvas(image:Image.Image,           # a photo of any size
     moved = keypoints.resize((inner[1], inner[0])).pad(left=left, top=top, right=w - inner[0] - left, bottom=h - inner[1] - top)
     return canvas, moved
 
-# %% ../nbs/07_data.ipynb #93ce888e
+# %% ../nbs/07_data.ipynb #25921b9e
 def person_box(keypoints:Keypoints,      # one person
                size:tuple,               # (h, w) of the canvas: the box has its shape
                fill:float=.86,           # share of the canvas that the person takes
@@ -69,24 +69,27 @@ def person_box(keypoints:Keypoints,      # one person
     box = round(x - w/2), round(y - h/2), round(x - w/2) + max(1, round(w)), round(y - h/2) + max(1, round(h))
     return _inside_edges(box, inside, matte.size) if inside else box
 
+# %% ../nbs/07_data.ipynb #237faaf7
 def _inside_edges(box, inside, photo):
     "The box, moved so that it does not go on where the photo cuts the person off"
     left, top, right, bottom = box
-    cut_left, cut_top, cut_right, cut_bottom = inside[0] <= 1, inside[1] <= 1, inside[2] >= photo[0] - 1, inside[3] >= photo[1] - 1
+    cut_left, cut_top, cut_right, cut_bottom = (inside[0] <= 1, inside[1] <= 1,
+                                                inside[2] >= photo[0] - 1, inside[3] >= photo[1] - 1)
     x = max(0, -left) if cut_left and not cut_right else min(0, photo[0] - right) if cut_right and not cut_left else 0
     y = max(0, -top) if cut_top and not cut_bottom else min(0, photo[1] - bottom) if cut_bottom and not cut_top else 0
     return left + x, top + y, right + x, bottom + y
 
-# %% ../nbs/07_data.ipynb #bd272fea
+# %% ../nbs/07_data.ipynb #fa7c897e
 def cut(photo:Image.Image, # 'RGB', or a matte, 'L'
         box:tuple,         # left, top, right, bottom; may reach beyond the photo
         size:tuple,        # (h, w) of the canvas
        )->Image.Image:
-    "The inside of a box on a canvas; beyond the photo its edge goes on, and a matte is 0"
+    "The inside of a box on a canvas; beyond the photo its edge is repeated, and a matte is 0"
     left, top, right, bottom = box
     beyond = [max(0, -top), max(0, bottom - photo.height), max(0, -left), max(0, right - photo.width)]
     pixels = np.asarray(photo)
-    pixels = np.pad(pixels, (beyond[:2], beyond[2:], (0, 0)), mode='edge') if photo.mode == 'RGB' else np.pad(pixels, (beyond[:2], beyond[2:]))
+    if photo.mode == 'RGB': pixels = np.pad(pixels, (beyond[:2], beyond[2:], (0, 0)), mode='edge')
+    else: pixels = np.pad(pixels, (beyond[:2], beyond[2:]))
     inside = Image.fromarray(pixels[top + beyond[0]:bottom + beyond[0], left + beyond[2]:right + beyond[2]])
     return inside.resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
@@ -96,7 +99,7 @@ def into_box(keypoints:Keypoints, box:tuple, size:tuple)->Keypoints:
     return keypoints._moved((size[1]/(right - left), size[0]/(bottom - top)),
                             (-left*size[1]/(right - left), -top*size[0]/(bottom - top)), size)
 
-# %% ../nbs/07_data.ipynb #b665d7c0
+# %% ../nbs/07_data.ipynb #00333022
 @dataclass
 class Item:
     "One photo of a source"
@@ -114,7 +117,7 @@ class Shot:
     keypoints: Keypoints                 # one person
     body: dict|None = None               # the truth, where it is known: the fields `BODY_FIELDS`
     matte: Image.Image|None = None       # 'L': how much of each pixel is the person's
-    landmarks: np.ndarray|None = None    # [33, 4]: BlazePose's points on the canvas: x, y, chance to be visible, chance to be in the photo
+    landmarks: np.ndarray|None = None    # [33, 4]: BlazePose's points: x, y, chances to be visible, in the photo
     joints3d: np.ndarray|None = None     # [18, 3]: metres around the middle of the hips, x right, y down, z away
     parsing: Image.Image|None = None     # 'L': numbers of `PARSING`
     tags: tuple = ()                     # words that are known about the clothes
@@ -177,21 +180,23 @@ class PhotoFolder(Source):
         without = sum(o.keypoints is None for o in self.items)
         if without: self.note(f'{without} of {len(self)} photos have no keypoints beside them: the detector will look')
 
-# %% ../nbs/07_data.ipynb #c8fa1312
+# %% ../nbs/07_data.ipynb #d4a382a1
 @patch
 def shots(self:PhotoFolder, i, detector=None)->list: # noqa: F811
     "Everybody in a photo, the largest first"
     item = self.items[i]
     photo = read_image(item.path)
-    found = detect(photo, 'all', detector)[0] if item.keypoints is None else read_keypoints(item.keypoints, (photo.height, photo.width))
+    if item.keypoints is None: found = detect(photo, 'all', detector)[0]
+    else: found = read_keypoints(item.keypoints, (photo.height, photo.width))
     left, top, right, bottom = found.box().unbind(1)
     order = ((right - left)*(bottom - top)).argsort(descending=True).tolist()
     return [shot_of(photo, found[k], self.size, item.name + (f'_{n}' if n > 1 else '')) for n, k in enumerate(order, 1)]
 
+# %% ../nbs/07_data.ipynb #b8d69289
 def box_in(photo:Image.Image, one:Keypoints, size:tuple, matte:Image.Image|None=None)->tuple: # left, top, right, bottom
     "What of a photo goes onto the canvas: all of it if it has the canvas' size, else the box around the person"
     if (photo.height, photo.width) == tuple(size): return 0, 0, photo.width, photo.height
-    return person_box(one.drop_outside(), size, matte=matte)                   # a joint far outside would make the canvas huge
+    return person_box(one.drop_outside(), size, matte=matte) # a joint far outside would make the canvas huge
 
 def shot_of(photo:Image.Image,
             one:Keypoints, # one person, in the photo's frame; `Found` brings matte and depth along
@@ -205,7 +210,8 @@ def shot_of(photo:Image.Image,
     shot = Shot(name, cut(photo, box, size), into_box(one, box, size), matte=alpha and cut(alpha, box, size), box=box)
     if person:
         scale = np.array([size[1]/(box[2] - box[0]), size[0]/(box[3] - box[1])])
-        shot.landmarks = np.concatenate([(person.points - box[:2])*scale, person.visible[:, None], person.inside[:, None]], 1).astype(np.float32)
+        points = (person.points - box[:2])*scale
+        shot.landmarks = np.column_stack([points, person.visible, person.inside]).astype(np.float32)
         shot.joints3d = one.joints3d[0].numpy()
     return shot
 
@@ -443,7 +449,7 @@ class PeoplePhotos(Source):
             self.made = {k: (images[j], photos.keypoints[j], bodies[j]) for j, k in enumerate(some)}
         return self.made[i]
 
-# %% ../nbs/07_data.ipynb #d216fe0d
+# %% ../nbs/07_data.ipynb #29b61035
 CHUNK = 32
 
 def _chunk_path(out, k): return Path(out)/'parts'/f'{k:05d}.npz'
@@ -457,6 +463,7 @@ def looked_at(source:Source, numbers, detector=None): # yields number and `Shot`
     else:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool: yield from pool.map(look, numbers)
 
+# %% ../nbs/07_data.ipynb #87571f5b
 def prepare_chunk(source:Source, out:Path, k:int, detector=None):
     "Look at one chunk of photos and write who is in them; what can't be used is listed with the reason"
     rows, shots, skipped = [], [], []
@@ -468,7 +475,8 @@ def prepare_chunk(source:Source, out:Path, k:int, detector=None):
             for shot in found: write_pictures(shot, out)
             rows, shots = rows + [i]*len(found), shots + found
     with writing(_chunk_path(out, k)) as f:
-        with open(f, 'wb') as file: np.savez(file, item=np.array(rows, np.int64), skipped=np.array(json.dumps(skipped)), **_table(shots))
+        table = dict(item=np.array(rows, np.int64), skipped=np.array(json.dumps(skipped))) | _table(shots)
+        with open(f, 'wb') as file: np.savez(file, **table)
 
 def write_pictures(shot:Shot, out):
     "A person's photo, and matte and parsing where they are known"
@@ -476,10 +484,11 @@ def write_pictures(shot:Shot, out):
         if picture is None: continue
         with writing(Path(out)/folder/f'{shot.name}.png') as f: picture.save(f, format='PNG')
 
-# %% ../nbs/07_data.ipynb #fe65ab37
+# %% ../nbs/07_data.ipynb #93567216
 def _table(shots)->dict:
     "What is known of people besides their pictures, as arrays"
-    table = dict(names=np.array([shot.name for shot in shots], dtype=str), tags=np.array(json.dumps([shot.tags for shot in shots])),
+    table = dict(names=np.array([shot.name for shot in shots], dtype=str),
+                 tags=np.array(json.dumps([shot.tags for shot in shots])),
                  points=np.array([shot.keypoints.points[0].numpy() for shot in shots], np.float32).reshape(-1, 18, 3))
     for name, shape in (('landmarks', (33, 4)), ('joints3d', (18, 3))):
         if not any(getattr(shot, name) is not None for shot in shots): continue
@@ -527,35 +536,55 @@ def prepare(source:Source,       # the photos
     if all(_chunk_path(out, k).exists() for k in chunks): _join(source, out, chunks)
     return out
 
-# %% ../nbs/07_data.ipynb #f4011c42
+# %% ../nbs/07_data.ipynb #fa352bd7
 def _join(source, out, chunks):
     "One table from all chunks, splits, pairs, and last the manifest"
     parts = []
     for k in chunks:
         with np.load(_chunk_path(out, k)) as f: parts.append({key: f[key] for key in f.files})
-    joined = lambda key, empty: np.concatenate([p[key] for p in parts if len(p[key])] or [empty])
-    names, points, item = joined('names', np.array([], str)), joined('points', np.zeros((0, 18, 3), np.float32)), joined('item', np.zeros(0, int))
-    items, lists = [source.items[i] for i in item], {key: [row for p in parts for row in json.loads(str(p[key]))] for key in ('skipped', 'tags')}
-    splits, here = {}, set(names.tolist())
-    for name, one in zip(names.tolist(), items): splits.setdefault(one.split, []).append(name)
-    pairs = {split: [p for p in rows if p[0] in here and p[1] in here] for split, rows in source.pairs.items()}
+    names, points, item = _joined(parts)
+    items, notes = [source.items[i] for i in item], {key: _lists(parts, key) for key in ('skipped', 'tags')}
     table = dict(names=names, points=points, groups=np.array([one.group for one in items], dtype=str)) | _beyond(parts)
     with writing(out/'keypoints.npz') as f:
         with open(f, 'wb') as file: np.savez(file, **table)
-    with_bodies = [p for p in parts if 'body_betas' in p]
-    if with_bodies: save_bodies(out, names, {key: np.concatenate([p[f'body_{key}'] for p in with_bodies]) for key in BODY_FIELDS}, load_body('free').hash, 'truth')
-    lines = dict(splits=dict(splits=splits, pairs=pairs), skipped=lists['skipped']) | (dict(tags=dict(zip(names.tolist(), lists['tags']))) if any(lists['tags']) else {})
-    manifest = dict(version=1, kind=source.kind, size=list(source.size), count=len(names), splits={split: len(rows) for split, rows in splits.items()},
-                    pairs={split: len(rows) for split, rows in pairs.items()},
-                    skipped=len(lists['skipped']), notes=source.notes, hash=table_hash(names, points))
-    for name, content in (lines | dict(manifest=manifest)).items():                # the manifest last: it says that all is there
-        with writing(out/f'{name}.json') as f: Path(f).write_text(json.dumps(content, indent=None if name == 'splits' else 1))
+    _join_bodies(out, names, parts)
+    splits, here = {}, set(names.tolist())
+    for name, one in zip(names.tolist(), items): splits.setdefault(one.split, []).append(name)
+    pairs = {split: [p for p in rows if p[0] in here and p[1] in here] for split, rows in source.pairs.items()}
+    files = dict(splits=dict(splits=splits, pairs=pairs), skipped=notes['skipped'])
+    if any(notes['tags']): files['tags'] = dict(zip(names.tolist(), notes['tags']))
+    count = lambda lists: {split: len(rows) for split, rows in lists.items()}
+    files['manifest'] = dict(version=1, kind=source.kind, size=list(source.size), count=len(names),
+                             splits=count(splits), pairs=count(pairs), skipped=len(notes['skipped']),
+                             notes=source.notes, hash=table_hash(names, points))
+    for name, content in files.items():                            # the manifest last: it says that all is there
+        text = json.dumps(content, indent=None if name == 'splits' else 1)
+        with writing(out/f'{name}.json') as f: Path(f).write_text(text)
+
+# %% ../nbs/07_data.ipynb #12e76bb4
+def _joined(parts)->tuple: # names, points, and the number of each one's photo in the source
+    "The rows of all chunks"
+    empty = dict(names=np.array([], str), points=np.zeros((0, 18, 3), np.float32), item=np.zeros(0, int))
+    return tuple(np.concatenate([p[key] for p in parts if len(p[key])] or [none]) for key, none in empty.items())
+
+def _lists(parts, key)->list:
+    "What the chunks keep as JSON"
+    return [row for p in parts for row in json.loads(str(p[key]))]
+
+def _join_bodies(out, names, parts):
+    "The true bodies of all chunks, where they are known"
+    known = [p for p in parts if 'body_betas' in p]
+    if not known: return
+    fields = {key: np.concatenate([p[f'body_{key}'] for p in known]) for key in BODY_FIELDS}
+    save_bodies(out, names, fields, load_body('free').hash, 'truth')
 
 def _beyond(parts)->dict:
     "BlazePose's points and depths of all chunks, where any chunk has them; nan for people of whom they are not known"
     out = {}
     for key, shape in (('landmarks', (33, 4)), ('joints3d', (18, 3))):
-        if any(key in p for p in parts): out[key] = np.concatenate([p.get(key, np.full((len(p['names']), *shape), np.nan, np.float32)) for p in parts])
+        if not any(key in p for p in parts): continue
+        unknown = lambda p: np.full((len(p['names']), *shape), np.nan, np.float32)
+        out[key] = np.concatenate([p[key] if key in p else unknown(p) for p in parts])
     return out
 
 def table_hash(names, points)->str:
@@ -572,7 +601,7 @@ def save_bodies(folder, names, fields:dict, body_hash:str, how:str, error=None, 
                      else error,
                      good=np.ones(n, bool) if good is None else good, **{k: np.asarray(v, np.float32) for k, v in fields.items()})
 
-# %% ../nbs/07_data.ipynb #71ff111d
+# %% ../nbs/07_data.ipynb #0146768c
 class Prepared:
     "A folder of photos in the one form"
     def __init__(self, folder):
@@ -584,7 +613,8 @@ class Prepared:
         self.manifest = json.loads((self.folder/'manifest.json').read_text())
         with np.load(self.folder/'keypoints.npz') as f:
             self.names, self.points, self.groups = f['names'].tolist(), torch.tensor(f['points']), f['groups'].tolist()
-            self.landmarks, self.joints3d = (torch.tensor(f[key]) if key in f.files else None for key in ('landmarks', 'joints3d'))
+            known = lambda key: torch.tensor(f[key]) if key in f.files else None
+            self.landmarks, self.joints3d = known('landmarks'), known('joints3d')
         if table_hash(self.names, self.points.numpy()) != self.manifest['hash']:
             raise DataError(f'{folder}: keypoints.npz is not the table that the manifest names', 'Prepare it again')
         both = json.loads((self.folder/'splits.json').read_text())
@@ -606,7 +636,7 @@ class Prepared:
         rows = [order[o] for o in self.names]
         return {k: (str(v) if k in ('body', 'how') else torch.tensor(v[rows])) for k, v in table.items()}
 
-# %% ../nbs/07_data.ipynb #116f5490
+# %% ../nbs/07_data.ipynb #3caecbbc
 @patch
 def rows(self:Prepared, split:str)->np.ndarray: # row numbers
     "The rows of a split"
@@ -625,6 +655,7 @@ def image(self:Prepared, i:int)->Float[Tensor, '3 h w']: # in [-1, 1]
     "One photo"
     return to_tensor(self.path(i))[0]
 
+# %% ../nbs/07_data.ipynb #1d50873f
 @patch
 def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # noqa: F811 - from 0 to 1; None where it is not known
     "How much of each pixel is the person's"

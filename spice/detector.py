@@ -80,7 +80,7 @@ class RCNNDetector(Detector):
         outputs = self.net(list((images.to(self.device) + 1)/2))                # torchvision counts from 0 to 1
         return [people_of({k: v.cpu() for k, v in o.items()}, tuple(images.shape[2:]), self.sure, self.least) for o in outputs]
 
-# %% ../nbs/01a_detector.ipynb #b8e251e0
+# %% ../nbs/01a_detector.ipynb #15d8f8a6
 DETECTORS = {'blazepose': 'spice.blazepose:BlazePose', 'rcnn': 'spice.detector:RCNNDetector'}
 _loaded = {}
 
@@ -89,14 +89,16 @@ def load_detector(name='blazepose', # a key of `DETECTORS`, or a folder of weigh
                  )->Detector:
     "A detector by its name, loaded once for each device"
     known = DETECTORS.get(str(name))
-    if not known and not Path(name).is_dir(): raise WeightsError(f'there is no detector {str(name)!r}', f'Take {" or ".join(DETECTORS)}, or a folder of weights')
+    if not known and not Path(name).is_dir():
+        names = ' or '.join(DETECTORS)
+        raise WeightsError(f'there is no detector {str(name)!r}', f'Take {names}, or a folder of weights')
     key = (str(name), str(get_device(device)))
-    if key not in _loaded:
-        make = resolve_name(known or 'spice.people_detector:PeopleDetector') # loaded here: detectors stand in later chapters
+    if key not in _loaded: # imported here, since detectors come in later chapters
+        make = resolve_name(known or 'spice.people_detector:PeopleDetector')
         _loaded[key] = make(device=device) if known else make(name, device)
     return _loaded[key]
 
-# %% ../nbs/01a_detector.ipynb #5a25218a
+# %% ../nbs/01a_detector.ipynb #0af9902c
 def find_people(photos:list,   # of PIL images
                 detector=None, # any `Detector`, or a name for `load_detector`; None is BlazePose
                 batch:int=4,   # photos of one size that go through together
@@ -111,6 +113,7 @@ def find_people(photos:list,   # of PIL images
             for i, one in zip(part, detector(to_tensor([photos[i] for i in part]))): found[i] = one
     return found
 
+# %% ../nbs/01a_detector.ipynb #14f4e609
 def detect(photos,                # a photo, or a list of photos of any sizes
            people:str='largest',  # or 'all'
            detector=None,         # any `Detector`, or a name for `load_detector`; None is BlazePose

@@ -55,7 +55,7 @@ def demo_photos(pose:str='walk', # a key of `POSES`
     outfits, views = people.seeds([person], 1)
     return source, people.render(outfits, pose_rows([pose]), views)
 
-# %% ../nbs/40_infer.ipynb #5c788ca3
+# %% ../nbs/40_infer.ipynb #2f3a6792
 @dataclass(eq=False)
 class Seen:
     "A person on the canvas of a system"
@@ -64,7 +64,7 @@ class Seen:
     image: Image.Image|None # the canvas
     keypoints: Keypoints    # on the canvas
     fits: Fits
-    matte: Image.Image|None = None # 'L', of the photo's size: how much of each pixel is the person's; None if that is not known
+    matte: Image.Image|None = None # 'L', of the photo's size: how much of each pixel is the person's, where known
 
 # %% ../nbs/40_infer.ipynb #23e2aace
 class Recent(OrderedDict):
@@ -103,13 +103,13 @@ def own_detector(model,      # a folder, a name, a Hub id, or a `System`
     find_weights(model, 'detector/model.safetensors')                    # from the Hub, each file comes by itself
     return PeopleDetector(config.parent, device)
 
-# %% ../nbs/40_infer.ipynb #0eb90a83
+# %% ../nbs/40_infer.ipynb #34db08ad
 class Reposer:
     "A trained system with all that it needs, loaded once"
     def __init__(self,
                  model=None,      # a `System`, a folder, a name of `list_models`, or a Hub id; None is `SHIPPED`
                  body:Body|None=None,  # the body it was trained with; None is the free one
-                 detector=None,   # finds people: a `Detector`, a name for `load_detector`, or 'own', the one beside the model; None is BlazePose
+                 detector=None,   # finds people: a `Detector`, its name, or 'own', the model's; None is BlazePose
                  device=None,     # None takes the fastest there is
                  batch:int|None=None, # poses that go through together; None is 16, but on CPUs no more than 100,000 pixels
                  keep:int=32,     # photos that are remembered
@@ -119,7 +119,9 @@ class Reposer:
                                                                           'Give a System, a folder, a name, or a Hub id')
         if batch is not None and batch < 1: raise DataError(f'batch={batch}', 'Give at least 1')
         self.device = get_device(device)
-        self.detector = own_detector(model, self.device) if detector == 'own' else load_detector(detector, self.device) if isinstance(detector, (str, Path)) else detector
+        if detector == 'own': detector = own_detector(model, self.device)
+        elif isinstance(detector, (str, Path)): detector = load_detector(detector, self.device)
+        self.detector = detector
         self.system = (model if isinstance(model, System) else load_system(model, self.device)).to(self.device).eval()
         self.body = free_body(str(self.device)) if body is None else body.to(self.device)
         self.system.use_body(self.body)
@@ -128,6 +130,7 @@ class Reposer:
         self.batch = batch or max(1, min(16, few))
         self.found, self.fitted, self.encoded, self.asked = Recent(keep), Recent(4*keep), Recent(keep), self.detector
 
+# %% ../nbs/40_infer.ipynb #d29a7b2d
 @patch
 def forget(self:Reposer):
     "Forget all photos; needed only when the system's weights were changed"
@@ -157,7 +160,7 @@ def see(self:Reposer,
     self.asked = self.detector
     return self.doubted(self.found.find(content(photo, given, person), lambda: self._look(photo, given, person)))
 
-# %% ../nbs/40_infer.ipynb #574e055c
+# %% ../nbs/40_infer.ipynb #41537869
 @patch
 def _look(self:Reposer, photo, given, person)->Seen:
     "`see`, for the first time"
@@ -172,7 +175,8 @@ def _look(self:Reposer, photo, given, person)->Seen:
     box = box_in(photo, one, self.size, alpha)
     moved = self.on_canvas(one, box)
     joints3d = one.joints3d if isinstance(one, Found) else None
-    return Seen(photo, box, cut(photo, box, self.size), moved, self.fit(moved, joints3d, alpha and cut(alpha, box, self.size)), alpha)
+    fits = self.fit(moved, joints3d, alpha and cut(alpha, box, self.size))
+    return Seen(photo, box, cut(photo, box, self.size), moved, fits, alpha)
 
 # %% ../nbs/40_infer.ipynb #8f379a22
 @patch
@@ -489,7 +493,7 @@ def _try(f, wrong, *what):
     try: return f()
     except (DataError, ImageError) as e: wrong.append(dict(what=', '.join(map(str, what)), error=str(e)))
 
-# %% ../nbs/40_infer.ipynb #9d6e483f
+# %% ../nbs/40_infer.ipynb #df7338bf
 @command
 def spice_repose(photos:str,            # photos: files, a folder or a pattern, with commas between
                  poses:str,             # poses: names, photos, .json or .npy files, a folder, with commas between
@@ -497,7 +501,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  model:str='',          # a folder of spice_train, a name, or a Hub id
                  keypoints:str='',      # the joints of the photo's people, or a folder of such files; empty looks for them
                  person:str='',         # which, if there are several: largest, or a number from the left
-                 detector:str='',       # finds people: blazepose, rcnn, own (the model's), or a folder of weights; empty is blazepose
+                 detector:str='',       # blazepose (also if empty), rcnn, own (the model's), or a folder of weights
                  device:str='',         # cpu, cuda, mps; empty is the fastest there is
                  steps:bool=False,      # write every step beside the result
                  paste:bool=False,      # put the result back into the photo
@@ -506,7 +510,8 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                 ):
     "Put the people of photos into poses. Example: spice_repose me.jpg walk,sit --model _ckpt/first --out reposed"
     plan = planned(files_of(photos, PICTURES), files_of(poses), Path(out))
-    tool, who, made, wrong, there = Reposer(model or None, detector=detector or None, device=device or None), int(person) if person.isdigit() else person or None, [], [], 0
+    tool = Reposer(model or None, detector=detector or None, device=device or None)
+    who, made, wrong, there = int(person) if person.isdigit() else person or None, [], [], 0
     for photo, goals in _bar(plan.items(), len(plan), 'photos'):
         todo = [o for o in goals if overwrite or not o[1].exists()]
         there += len(goals) - len(todo)

@@ -54,7 +54,7 @@ def times(matrix:Float[Tensor, 'b 6 h w'], v:Float[Tensor, 'b 3 h w'])->Float[Te
     x, y, z = v.unbind(1)
     return torch.stack([a*x + b*y + c*z, b*x + d*y + e*z, c*x + e*y + f*z], 1)
 
-# %% ../nbs/01d_matte.ipynb #0587cc74
+# %% ../nbs/01d_matte.ipynb #12be1c5d
 def colour_odds(image:Float[Tensor, 'b 3 h w'], # from 0 to 1
                 mask:Float[Tensor, 'b 1 h w'],  # from 0 to 1
                 radius:int,
@@ -69,7 +69,11 @@ def colour_odds(image:Float[Tensor, 'b 3 h w'], # from 0 to 1
         logs.append(-.5*(away*times(inv, away)).sum(1, keepdim=True) - .5*det.log())
     return (logs[0] - logs[1]).clamp(-8, 8)
 
-def recolour(image:Float[Tensor, 'b 3 h w'], mask:Float[Tensor, 'b 1 h w'], radius:int, strength:float=.6)->Float[Tensor, 'b 1 h w']:
+def recolour(image:Float[Tensor, 'b 3 h w'], # from 0 to 1
+             mask:Float[Tensor, 'b 1 h w'],  # from 0 to 1
+             radius:int,
+             strength:float=.6,              # s
+            )->Float[Tensor, 'b 1 h w']:
     "The mask, corrected by the colours around"
     return torch.sigmoid(torch.logit(mask, 1e-3) + strength*colour_odds(image, mask, radius))
 
@@ -89,7 +93,7 @@ def guided(image:Float[Tensor, 'b 3 h w'], # a small copy, from 0 to 1
     ab = F.interpolate(box_mean(torch.cat([a, b], 1), radius), large.shape[2:], mode='bilinear')
     return (((ab[:, :3]*large).sum(1, keepdim=True) + ab[:, 3:] - .5)*gain + .5).clamp(0, 1)
 
-# %% ../nbs/01d_matte.ipynb #bb603a0c
+# %% ../nbs/01d_matte.ipynb #94f8dc61
 WORK = 384 # pixels of the landmark network's square in the small copy
 
 def _around(mask:Image.Image, margin:float)->tuple: # left, top, right, bottom
@@ -100,8 +104,9 @@ def _around(mask:Image.Image, margin:float)->tuple: # left, top, right, bottom
 
 def _unit(image:Image.Image)->Tensor: # [1, c, h, w] from 0 to 1
     array = torch.from_numpy(np.asarray(image).copy()).float()/255
-    return (array[None, None] if array.ndim == 2 else array.movedim(2, 0)[None])
+    return array[None, None] if array.ndim == 2 else array.movedim(2, 0)[None]
 
+# %% ../nbs/01d_matte.ipynb #2da2b8cc
 def matte(photo:Image.Image, # RGB
           person:Person,     # as BlazePose found them in it
          )->Image.Image: # 'L', of the photo's size
@@ -110,7 +115,7 @@ def matte(photo:Image.Image, # RGB
     box = _around(coarse, .04)
     part, scale = photo.crop(box), min(1., WORK/person.region.side)
     size = max(8, round(part.width*scale)), max(8, round(part.height*scale))
-    image, mask = _unit(part.resize(size, Image.Resampling.BOX)), _unit(coarse.crop(box).resize(size, Image.Resampling.BOX))
+    image, mask = (_unit(picture.resize(size, Image.Resampling.BOX)) for picture in (part, coarse.crop(box)))
     found = guided(image, recolour(image, mask, 9), _unit(part))[0, 0]
     out = Image.new('L', photo.size)
     out.paste(Image.fromarray((255*found).round().byte().numpy()), box[:2])

@@ -6,11 +6,12 @@
 __all__ = ['WORN', 'SKIN', 'FEET', 'LIMBS_OF', 'WHERE', 'nearest_limb', 'book_labels', 'Ccp', 'only_person', 'prepared_sheet',
            'body_over', 'prepared_report', 'spice_prepare']
 
-# %% ../nbs/08c_real_photos.ipynb #14ce5ff6
+# %% ../nbs/08c_real_photos.ipynb #447eb354
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from PIL import Image
 from scipy.io import loadmat
 from .body import Body, load_body
@@ -23,49 +24,60 @@ from .people import PARSING
 from .smplify import Fitter
 from .surface import render_body
 
-# %% ../nbs/08c_real_photos.ipynb #49f7793d
+# %% ../nbs/08c_real_photos.ipynb #6b4734fa
 def _numbers(path, key)->np.ndarray:
     "An array of a MATLAB file"
     try: return loadmat(path)[key]
-    except Exception as e: raise DataError(f'{path} can not be read ({type(e).__name__})', 'Clone the repository again') from None # many kinds: damaged zip, wrong header
+    except Exception as e: # many kinds: damaged zip, wrong header
+        raise DataError(f'{path} can not be read ({type(e).__name__})', 'Clone the repository again') from None
 
-WORN = {'upper clothes': 'accessories belt blazer blouse bodysuit bra cape cardigan coat gloves hoodie intimate jacket jumper necklace romper scarf shirt suit sweater '
-                         'sweatshirt swimwear t-shirt tie top vest',
-        'trousers': 'jeans leggings pants shorts panties', 'skirt': 'skirt', 'hair': 'hair hat', 'face': 'glasses sunglasses earrings'}
-SKIN, FEET = ('skin', 'ring', 'watch', 'bracelet'), ('boots', 'clogs', 'flats', 'heels', 'loafers', 'pumps', 'sandals', 'shoes', 'sneakers', 'socks', 'stockings', 'tights', 'wedges')
-LIMBS_OF = {'face': ((0, 14), (0, 15), (14, 16), (15, 17), (0, 1)), 'right arm': ((2, 3), (3, 4)), 'left arm': ((5, 6), (6, 7)),
-            'right leg': ((8, 9), (9, 10)), 'left leg': ((11, 12), (12, 13))}                 # pairs of the eighteen joints
+WORN = {'upper clothes': 'accessories belt blazer blouse bodysuit bra cape cardigan coat gloves hoodie intimate jacket '
+                         'jumper necklace romper scarf shirt suit sweater sweatshirt swimwear t-shirt tie top vest',
+        'trousers': 'jeans leggings pants shorts panties',
+        'skirt': 'skirt', 'hair': 'hair hat', 'face': 'glasses sunglasses earrings'}
+SKIN = 'skin', 'ring', 'watch', 'bracelet'
+FEET = ('boots', 'clogs', 'flats', 'heels', 'loafers', 'pumps', 'sandals', 'shoes', 'sneakers', 'socks', 'stockings',
+        'tights', 'wedges')
+LIMBS_OF = {'face': ((0, 14), (0, 15), (14, 16), (15, 17), (0, 1)),           # pairs of the eighteen joints
+            'right arm': ((2, 3), (3, 4)), 'left arm': ((5, 6), (6, 7)),
+            'right leg': ((8, 9), (9, 10)), 'left leg': ((11, 12), (12, 13))}
 
-# %% ../nbs/08c_real_photos.ipynb #d5e8687c
+# %% ../nbs/08c_real_photos.ipynb #390cbb13
 def nearest_limb(keypoints:Keypoints, # one person
                  rows:np.ndarray, cols:np.ndarray, # of pixels
                  parts:tuple,         # keys of `LIMBS_OF`
                 )->np.ndarray: # numbers of `PARSING`
     "Which of some parts of the body each pixel is nearest to"
-    xy, at, far = keypoints.xy[0].numpy(), np.stack([cols, rows], 1) + .5, []
+    joints, pixels, far = keypoints.xy[0].numpy(), np.stack([cols, rows], 1) + .5, []
     for part in parts:
-        ends = [(xy[a], xy[b]) for a, b in LIMBS_OF[part] if keypoints.valid[0, a] and keypoints.valid[0, b]]
-        distance = [np.linalg.norm(at - a - np.clip((at - a)@(b - a)/max((b - a)@(b - a), 1e-6), 0, 1)[:, None]*(b - a), axis=1) for a, b in ends]
-        far.append(np.min(distance, 0) if ends else np.full(len(at), np.inf))
+        known = [(a, b) for a, b in LIMBS_OF[part] if keypoints.valid[0, a] and keypoints.valid[0, b]]
+        distance = [_distance(pixels, joints[a], joints[b]) for a, b in known]
+        far.append(np.min(distance, 0) if known else np.full(len(pixels), np.inf))
     return np.array([PARSING.index(part) for part in parts])[np.argmin(far, 0)]
 
+def _distance(points, a, b):
+    "From each point to the line between two joints"
+    along = ((points - a)@(b - a)/max((b - a)@(b - a), 1e-6)).clip(0, 1)       # 0 at a, 1 at b
+    return np.linalg.norm(points - a - along[:, None]*(b - a), axis=1)
+
+# %% ../nbs/08c_real_photos.ipynb #1fb2d1d9
 def book_labels(labels:np.ndarray,   # [h, w], numbers of `names`
                 names:list,
                 keypoints:Keypoints, # one person, in the same frame
                )->np.ndarray: # [h, w], numbers of `PARSING`
     "CCP's garments as the book's ten labels"
-    table = np.zeros(len(names), np.uint8)
-    for label, words in WORN.items(): table[[names.index(word) for word in words.split()]] = PARSING.index(label)
+    number, table = names.index, np.zeros(len(names), np.uint8)
+    for label, words in WORN.items(): table[[number(word) for word in words.split()]] = PARSING.index(label)
     out = table[labels]
     for words, parts in ((SKIN, tuple(LIMBS_OF)), (FEET, ('right leg', 'left leg'))):
-        rows, cols = np.isin(labels, [names.index(word) for word in words]).nonzero()
+        rows, cols = np.isin(labels, [number(word) for word in words]).nonzero()
         if len(rows): out[rows, cols] = nearest_limb(keypoints, rows, cols, parts)
     hips = keypoints.xy[0, [8, 11], 1].mean().item()
-    rows, cols = (labels == names.index('dress')).nonzero()
+    rows, cols = (labels == number('dress')).nonzero()
     out[rows, cols] = np.where(rows + .5 < hips, PARSING.index('upper clothes'), PARSING.index('skirt'))
     return out
 
-# %% ../nbs/08c_real_photos.ipynb #4c4e21b5
+# %% ../nbs/08c_real_photos.ipynb #004b9628
 WHERE = 'Clothing Co-Parsing is the public repository bearpaw/clothing-co-parsing: clone it and give its folder'
 
 class Ccp(Source):
@@ -85,64 +97,90 @@ class Ccp(Source):
             self.items.append(Item(path.stem, path, 'test' if test else 'train', path.stem))
         self.expect('photos', len(self), 2098)
 
-    def shots(self, i, detector=None):
-        "The one person of a photo"
-        item = self.items[i]
-        photo = read_image(item.path)
-        one = only_person(detect(photo, 'all', detector)[0])
-        shot, tags = shot_of(photo, one, self.size, item.name), self.root/'annotations'/'image-level'/f'{item.name}.mat'
-        labels = self.root/'annotations'/'pixel-level'/f'{item.name}.mat'
-        if labels.is_file():
-            numbers = _numbers(labels, 'groundtruth').astype(np.int64)
-            if numbers.shape != (photo.height, photo.width): raise DataError(f'{labels} is a map of {numbers.shape}', 'Clone the repository again')
-            shot.parsing, worn = self.placed(book_labels(numbers, self.words, one), shot), np.unique(numbers)
-        else: worn = _numbers(tags, 'tags')[0] if tags.is_file() else ()
-        return [replace(shot, tags=tuple(self.words[int(k)] for k in worn if k))]
-
-    def placed(self, labels, shot)->Image.Image:
-        "A map of labels on the canvas; no label lies between two others, so the nearest counts"
-        left, top, right, bottom = shot.box
-        return Image.fromarray(labels).transform(self.size[::-1], Image.Transform.EXTENT, shot.box, Image.Resampling.NEAREST)
-
 SOURCES['ccp'] = Ccp
 
-# %% ../nbs/08c_real_photos.ipynb #725e7e21
+# %% ../nbs/08c_real_photos.ipynb #1db92126
+@patch
+def shots(self:Ccp, i, detector=None): # noqa: F811
+    "The one person of a photo"
+    item = self.items[i]
+    photo = read_image(item.path)
+    one = only_person(detect(photo, 'all', detector)[0])
+    shot, annotations = shot_of(photo, one, self.size, item.name), self.root/'annotations'
+    labels, tags = (annotations/f'{level}-level'/f'{item.name}.mat' for level in ('pixel', 'image'))
+    if labels.is_file():
+        numbers = _numbers(labels, 'groundtruth').astype(np.int64)
+        if numbers.shape != (photo.height, photo.width):
+            raise DataError(f'{labels} is a map of {numbers.shape}', 'Clone the repository again')
+        shot.parsing, worn = self.placed(book_labels(numbers, self.words, one), shot), np.unique(numbers)
+    else: worn = _numbers(tags, 'tags')[0] if tags.is_file() else ()
+    return [replace(shot, tags=tuple(self.words[int(k)] for k in worn if k))]
+
+@patch
+def placed(self:Ccp, labels, shot)->Image.Image:
+    "A map of labels on the canvas; no label lies between two others, so the nearest counts"
+    canvas = self.size[::-1]                                                   # (w, h)
+    return Image.fromarray(labels).transform(canvas, Image.Transform.EXTENT, shot.box, Image.Resampling.NEAREST)
+
+# %% ../nbs/08c_real_photos.ipynb #0f66e38e
 def only_person(found:Keypoints, # everybody in a photo
                 rival:float=.5,  # a second person that is this share as tall is one too many
                )->Keypoints:
     "The one person of a photo, from head to feet, or an error that says what is wrong"
-    left, top, right, bottom = found.box().unbind(1)
+    _, top, _, bottom = found.box().unbind(1)
     tall = bottom - top
     one = found[int(tall.argmax())]
-    if len(found) > 1 and tall.sort(descending=True)[0][1] > rival*tall.max(): raise ImageError(f'there are {len(found)} people', 'Take a photo of one person')
+    if len(found) > 1 and tall.sort(descending=True)[0][1] > rival*tall.max():
+        raise ImageError(f'there are {len(found)} people', 'Take a photo of one person')
     whole = one.drop_outside().valid[0]
-    if not whole[0] or not whole[[10, 13]].any(): raise ImageError('the person is not whole: head or feet are not in the photo', 'Take a photo from head to feet')
+    if not whole[0] or not whole[[10, 13]].any():
+        raise ImageError('the person is not whole: head or feet are not in the photo', 'Take a photo from head to feet')
     return one
 
-# %% ../nbs/08c_real_photos.ipynb #f98c5201
+# %% ../nbs/08c_real_photos.ipynb #b93a155d
 def prepared_sheet(data:Prepared, body:Body, count:int=24)->Image.Image:
     "Some people with joints, body and matte, the worst fits first"
     error = data.bodies['error'].nan_to_num(posinf=1e6) if data.bodies else torch.zeros(len(data))
-    rows, cells, titles = error.argsort(descending=True, stable=True)[:count].tolist(), [], []
+    rows, pictures, titles = error.argsort(descending=True, stable=True)[:count].tolist(), [], []
     for i in rows:
-        photo, alpha = to_pil(data.image(i)[None])[0], data.matte(i)
-        cells += [Keypoints(data.points[i:i + 1], data.size).draw(photo)[0]]
-        if data.bodies: cells += [body_over(data, body, i)]
-        if alpha is not None: cells += [Image.composite(photo, Image.new('RGB', photo.size, (0, 150, 60)), to_pil(alpha.expand(1, 3, -1, -1)*2 - 1)[0].convert('L'))]
-        titles += [data.names[i] + (f": {error[i]:.1f} px" + ('' if data.bodies['good'][i] else ', out') if data.bodies else '')] + ['']*(len(cells) - len(titles) - 1)
-    return show_images(cells, titles, cols=4*len(cells)//len(rows), scale=min(1., 128/data.size[0]), pad=2)
+        some = _sheet_row(data, body, i)
+        fitted = f': {error[i]:.1f} px' + ('' if data.bodies['good'][i] else ', out') if data.bodies else ''
+        pictures, titles = pictures + some, titles + [data.names[i] + fitted] + ['']*(len(some) - 1)
+    return show_images(pictures, titles, cols=4*len(pictures)//len(rows), scale=min(1., 128/data.size[0]), pad=2)
+
+def _sheet_row(data, body, i)->list:
+    "A person's joints, and body and cut-out where they are known"
+    photo, alpha = to_pil(data.image(i)[None])[0], data.matte(i)
+    pictures = [Keypoints(data.points[i:i + 1], data.size).draw(photo)[0]]
+    if data.bodies: pictures.append(body_over(data, body, i))
+    if alpha is not None:
+        matte = Image.fromarray((255*alpha[0]).round().byte().numpy())
+        pictures.append(Image.composite(photo, Image.new('RGB', photo.size, (0, 150, 60)), matte))
+    return pictures
 
 def body_over(data:Prepared, body:Body, i:int)->Image.Image:
     "The fitted body over the photo"
-    drawn, image = render_body(body, data.bodies['rotmats'][[i]], data.bodies['betas'][[i]], data.camera([i])), data.image(i)[None]
+    fits, image = data.bodies, data.image(i)[None]
+    drawn = render_body(body, fits['rotmats'][[i]], fits['betas'][[i]], data.camera([i]))
     return to_pil(torch.where(drawn.mask[:, None], .35*image + .65*drawn.picture, image))[0]
 
-# %% ../nbs/08c_real_photos.ipynb #9dfb7d6a
+# %% ../nbs/08c_real_photos.ipynb #c5ec9ce5
 def prepared_report(out)->str:
     "What was prepared, and what was skipped"
     data = Prepared(out)
     return f"{data}\nskipped: {data.manifest['skipped']} (see skipped.json)"
 
+def _report(out, fit, json):
+    "Fit bodies where they are wanted, draw the sheet, say what there is"
+    data, lines = Prepared(out), []
+    if len(data) and fit:
+        fitter = Fitter(load_body().to(get_device()))
+        lines = [fit_report(fit_numbers(fit_dataset(out, fitter), data.points, fitter.settings))]
+        save_image(prepared_sheet(Prepared(out), fitter.body.cpu()), Path(out)/'prepared.png')
+        lines.append(f"{Path(out)/'prepared.png'} shows the worst")
+    print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))
+
+# %% ../nbs/08c_real_photos.ipynb #39eacdaa
 @command
 def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market or video
                   out:str,           # the folder of the prepared dataset
@@ -158,23 +196,14 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                   of:int=1,          # how many processes share the work
                   json:bool=False,   # print the manifest as JSON
                  ):
-    "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128 --train 2000"
-    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None)).get(kind, {})
-    source = open_source(kind, root, size or None, **options)
-    if detector and kind not in ('folder', 'ccp', 'video'): raise DataError(f'--detector {detector}', f'{kind} brings its keypoints')
+    "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
+    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None))
+    source = open_source(kind, root, size or None, **options.get(kind, {}))
+    if detector and kind not in ('folder', 'ccp', 'video'):
+        raise DataError(f'--detector {detector}', f'{kind} brings its keypoints')
     looks = any(item.keypoints is None and item.path is not None for item in source.items)
     prepare(source, out, process, of, load_detector(detector or 'blazepose') if looks else None)
     manifest = Path(out)/'manifest.json'
     if not manifest.is_file(): print('{}' if json else f'{out}: this part is done, others are still at work')
     else: _report(out, fit and kind in ('folder', 'ccp'), json)
     return Path(out)
-
-def _report(out, fit, json):
-    "Fit bodies where they are wanted, draw the sheet, say what there is"
-    data, lines = Prepared(out), []
-    if len(data) and fit:
-        fitter = Fitter(load_body().to(get_device()))
-        lines = [fit_report(fit_numbers(fit_dataset(out, fitter), data.points, fitter.settings))]
-        save_image(prepared_sheet(Prepared(out), fitter.body.cpu()), Path(out)/'prepared.png')
-        lines.append(f"{Path(out)/'prepared.png'} shows the worst")
-    print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))

@@ -396,16 +396,18 @@ def motion_from(found:list,       # `Keypoints` of everybody in each frame, or N
     points = torch.cat([nobody if o is None else o.points.detach().cpu() for o in one])
     return Motion(bridge(points, most), size, float(fps), torch.tensor([o is not None for o in one]), frames)
 
-# %% ../nbs/41_video.ipynb #be5cb45b
+# %% ../nbs/41_video.ipynb #5fa79fb8
 def detect_film(frames,         # `Frames`, or any pictures
                 detector=None,  # any `Detector`, or its name; None is BlazePose
                 batch:int=8,    # frames that go through together
                )->list: # `Keypoints` of everybody in each frame
     "Everybody in the frames of a film"
     found, frames = [], iter(progress(frames, getattr(frames, 'count', None), 'frames'))
-    while some := list(islice(frames, batch)): found += [one.to('cpu') for one in find_people([read_image(frame) for frame in some], detector)]
+    while some := [read_image(frame) for frame in islice(frames, batch)]:
+        found += [one.to('cpu') for one in find_people(some, detector)]
     return found
 
+# %% ../nbs/41_video.ipynb #4b328223
 def motion_of(driver,           # a film, `Frames`, a folder of frames or of OpenPose files, joints [t, 18, 3], `Keypoints` of one person, `Photos`, `Fits`
               fps=None,         # frames a second; None is the film's, or 25
               detector=None,    # finds joints: a `Detector` or its name; None is BlazePose

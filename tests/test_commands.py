@@ -26,12 +26,25 @@ def test_mistakes_end_in_one_line(tmp_path):
     out = command('spice_demo', '--out', tmp_path/'picture.nope')
     assert out.returncode == 1 and 'no picture format' in out.stderr
 
-def test_warnings_are_one_line(tmp_path):
-    "A sky is no person: the model does something, and says that it doubts"
+@pytest.fixture
+def sky(tmp_path):
+    "A folder with a photo of nobody"
     Image.new('RGB', (200, 300), (200, 220, 255)).save(tmp_path/'sky.png')
-    out = command('spice_repose', 'sky.png', 'walk', '--device', 'cpu', cwd=tmp_path)
+    return tmp_path
+
+def test_photo_of_nobody_is_refused(sky):
+    out = command('spice_repose', 'sky.png', 'walk', '--device', 'cpu', cwd=sky)
+    assert out.returncode == 1
+    assert out.stderr == 'spice_repose: 1 could not be made. See the lines above\n'
+    count, problem = out.stdout.splitlines()
+    assert count == '0 pictures in reposed' and problem.startswith('sky.png: nobody was found')
+    assert not list((sky/'reposed').glob('*'))
+
+def test_warnings_are_one_line(sky):
+    "The model's own detector finds somebody in a sky: the model does something, and says that it doubts"
+    out = command('spice_repose', 'sky.png', 'walk', '--device', 'cpu', '--detector', 'own', cwd=sky)
     assert out.returncode == 0 and out.stderr.startswith('spice_repose: the body may be wrong') and out.stderr.count('\n') == 1
-    assert [o.name for o in (tmp_path/'reposed').iterdir()] == ['sky_walk.png']
+    assert [path.name for path in (sky/'reposed').iterdir()] == ['sky_walk.png']
 
 def test_checks_prints_a_table_and_json():
     out = command('spice_checks')
