@@ -103,7 +103,7 @@ def own_detector(model,      # a folder, a name, a Hub id, or a `System`
     find_weights(model, 'detector/model.safetensors')                    # from the Hub, each file comes by itself
     return PeopleDetector(config.parent, device)
 
-# %% ../nbs/40_infer.ipynb #0eb90a83
+# %% ../nbs/40_infer.ipynb #cdbd7853
 class Reposer:
     "A trained system with all that it needs, loaded once"
     def __init__(self,
@@ -123,7 +123,7 @@ class Reposer:
         self.system = (model if isinstance(model, System) else load_system(model, self.device)).to(self.device).eval()
         self.body = free_body(str(self.device)) if body is None else body.to(self.device)
         self.system.use_body(self.body)
-        self.size, self.fitter, self.draw = tuple(self.system.size), Fitter(self.body), Draw(self.body)
+        self.size, self.fitter, self.draw = tuple(self.system.size), Fitter(self.body), Draw(self.body, retarget=False)   # `aim` does that
         few = 100_000//(self.size[0]*self.size[1]) if self.device.type == 'cpu' else 16        # large pictures in batches only slow a CPU down
         self.batch = batch or max(1, min(16, few))
         self.found, self.fitted, self.encoded, self.asked = Recent(keep), Recent(4*keep), Recent(keep), self.detector
