@@ -67,7 +67,7 @@ def fold_weights(weights:Float[Tensor, 'b n h w'],  # of a k x k block, row by r
     block = F.pad(block*(1 - y), (0, 0, 0, 0, 0, 0, 0, 1)) + F.pad(block*y, (0, 0, 0, 0, 0, 0, 1, 0))
     return block.flatten(1, 2)
 
-# %% ../nbs/11_attention.ipynb #3551293d
+# %% ../nbs/11_attention.ipynb #9c55f70e
 @dataclass(eq=False)
 class SourceRows:
     "What local attention needs to know of a source"
@@ -82,10 +82,11 @@ class LocalAttention(nn.Module):
                  c:int,          # channels of source and target
                  kernel:int=3,   # size of the blocks, odd
                  hidden:int=128, # channels between the two layers
+                 total:bool=False, # the weighted sum in place of Ren et al.'s mean, k*k times as much
                 ):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0: raise SpiceError(f'kernel is {kernel}', 'Give an odd number, such as 3 or 5')
-        self.kernel, self.reach = kernel, kernel//2
+        self.kernel, self.reach, self.total = kernel, kernel//2, total
         self.fully_connect_layer = nn.Sequential(conv(2*c, hidden, kernel, kernel), act(), conv(hidden, kernel**2, 1), nn.Softmax(1))
     def _half(self, x, pad, second=False):
         "Half of the first layer over `x`, its border repeated"
@@ -93,7 +94,7 @@ class LocalAttention(nn.Module):
         weight = first.weight.chunk(2, 1)[int(second)]
         return F.conv2d(F.pad(x, [pad]*4, 'replicate'), weight, None if second else first.bias)
 
-# %% ../nbs/11_attention.ipynb #d082e667
+# %% ../nbs/11_attention.ipynb #d1df6cb4
 @patch
 def encode(self:LocalAttention,
            source:Float[Tensor, 'b c h w'], # features
@@ -124,5 +125,5 @@ def forward(self:LocalAttention,
     "Take from the source what each target pixel wants"
     rows = source if isinstance(source, SourceRows) else self.encode(source)
     weights, whole, fraction = self.look(rows, target, flow)
-    folded = fold_weights(weights, fraction)/self.kernel**2
+    folded = fold_weights(weights, fraction)/(1 if self.total else self.kernel**2)
     return sum_square(rows.values, rows.size, whole - self.reach, folded)

@@ -125,7 +125,7 @@ class Reposer:
         self.system = (model if isinstance(model, System) else load_system(model, self.device)).to(self.device).eval()
         self.body = free_body(str(self.device)) if body is None else body.to(self.device)
         self.system.use_body(self.body)
-        self.size, self.fitter, self.draw = tuple(self.system.size), Fitter(self.body), Draw(self.body)
+        self.size, self.fitter, self.draw = tuple(self.system.size), Fitter(self.body), Draw(self.body, retarget=False)   # `aim` does that
         few = 100_000//(self.size[0]*self.size[1]) if self.device.type == 'cpu' else 16        # large pictures in batches only slow a CPU down
         self.batch = batch or max(1, min(16, few))
         self.found, self.fitted, self.encoded, self.asked = Recent(keep), Recent(4*keep), Recent(keep), self.detector

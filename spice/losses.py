@@ -6,8 +6,8 @@
 __all__ = ['CONTENT', 'STYLE', 'GAN_FORMS', 'widen', 'precise', 'pixel', 'gram', 'perceptual', 'style', 'features_of',
            'cycle_terms', 'critic_loss', 'generator_loss', 'Adversarial', 'largest_cosine', 'sample', 'gaussian_warp',
            'correctness', 'Correctness', 'affine_regularisation', 'flow_terms', 'end_point_error', 'true_flow',
-           'squares', 'content', 'root_squares', 'norms', 'gram_norms', 'region_grams', 'patch_style', 'semantic_style',
-           'weighted_cross_entropy']
+           'what_is_known', 'known_masks', 'still_background', 'squares', 'content', 'root_squares', 'norms',
+           'gram_norms', 'region_grams', 'patch_style', 'semantic_style', 'weighted_cross_entropy']
 
 # %% ../nbs/15_losses.ipynb #efe8a752
 import functools, math
@@ -282,6 +282,35 @@ def true_flow(flows:list,                    # each [b, 2, h, w], in pixels of t
     for o in flows:
         wanted, seen = resize_flow(flow, tuple(o.shape[2:]), visibility)
         total = total + end_point_error(o, wanted, (seen == SEEN) | (seen == HIDDEN))/o.shape[2]
+    return total
+
+# %% ../nbs/15_losses.ipynb #4c932882
+def what_is_known(visibility:Int[Tensor, 'b h w'],  # 0 seen, 1 hidden, 2 background, of the target's pixels
+                  source_body,                      # [b, h, w], where the source's body is
+                  size:tuple,                       # (h, w) of the map
+                 )->tuple: # [b, h2, w2] each: can be taken from the source; known to be so or not; background of both photos
+    "What two bodies say of each place of a map"
+    around = lambda o: F.max_pool2d(F.adaptive_max_pool2d(o[:, None].float(), size), 3, 1, 1)[:, 0] > 0    # a cell more on each side
+    on_body, stood = around(visibility != 2), around(source_body)
+    _, kind = resize_flow(torch.zeros_like(visibility[:, None].expand(-1, 2, -1, -1), dtype=torch.float32), size, visibility)
+    background = ~on_body & ~stood
+    there = F.adaptive_max_pool2d(source_body[:, None].float(), size)[:, 0] > 0
+    return (kind == SEEN) | background, (kind < 2) | background | (~on_body & there), background
+
+@precise
+def known_masks(masks:list, visibility, source_body)->Float[Tensor, '']:
+    "Cross-entropy between masks [b, 1, h, w] and what can be taken, where that is known; summed over levels (beyond the paper)"
+    total = 0
+    for o in masks:
+        taken, known, _ = what_is_known(visibility, source_body, tuple(o.shape[2:]))
+        total = total + (F.binary_cross_entropy(o[:, 0].clamp(1e-4, 1 - 1e-4), taken.to(o.dtype), reduction='none')*known).sum()/known.sum().clamp(min=1)
+    return total
+
+@precise
+def still_background(flows:list, visibility, source_body)->Float[Tensor, '']:
+    "How long the flow is where both photos show background, in shares of the map's height, summed over levels (beyond the paper)"
+    total = 0
+    for o in flows: total = total + end_point_error(o, torch.zeros_like(o), what_is_known(visibility, source_body, tuple(o.shape[2:]))[2])/o.shape[2]
     return total
 
 # %% ../nbs/15_losses.ipynb #d9a4b6b4

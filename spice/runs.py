@@ -7,28 +7,28 @@ __all__ = ['MAY_CHANGE', 'Plan', 'claim', 'PeoplePairs', 'body_of', 'plan_loader
            'run_stage', 'train', 'as_after', 'check_plan', 'check_stage', 'run_card', 'log_rows', 'pairs_of',
            'spice_train']
 
-# %% ../nbs/23_runs.ipynb #34e8c5f7
+# %% ../nbs/23_runs.ipynb #0a7f99e3
 import json, platform, sys, time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
-from fastai.callback.training import GradientAccumulation, GradientClip
 from .body import load_body
-from .callbacks import (EMA, Bf16, Checkpoints, Decay, Fast, Guard, History, Samples, curves, last_checkpoint, read_checkpoint, restore,
-                             save_weights)
+from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Fast, Guard, History, Judged, Samples, curves, last_checkpoint,
+                             read_checkpoint, restore, save_weights)
 from .core import DataError, SpiceError, command, get_device, set_seed, writing
 from .data import Prepared
 from .distributed import Together, together, wait
 from .fits import FittedPool
 from .loaders import Couples, Draw, Paired, PairSteps, PhotoSteps, PoolSteps, Sessions, Unpaired, step_loaders
+from .objective import BODILY
 from .people import People, free_body
 from .regressor import Regressor
 from .smplify import Fitter
 from .train import System, SystemLearner, frozen, make_system, system_learner
 
-# %% ../nbs/23_runs.ipynb #0cf1462a
+# %% ../nbs/23_runs.ipynb #ba33cdb2
 @dataclass
 class Plan:
     "A run"
@@ -48,7 +48,7 @@ class Plan:
     renew: float = .1          # share of them made anew after each epoch
     epoch: int = 250           # steps between two validations
     ema: float = .999          # 0 is off
-    clip: float = 0.           # of the gradient's norm; 0 is off
+    clip: float = 0.           # of the gradient's norm, for each part that learns; 0 is off
     decay: float = 1.          # share of the run after which rates fall to zero
     bf16: bool = False
     channels_last: bool = False
@@ -88,7 +88,7 @@ class PeoplePairs:
     def __len__(self): return len(self.fields['source_image'])
     def __getitem__(self, i): return {k: v[i] for k, v in self.fields.items()}
 
-# %% ../nbs/23_runs.ipynb #214731ee
+# %% ../nbs/23_runs.ipynb #3e1c0bac
 def body_of(plan:Plan, device):
     "The body of a plan's data"
     return free_body(str(device)) if plan.data == 'people' else load_body().to(device)
@@ -101,7 +101,7 @@ def plan_loaders(plan:Plan, system:System, device, share:tuple=(0, 1)):
         people = (Sessions if system.paired else People)(system.size, 'train', samples=1, device=device)
         pool = FittedPool(people, plan.pool, first=share[0]*10**8, fitter=Fitter(body))
         valid, steps = PeoplePairs(replace(people, split='valid')), PairSteps if system.paired else PoolSteps
-        return step_loaders(steps(pool, plan.bs, plan.epoch, plan.renew, plan.seed), valid, draw=Draw(body))
+        return step_loaders(steps(pool, plan.bs, plan.epoch, plan.renew, plan.seed), valid, draw=Draw(body, retarget=system.bodies))
     data = Prepared(plan.data)
     if data.bodies is None and system.bodies: raise DataError(f'{plan.data} has no bodies', f'Run spice_fit {plan.data}')
     if tuple(data.size) != tuple(system.size): raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {system.size}',
@@ -111,7 +111,7 @@ def plan_loaders(plan:Plan, system:System, device, share:tuple=(0, 1)):
     valid = Paired(data, 'valid') if data.pairs.get('valid') else Unpaired(data, 'valid') if data.splits.get('valid') and not system.paired else None
     if system.paired: train = Paired(data, 'train') if data.pairs.get('train') else Couples(data, seed=plan.seed)
     else: train = Unpaired(data, seed=plan.seed)
-    return step_loaders(PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, draw=Draw(body), device=device)
+    return step_loaders(PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, draw=Draw(body, retarget=system.bodies), device=device)
 
 # %% ../nbs/23_runs.ipynb #161e9838
 def weights_of(plan:Plan, system:System, stage:str):
@@ -124,21 +124,21 @@ def weights_of(plan:Plan, system:System, stage:str):
     mine |= {k.partition('.')[2]: v for k, v in plan.weights.items() if k.startswith(f'{stage}.')}
     return replace(stages[stage], **mine) if mine else None
 
-# %% ../nbs/23_runs.ipynb #9136c9bd
+# %% ../nbs/23_runs.ipynb #6bbd8552
 def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:int, more=(), **tools)->SystemLearner:
     "A learner with everything that a run wants, and `more` callbacks"
     now = system.stages()[stage]
     weights = weights_of(plan, system, stage)
     rates = {k: v for k, v in plan.rates.items() if k in now.rates}
     cbs = [Guard(folder), History(folder/'log.csv', plan.every), Samples(folder/'samples', plan.samples),
-           Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'valid_loss' if len(dls.loaders) > 1 else ''), Together(), *more]
+           Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'judged' if len(dls.loaders) > 1 else ''), Together(), *more]
     if plan.ema: cbs.append(EMA(plan.ema))
-    if plan.clip: cbs.append(GradientClip(plan.clip))
-    if plan.accumulate > 1: cbs.append(GradientAccumulation(plan.accumulate*plan.bs))
+    if plan.clip: cbs.append(Clip(plan.clip))
+    if plan.accumulate > 1: cbs.append(Accumulate(plan.accumulate*plan.bs))
     if plan.decay < 1: cbs.append(Decay(steps, plan.decay))
     if plan.bf16: cbs.append(Bf16())
     if plan.channels_last or plan.compiled: cbs.append(Fast(plan.channels_last, plan.compiled))
-    return system_learner(system, dls, stage, weights, rates, cbs, path=folder, **tools)
+    return system_learner(system, dls, stage, weights, rates, cbs, Judged(), path=folder, **tools)
 
 def bars()->bool:
     "Whether somebody watches: a terminal or a notebook"
@@ -162,7 +162,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
 
-# %% ../nbs/23_runs.ipynb #4a9a9049
+# %% ../nbs/23_runs.ipynb #e92c74ab
 def train(out, plan:Plan, device=None,
           cbs=None, # makes more callbacks: called for each stage, such as `lambda: [TensorBoardCallback(log_preds=False)]`
          )->Path: # the folder
@@ -178,7 +178,8 @@ def train(out, plan:Plan, device=None,
     with together(device.type == 'cpu') as share:
         if share[1] > 1 and device.type == 'cuda': device = torch.device('cuda', torch.cuda.current_device())    # its own, which accelerate chose
         tools = dict(regressor=frozen(Regressor.from_pretrained(plan.regressor, device))) if plan.regressor else {}
-        if any(v and k.rpartition('.')[2] in ('true_flow', 'parts') for k, v in plan.weights.items()): tools['body'] = body_of(plan, device)
+        counted = {k: getattr(o.weights, k, 0) for o in system.stages().values() for k in BODILY} | plan.weights
+        if any(v and k.rpartition('.')[2] in BODILY for k, v in counted.items()): tools['body'] = body_of(plan, device)
         if share[0] == 0: claim(out, plan, share[1])
         wait()
         dls, begun = plan_loaders(plan, system, device, share), time.time()
@@ -261,11 +262,11 @@ def pairs_of(text:str)->dict: # 'theta=0,beta=0' -> {'theta': 0., 'beta': 0.}
         except ValueError: out[name.strip()] = value
     return out
 
-# %% ../nbs/23_runs.ipynb #e7ec7f2e
+# %% ../nbs/23_runs.ipynb #14b4e79c
 @command
 def spice_train(out:str,                  # the folder of the run; the same command goes on with it
                 system:str='spice',       # what to train
-                preset:str='tiny',        # tiny, small or paper
+                preset:str='tiny',        # tiny, small, mended64, mended128 or paper
                 data:str='people',        # people, or the folder of a prepared dataset
                 stage:str='',             # stages, with commas between; empty is all
                 steps:str='1000',         # of each stage, with commas between

@@ -6,8 +6,11 @@ import gfla
 import pytest
 import torch
 from processes import run
-from spice.core import SpiceError, WeightsError
-from spice.generator import Generator, GeneratorSettings, generator_settings, gfla_state, load_gfla
+from spice.core import SpiceError, WeightsError, seeded
+from spice.features import load_features
+from spice.generator import PRESETS, Generator, GeneratorSettings, generator_settings, gfla_state, load_gfla
+from spice.losses import cycle_terms
+from spice.people import People
 
 LEVELS = {'fashion': (3, 2), 'market': (2,)}
 
@@ -41,10 +44,10 @@ def test_counts():
     assert count(market) == 12_926_471 and narrow[0] < 4e6 and narrow[1] < 2e6
     assert count(without) == 14_047_395
 
-@pytest.mark.parametrize('preset', ['fashion', 'market', 'narrow128', 'narrow64'])
+@pytest.mark.parametrize('preset', PRESETS)
 def test_settings_survive_json(preset):
     s = generator_settings(preset)
-    assert GeneratorSettings(**json.loads(json.dumps(asdict(s)))) == s and s.spectral_norm and not s.stretched
+    assert GeneratorSettings(**json.loads(json.dumps(asdict(s)))) == s and s.spectral_norm == ('mended' not in preset) and not s.stretched
     assert all(o % 2**s.halvings == 0 for o in s.size)
 
 @pytest.mark.parametrize('change, told', [(dict(kernels=(0, 0, 0)), 'no level has attention'), (dict(kernels=(4, 0)), 'Give an odd number'),
@@ -118,6 +121,55 @@ def test_one_photo_for_many_poses(small):
         shared = small(photo, a, poses)
     assert torch.allclose(many.image, torch.cat([o.image for o in each]), atol=1e-4) and torch.allclose(many.image, shared.image, atol=1e-5)
     assert torch.allclose(many.flows[1], torch.cat([o.flows[1] for o in each]), atol=1e-4)
+
+# ---- mended
+
+SWITCHES = dict(source_norm=False, render_norm=False, attention_sum=True, upsample='nearest', statistics=True, pixels=True)
+
+def test_old_settings_are_the_old_network():
+    "What was saved before there were switches has them off"
+    old = {k: v for k, v in asdict(generator_settings('narrow64')).items() if k not in SWITCHES}
+    assert GeneratorSettings(**old) == generator_settings('narrow64')
+    assert not {k for k, v in SWITCHES.items() if asdict(generator_settings())[k] == v}
+    with pytest.raises(SpiceError, match="upsample is 'cubic'"): Generator(generator_settings('narrow64', upsample='cubic'))
+
+@pytest.mark.parametrize('name', SWITCHES)
+def test_each_switch_changes_the_result_and_learns(name):
+    args, made = inputs(32, 32), []
+    for change in ({}, {name: SWITCHES[name]}):
+        with seeded(0): net = Generator(generator_settings('narrow64', width=8, flow_width=8, hidden=8, gain=1., spectral_norm=False, **change))
+        made.append(net(*args).image)
+    assert made[1].shape == made[0].shape and made[1].abs().max() <= 1 and (made[1] - made[0]).abs().max() > 1e-3
+    made[1].square().sum().backward()
+    assert not [k for k, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+
+def changed(net, photo, heat, how):
+    "How far the result moves, channel by channel, when the photo is changed; in shares of what changes in the photo"
+    with torch.no_grad(): a, b = (net(o, heat, heat).image for o in (photo, how(photo)))
+    return ((b - a).mean((0, 2, 3))/(how(photo) - photo).mean((0, 2, 3))), float((b - a).abs().mean()/(how(photo) - photo).abs().mean())
+
+def test_sees_contrast_and_colour():
+    "A flatter photo gives a flatter result, a redder one a redder one; Ren et al.'s blocks see neither, and the cycle's loss only then notices a tint"
+    people = People(64, 'train', samples=1, device='cpu').photos([7, 61, 3, 12])
+    photo, heat = people.image, people.keypoints.heatmaps()
+    features, tint = load_features('people', device='cpu'), torch.tensor([.3, -.3, -.3]).view(3, 1, 1)
+    for preset in ('narrow64', 'mended64'):
+        with seeded(0): net = Generator(preset).eval()
+        flat, tinted = changed(net, photo, heat, lambda x: .5*x), changed(net, photo, heat, lambda x: .7*x + tint)
+        with torch.no_grad():
+            made = net(photo, heat, heat).image
+            back, tinted_back = (net(o, heat, heat).image for o in (made, .7*made + tint))
+            true, false = (cycle_terms(features, o, back) for o in (back, tinted_back))
+        moved = float((false['pix'] - true['pix']).abs())
+        if preset == 'narrow64': assert flat[1] < 1e-3 and tinted[1] < 1e-3 and moved < 1e-3
+        else: assert flat[1] > .2 and tinted[1] > .2 and (tinted[0] > .2).all() and moved > .05, (flat, tinted, moved)
+
+def test_a_mended_one_compiles():
+    alone(START.replace("width=8, flow_width=8, kernels=(3, 0), flow_levels=3", "width=8, flow_width=8, kernels=(3, 0), flow_levels=3, pixels=True, "
+                        "statistics=True, upsample='nearest', source_norm=False, render_norm=False, attention_sum=True") + """
+with torch.no_grad(): result = torch.compile(net, fullgraph=True, backend='aot_eager')(*args)
+assert torch.allclose(result.image, wanted.image, atol=1e-5)
+""")
 
 def test_learns_one_batch_by_heart():
     net, (photo, a, b) = Generator(generator_settings('narrow64', width=16, flow_width=8, spectral_norm=False)), inputs(32, 32)

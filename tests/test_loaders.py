@@ -4,6 +4,7 @@ import pytest
 import torch
 from spice.core import DataError
 from spice.data import PeoplePhotos, Prepared, prepare
+from spice.keypoints import heatmaps
 from spice.loaders import Batch, Draw, Flip, Paired, PoolSteps, Unpaired, Video, collate, flip_person, photo_loaders, pool_loaders
 from spice.people import People, Pool, free_body
 
@@ -75,6 +76,21 @@ def test_draw_takes_the_source_shape(data):
     other = dict(batch) | dict(target_betas=batch['target_betas']*0 + 5)
     other['source_image'] = ((batch['source_image'] + 1)*127.5).byte()
     assert torch.equal(Draw(torso=False)(other)['target_wheel'], batch['target_wheel'])
+
+def test_targets_joints_are_the_sources(data):
+    "As `repose` has it; true pairs, and whoever wants no bodies, keep theirs, and what is unknown stays unknown"
+    raw = collate([Unpaired(data)[k] for k in range(6)])
+    raw['target_points'][0, 4] = 0
+    batch, body = Draw()(raw), free_body('cpu')
+    moved = batch.camera('target').project(body.skeleton(raw['target_rotmats'], raw['source_betas'])[1])[..., :2]
+    known = raw['target_points'][..., 2] > 0
+    assert not known[0, 4] and batch['target_points'][0, 4].abs().sum() == 0
+    assert (batch['target_points'][..., :2] - moved)[known].abs().max() < 1e-3
+    assert (raw['target_points'] - batch['target_points']).abs().max() > .5                  # these people differ
+    assert torch.equal(batch['target_heat'], heatmaps(batch['target_points'], (64, 64)))
+    assert torch.equal(Draw(retarget=False)(raw)['target_points'], raw['target_points'])
+    pairs = collate([Paired(data, 'test')[k] for k in range(2)])
+    assert torch.equal(Draw()(pairs)['target_points'], pairs['target_points'])
 
 def test_pool_batches(data):
     pool = Pool(People(64, 'train', device='cpu'), 10)

@@ -1,5 +1,6 @@
 """Systems, the learner, callbacks and runs: who learns from what, resume, failures, two processes."""
 import json, os, shutil, socket, time
+from dataclasses import asdict
 from pathlib import Path
 import pytest
 import torch
@@ -7,10 +8,11 @@ from fastai.callback.core import Callback
 from overfitting import off_person, quietly, steps_on
 from processes import Running
 from safetensors.torch import load_file
-from spice.callbacks import EMA, Checkpoints, Guard, History, last_checkpoint, read_checkpoint, restore
+from spice.callbacks import EMA, Accumulate, Checkpoints, Clip, Guard, History, Judged, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, WeightsError, seeded
 from spice.data import PeoplePhotos, prepare
 from spice.features import load_features
+from spice.generator import generator_settings
 from spice.loaders import Draw, PoolSteps, collate, pool_loaders
 from spice.people import People, Pool, free_body
 from spice.regressor import Regressor, regressor_settings
@@ -143,6 +145,59 @@ def test_ema_by_hand(dls):
     assert torch.allclose(learn.ema.mean[name], d2*first + (1 - d2)*seen[1][name], atol=1e-6)
     vectors = [k for k in start if k.endswith('._u')]
     assert vectors and all(torch.equal(learn.ema.mean[k], seen[1][k]) for k in vectors)
+
+def test_accumulated_gradients_survive(dls, tmp_path):
+    "Stopped between two steps of the optimizer, and after one; and nothing leaks into another stage"
+    def run(stop, folder):
+        system, cbs = new(), lambda: [Accumulate(6), Checkpoints(folder, every=1)]
+        learn = quietly(system_learner(system, dls, 'flow', cbs=cbs()), stop)
+        if stop < 8:
+            learn = system_learner(new(1), dls, 'flow', cbs=cbs())
+            restore(learn, read_checkpoint(last_checkpoint(folder)))
+            quietly(learn, 8)
+        return learn
+    state = lambda: (dls.train.dataset.epoch, dls.train.dataset.skip)
+    start, ends = state(), []
+    for stop in (8, 5):
+        dls.train.dataset.epoch, dls.train.dataset.skip = start
+        learn = run(stop, tmp_path/str(stop))
+        ends.append({k: v.clone() for k, v in learn.model.state_dict().items()})
+    assert all(torch.equal(v, ends[1][k]) for k, v in ends[0].items())
+    assert learn.accumulate.count == 4 and read_checkpoint(last_checkpoint(tmp_path/'5'))['pending']['count'] == 4
+    assert any(p.grad is not None and p.grad.abs().sum() for p in learn.model.parameters())
+    fresh = system_learner(learn.model, dls, 'flow', cbs=[Accumulate(1000)])
+    fresh.create_opt()
+    fresh.accumulate.before_fit()
+    assert not any(p.grad is not None and p.grad.abs().sum() for g in learn.model.groups() for p in g)
+
+def test_players_are_clipped_apart(dls, f_3d):
+    "The critic's gradient, however long, leaves the generator's as it is"
+    class Look(Callback):
+        order = Clip.order + 1
+        def before_step(self): self.learn.norms = [float(torch.stack([p.grad.norm() for p in g if p.grad is not None]).norm()) for g in self.learn.model.groups()]
+    class Long(Callback):
+        order = Clip.order - 1
+        def before_step(self):
+            for p in self.learn.model.critic.parameters(): p.grad.mul_(1e6)
+    learn = quietly(system_learner(new(), dls, 'full', regressor=f_3d, cbs=[Long(), Clip(1e-3), Look()]), 1)
+    assert learn.norms == pytest.approx([1e-3, 1e-3], rel=1e-2)
+
+def test_best_is_nearest_to_the_truth(f_3d):
+    "Not what the generator and its critic think of each other"
+    pool, pairs = Pool(People(64, 'train', samples=1, detail=1, device='cpu'), 4, batch=4), PeoplePairs(People(64, 'valid', samples=1, detail=1, device='cpu'), 3)
+    dls = pool_loaders(pool, pairs, bs=2, steps=1, renew=0.)
+    learn = quietly(system_learner(new(), dls, 'full', regressor=f_3d, metrics=Judged()), 1)
+    offs = [(o['target_image'], learn.model(o)['image']) for o in dls.valid]
+    assert learn.recorder.log[3] == pytest.approx(sum(float((a - b).abs().mean())*len(a) for a, b in offs)/3, rel=1e-3)
+
+def test_mended_run(tmp_path, f_3d_folder):
+    "All stages of the mended preset from a plan, which finds the body by itself; and back from its folder"
+    plan = Plan(preset='mended64', steps=(1,), bs=2, pool=4, epoch=1, checkpoint=1, every=1, samples=100, quiet=True, regressor=f_3d_folder,
+                settings=dict(generator=asdict(generator_settings('mended64', width=8, cap=16, flow_width=4, flow_cap=8, hidden=4))))
+    train(tmp_path/'run', plan, 'cpu')
+    last = {o: log_rows(tmp_path/'run'/o/'log.csv')[-1] for o in ('flow', 'copy', 'full')}
+    assert all(o['masks'] > 0 for o in last.values()) and last['full']['parts_content'] >= 0 and 'parts_content' not in last['flow']
+    assert (tmp_path/'run'/'full'/'best'/'config.json').is_file() and load_system(tmp_path/'run', 'cpu').settings.beyond['masks'] == 1
 
 def test_guard_names_the_term(dls, tmp_path):
     learn = system_learner(new(), dls, 'flow', cbs=[Guard(tmp_path)])
