@@ -53,7 +53,7 @@ class History(Callback):
                 out.writeheader()
                 out.writerows(self.rows)
 
-# %% ../nbs/21_callbacks.ipynb #d2f9df5c
+# %% ../nbs/21_callbacks.ipynb #0ec51fd7
 def curves(rows:list,       # of `History`
            names=None,      # terms; None takes all
            path=None,       # also save there
@@ -86,7 +86,7 @@ class TermMetric(Metric):
     def value(self): return self.sum/self.count if self.count else None
 
 class Judged(TermMetric):
-    "How far pictures are from the true photos, where a stage makes pictures and validation has pairs; the generator's own terms elsewhere"
+    "How far pictures are from the true photos, where there are both; the generator's own terms elsewhere"
     name = 'judged'
     def __init__(self): super().__init__('generator', 'total')
     def accumulate(self, learn):
@@ -150,14 +150,15 @@ class EMA(Callback):
         if self.away is not None: self.swap()
     after_cancel_validate = after_validate
 
-# %% ../nbs/21_callbacks.ipynb #acddf6e1
+# %% ../nbs/21_callbacks.ipynb #fee16a05
 class Accumulate(GradientAccumulation):
     "Gradients of several batches for one step; pending ones survive a checkpoint"
     count = 0
     def before_fit(self):
         if not self.count: self.learn.opt.zero_grad()
     def state(self)->dict: # the number of photos, and gradients by name
-        return dict(count=self.count, grads={k: p.grad for k, p in self.learn.model.named_parameters() if p.grad is not None} if self.count else {})
+        named = self.learn.model.named_parameters()
+        return dict(count=self.count, grads={k: p.grad for k, p in named if self.count and p.grad is not None})
     def restore(self, state:dict):
         self.count = state['count']
         for k, p in self.learn.model.named_parameters(): p.grad = state['grads'][k].to(p) if k in state['grads'] else None

@@ -19,7 +19,7 @@ from .flow import FlowNet, FlowSettings, check_maps
 from .surface import resize_flow
 from .weights import Pretrained, load_weights, read_state
 
-# %% ../nbs/12_generator.ipynb #22c0f15e
+# %% ../nbs/12_generator.ipynb #42df712b
 @dataclass
 class GeneratorSettings:
     "A generator; sizes are channels"
@@ -41,7 +41,7 @@ class GeneratorSettings:
     render_norm: bool = True    # the same in the renderer, encoder and decoder
     attention_sum: bool = False # attention's weighted sum, in place of the mean over its block
     upsample: str = 'transposed' # how the renderer doubles its maps, or 'nearest'
-    statistics: bool = False    # what was made is scaled and shifted, channel by channel, to the source's contrast and brightness
+    statistics: bool = False    # the result is scaled and shifted, channel by channel, to the source's contrast and brightness
     pixels: bool = False        # a second mask takes pixels of the source, carried by the finest flow, into the picture
     def __post_init__(self):
         self.size, self.kernels = tuple(int(o) for o in self.size), tuple(int(o) for o in self.kernels)
@@ -56,12 +56,13 @@ class GeneratorSettings:
     def flow(self):
         return FlowSettings(self.guide, self.keypoints, self.flow_width, self.flow_cap, self.flow_levels, self.strides, self.spectral_norm)
 
-# %% ../nbs/12_generator.ipynb #fc163028
+# %% ../nbs/12_generator.ipynb #884d2e57
 PRESETS = {'fashion': {},
            'market': dict(size=(128, 64), kernels=(0, 3, 0)),
            'narrow128': dict(size=(128, 128), width=32, cap=128, kernels=(0, 3, 5), hidden=64, flow_width=16, flow_cap=128),
            'narrow64': dict(size=(64, 64), width=32, cap=128, kernels=(3, 5), hidden=64, flow_width=16, flow_cap=128, flow_levels=4)}
-MENDED = dict(source_norm=False, render_norm=False, attention_sum=True, upsample='nearest', pixels=True, spectral_norm=False, gain=1.)
+MENDED = dict(source_norm=False, render_norm=False, attention_sum=True, upsample='nearest', pixels=True, spectral_norm=False,
+              gain=1.)
 PRESETS |= {f'mended{size}': PRESETS[f'narrow{size}'] | MENDED for size in (128, 64)}
 
 def generator_settings(preset:str='fashion', # 'fashion', 'market', 'narrow128', 'narrow64', 'mended128', 'mended64'
@@ -87,7 +88,7 @@ class SourceEncoder(nn.Module):
             maps.insert(0, x)
         return maps
 
-# %% ../nbs/12_generator.ipynb #6363632d
+# %% ../nbs/12_generator.ipynb #094c0241
 class Renderer(SourceEncoder):
     "From a pose to a picture, with looks into the source"
     def __init__(self, settings:GeneratorSettings):
@@ -95,8 +96,9 @@ class Renderer(SourceEncoder):
         s, c = settings, widths(settings.width, settings.cap, settings.levels)
         self.looks = [i for i, kernel in enumerate(s.kernels) if kernel]                # levels with attention
         for i, (wide, narrow) in enumerate(zip(c[::-1], [*c[-2::-1], s.width])):
+            same = ResBlocks(wide, s.blocks, s.spectral_norm, s.render_norm)
             up = ResBlockDecoder(wide, narrow, spectral=s.spectral_norm, norm=s.render_norm, upsample=s.upsample)
-            self.add_module(f'decoder{i}', nn.Sequential(ResBlocks(wide, s.blocks, s.spectral_norm, s.render_norm), up))
+            self.add_module(f'decoder{i}', nn.Sequential(same, up))
             if s.kernels[i]: self.add_module(f'attn{i}', LocalAttention(wide, s.kernels[i], s.hidden, s.attention_sum))
         self.outconv, self.statistics = Output(s.width, 3, s.spectral_norm), s.statistics
         if s.pixels: self.pixelconv = Output(s.width, 1, s.spectral_norm)

@@ -284,33 +284,37 @@ def true_flow(flows:list,                    # each [b, 2, h, w], in pixels of t
         total = total + end_point_error(o, wanted, (seen == SEEN) | (seen == HIDDEN))/o.shape[2]
     return total
 
-# %% ../nbs/15_losses.ipynb #4c932882
+# %% ../nbs/15_losses.ipynb #cddb9603
 def what_is_known(visibility:Int[Tensor, 'b h w'],  # 0 seen, 1 hidden, 2 background, of the target's pixels
                   source_body,                      # [b, h, w], where the source's body is
                   size:tuple,                       # (h, w) of the map
                  )->tuple: # [b, h2, w2] each: can be taken from the source; known to be so or not; background of both photos
     "What two bodies say of each place of a map"
-    around = lambda o: F.max_pool2d(F.adaptive_max_pool2d(o[:, None].float(), size), 3, 1, 1)[:, 0] > 0    # a cell more on each side
-    on_body, stood = around(visibility != 2), around(source_body)
-    _, kind = resize_flow(torch.zeros_like(visibility[:, None].expand(-1, 2, -1, -1), dtype=torch.float32), size, visibility)
+    cells = lambda o: F.adaptive_max_pool2d(o[:, None].float(), size)
+    around = lambda o: F.max_pool2d(cells(o), 3, 1, 1)[:, 0] > 0                  # a cell more on each side
+    on_body, stood, there = around(visibility != 2), around(source_body), cells(source_body)[:, 0] > 0
+    zero = torch.zeros(len(visibility), 2, *visibility.shape[1:], device=visibility.device)
+    _, kind = resize_flow(zero, size, visibility)
     background = ~on_body & ~stood
-    there = F.adaptive_max_pool2d(source_body[:, None].float(), size)[:, 0] > 0
     return (kind == SEEN) | background, (kind < 2) | background | (~on_body & there), background
 
 @precise
 def known_masks(masks:list, visibility, source_body)->Float[Tensor, '']:
-    "Cross-entropy between masks [b, 1, h, w] and what can be taken, where that is known; summed over levels (beyond the paper)"
+    "Cross-entropy of masks [b, 1, h, w] and what can be taken, where that is known, summed over levels (beyond the paper)"
     total = 0
     for o in masks:
         taken, known, _ = what_is_known(visibility, source_body, tuple(o.shape[2:]))
-        total = total + (F.binary_cross_entropy(o[:, 0].clamp(1e-4, 1 - 1e-4), taken.to(o.dtype), reduction='none')*known).sum()/known.sum().clamp(min=1)
+        costs = F.binary_cross_entropy(o[:, 0].clamp(1e-4, 1 - 1e-4), taken.to(o.dtype), reduction='none')
+        total = total + (costs*known).sum()/known.sum().clamp(min=1)
     return total
 
 @precise
 def still_background(flows:list, visibility, source_body)->Float[Tensor, '']:
-    "How long the flow is where both photos show background, in shares of the map's height, summed over levels (beyond the paper)"
+    "Length of the flow where both photos show background, in shares of the height, summed over levels (beyond the paper)"
     total = 0
-    for o in flows: total = total + end_point_error(o, torch.zeros_like(o), what_is_known(visibility, source_body, tuple(o.shape[2:]))[2])/o.shape[2]
+    for o in flows:
+        *_, background = what_is_known(visibility, source_body, tuple(o.shape[2:]))
+        total = total + end_point_error(o, torch.zeros_like(o), background)/o.shape[2]
     return total
 
 # %% ../nbs/15_losses.ipynb #d9a4b6b4

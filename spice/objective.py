@@ -137,7 +137,7 @@ def beyond_terms(self:SpiceLoss, batch, made, flows, masks=())->dict:
                  ground=lambda: still_background(flows, visibility, there.parts > 0))
     return {o: terms[o]() for o in self.on(*terms)} | (self.appearance_terms(batch, made, 'parts', parts) if made is not None else {})
 
-# %% ../nbs/15b_objective.ipynb #7cb32cf5
+# %% ../nbs/15b_objective.ipynb #b489cd94
 @patch
 def for_generator(self:SpiceLoss,
                   batch,           # as `spice.loaders` draws it
@@ -150,7 +150,8 @@ def for_generator(self:SpiceLoss,
                  )->Terms:
     "Eq. (11), the generator's side"
     wanting = [o for o, x, names in (('made', made, ('adv', 'theta', 'beta', 'app_content', 'app_style', 'parts_content', 'parts_style')),
-               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow', 'ground')), ('masks', masks or None, ('masks',)),
+               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow', 'ground')),
+               ('masks', masks or None, ('masks',)),
                ('own', own, ('own_percep', 'own_style', 'own_pix'))) if x is None and self.on(*names)]
     if wanting: raise SpiceError(f'{wanting[0]} is not given', 'Give it, or set the weights of its terms to 0')
     terms, cycle, flow = {}, self.on('percep', 'style', 'pix'), self.on('correct', 'regular')

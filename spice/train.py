@@ -155,11 +155,12 @@ def spice_settings(preset:str, **changes)->SpiceSettings:
 SMALL = dict(features='people', rate=3e-4, critic_rate=6e-4)
 BEYOND = dict(masks=1., ground=5., parts=1.)
 
-# %% ../nbs/20_train.ipynb #05ca7df1
+# %% ../nbs/20_train.ipynb #4e5114ae
 class Spice(System):
     "The method of the paper: a cycle without pairs, with the body as a teacher"
     name, settings_class = 'spice', SpiceSettings
-    presets = dict(tiny=partial(spice_settings, 'narrow64', **SMALL), small=partial(spice_settings, 'narrow128', **SMALL), paper=partial(spice_settings, 'fashion'),
+    presets = dict(tiny=partial(spice_settings, 'narrow64', **SMALL), small=partial(spice_settings, 'narrow128', **SMALL),
+                   paper=partial(spice_settings, 'fashion'),
                    **{o: partial(spice_settings, o, **SMALL, warm=True, beyond=BEYOND) for o in ('mended64', 'mended128')})
     def __init__(self, settings:SpiceSettings):
         super().__init__()
@@ -169,7 +170,7 @@ class Spice(System):
     def parts(self): return dict(flow=self.generator.flow_net, generator=self.generator, critic=self.critic)
     def stages(self):
         s = self.settings
-        early = {k: v for k, v in s.beyond.items() if k in ('true_flow', 'masks', 'ground')}          # no reposed picture is there to look at yet
+        early = {k: v for k, v in s.beyond.items() if k in ('true_flow', 'masks', 'ground')} # no reposed picture yet
         copy = dict(copy=Stage(dict(generator=s.rate), spice_weights('copy', **early))) if s.warm else {}
         return dict(flow=Stage(dict(flow=s.flow_rate), spice_weights('flow', **early)), **copy,
                     full=Stage(dict(generator=s.rate, critic=s.critic_rate), spice_weights(**s.beyond), needs=('regressor',)))
