@@ -557,9 +557,9 @@ def table(results:list, # of `Result`, or paths of saved ones
     "Results side by side"
     return Table([o if isinstance(o, Result) else read_result(o) for o in results])
 
-# %% ../nbs/31_evaluate.ipynb #bc260b1a
+# %% ../nbs/31_evaluate.ipynb #23b9a2ba
 @command
-def spice_eval(rows:str,                    # models and rows, with commas between: folders, names, copy-source, mean-image, warp-true-flow, truth
+def spice_eval(rows:str,                    # models and rows, with commas between: folders, names, copy-source, mean-image, warp-true-flow, carried, truth
                protocol:str='people-64',    # a key of PROTOCOLS
                data:str='',                 # the folder of a prepared dataset, for protocols on real photos
                count:int=0,                 # pairs; 0 is the protocol's
