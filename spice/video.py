@@ -403,7 +403,8 @@ def detect_film(frames,         # `Frames`, or any pictures
                )->list: # `Keypoints` of everybody in each frame
     "Everybody in the frames of a film"
     found, frames = [], iter(progress(frames, getattr(frames, 'count', None), 'frames'))
-    while some := [read_image(frame) for frame in islice(frames, batch)]:
+    while some := list(islice(frames, batch)):
+        some = [frame if isinstance(frame, Image.Image) else read_image(frame) for frame in some]   # no second copy
         found += [one.to('cpu') for one in find_people(some, detector)]
     return found
 
