@@ -119,7 +119,9 @@ class Reposer:
                                                                           'Give a System, a folder, a name, or a Hub id')
         if batch is not None and batch < 1: raise DataError(f'batch={batch}', 'Give at least 1')
         self.device = get_device(device)
-        if detector == 'own': detector = own_detector(model, self.device)
+        if detector == 'own':
+            detector = own_detector(model, self.device)
+            if detector is None: raise WeightsError(f'{model} brings no detector of its own', 'Leave detector out: BlazePose finds people')
         elif isinstance(detector, (str, Path)): detector = load_detector(detector, self.device)
         self.detector = detector
         self.system = (model if isinstance(model, System) else load_system(model, self.device)).to(self.device).eval()
@@ -432,7 +434,7 @@ def demo_result(model=None,      # a `Reposer`, or what it takes
                 keypoints=None,  # of the photo's people; None looks for them
                )->Image.Image:
     "Source, target, result and the steps between, in one picture"
-    tool = model if isinstance(model, Reposer) else Reposer(model, detector=None if photo else 'own')
+    tool = model if isinstance(model, Reposer) else Reposer(model, detector=None if photo else own_detector(model or SHIPPED, get_device()))
     if photo: return repose(photo, pose, tool, keypoints, 'largest', return_all=True).show()
     source, target = demo_photos(pose, person, tool.size, str(tool.device))
     known = None if tool.detector else source.keypoints.to('cpu')                              # People's joints are known, if nobody can look for them

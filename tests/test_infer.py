@@ -317,6 +317,7 @@ def test_rotations_as_an_array(tool, photo, mine):
 def test_a_model_brings_its_detector(trained, photo, mine):
     assert Reposer(str(trained), device='cpu').detector is None                                # BlazePose, loaded when it is needed
     tool = Reposer(str(trained), detector='own', device='cpu')
+    with pytest.raises(WeightsError, match='brings no detector of its own'): Reposer(tool.system, detector='own', device='cpu')
     assert isinstance(tool.detector, PeopleDetector) and tool.detector.net.name == JointNet('tiny').name
     assert Reposer(str(trained), device='cpu', detector=Known(mine)).detector.keypoints is mine
     (trained/'detector'/'model.safetensors').write_bytes(b'half')
