@@ -148,7 +148,7 @@ def cut_out(image:Float[Tensor, 'b c h w'],
     return F.avg_pool2d(sample(image, place.view(len(image), 2, fine, fine), image.shape[2:], padding), 2)
 
 # %% ../nbs/16b_rounds.ipynb #179029ed
-TURNS = ((.45, 0, 35), (.35, 35, 110), (.2, 110, 180)) # share, degrees to either side
+TURNS = ((.6, 0, 35), (.28, 35, 100), (.12, 100, 180)) # share, degrees to either side
 
 def library_poses(body:Body)->Float[Tensor, 'n 24 3 3']:
     "All poses of `spice.poses`, in the camera's frame"
@@ -178,7 +178,7 @@ SHAKE = dict(turn=2.5, root=1.5, shape=.2, shift=1.2) # degrees, degrees, betas,
 
 def shake_bodies(rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera,
                  random:torch.Generator,
-                 share:float=.7, # of the bodies
+                 share:float=.5, # of the bodies
                 )->tuple: # the same three
     "Bodies that are off by as much as fits are, in this share of the photos"
     b = len(rotmats)
