@@ -175,7 +175,7 @@ def decide(answer:Float[Tensor, 'b 5 h w'], # the network's; zeros for the carri
            x:Float[Tensor, 'b 15 h w'],     # its inputs
           )->Painted:
     "Colour, gate and matte"
-    answer, body = answer.float(), (x[:, 9:12].amax(1, keepdim=True) > -1).to(x)
+    answer, body = answer.float(), (x[:, 9:12].amax(1, keepdim=True) > -1).to(x)*(1 - x[:, 7:8])
     trust = x[:, 4:8].sum(1, keepdim=True).clamp(0, 1)
     start = x[:, 12:15]*body + (1 - body)*x[:, :3]
     solid = torch.maximum(body, x[:, 3:4])

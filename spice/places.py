@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NORMAL_WEIGHT', 'COUNTERPARTS', 'STEP', 'FAR', 'TOLERANCE', 'GLANCING', 'SLACK', 'MOVERS', 'REACH', 'FAMILIES',
-           'FLIP', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'BEYOND', 'closest_shares',
-           'closest_points', 'middle', 'Counterparts', 'make_counterparts', 'counterparts', 'ramp', 'seen_vertices',
-           'bleed', 'sample', 'grow', 'Carrier', 'part_weights', 'rigid_motions', 'spread', 'distance', 'coarse_parts',
-           'families', 'Places']
+           'FLIP', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'HANDS', 'BEYOND',
+           'closest_shares', 'closest_points', 'middle', 'Counterparts', 'make_counterparts', 'counterparts', 'ramp',
+           'seen_vertices', 'bleed', 'sample', 'grow', 'Carrier', 'part_weights', 'rigid_motions', 'spread', 'distance',
+           'coarse_parts', 'families', 'Places']
 
 # %% ../nbs/16_places.ipynb #c5936f61
 import math
@@ -282,10 +282,15 @@ def _on_person(self:Carrier, xy):
     wide = grow(matte, max(matte.shape[2:])//SLACK)
     return sample(wide, xy.flatten(1, 2).mT[..., None], self.frame, 'zeros').view(xy.shape[:3])
 
-# %% ../nbs/16_places.ipynb #3e6312be
+# %% ../nbs/16_places.ipynb #822a7b37
 def _close(mask, reach):
     "Fill gaps in a mask (b, h, w) that are at most twice `reach` wide"
     return -grow(-grow(mask[:, None].float(), reach), reach)[:, 0] > .5
+
+def _slivers(seen, mask, reach):
+    "Narrow pieces of the skin `mask` (b, h, w) beside what is seen itself"
+    near = grow(seen[:, None].float(), 2*reach)[:, 0] > .5
+    return mask & ~seen & near & _close(seen | ~mask, reach)
 
 @patch
 def on_body(self:Carrier,
@@ -301,6 +306,7 @@ def on_body(self:Carrier,
     for k in reversed(range(good.shape[1])): kind[good[:, k]] = 1 + k                           # the first overwrites
     gap = (kind == 0) & target.mask & _close((kind > 0) | ~target.mask, 1 + max(h, w)//200)
     kind = torch.where(gap, 1, kind)
+    kind = torch.where(_slivers(kind == 1, target.mask, max(1, round(max(h, w)/96))), 1, kind)
     index = (kind - 1).clamp(min=0)[:, None, None].expand(-1, 1, 2, -1, -1)
     return kind, maps[:, :, :2].gather(1, index)[:, 0], maps[:, 0, :2]
 
@@ -433,6 +439,20 @@ def source_families(self:Carrier)->Float[Tensor, 'b 7 g g']: # five families, we
     self._families = torch.cat([belong, deep[:, None], loose], 1)
     return self._families
 
+# %% ../nbs/16_places.ipynb #4fe9f215
+HANDS = [i for i, o in enumerate(MOVERS) if o.endswith('hand')]
+
+@patch
+def hands(self:Carrier, target:Surface)->Bool[Tensor, 'b h w']:
+    "Pixels of hands that the photo shows, or their twins"
+    weights, face = part_weights(self.surface.body), target.fragments.pix_to_face
+    share = weights[:, HANDS]/weights[:, HANDS].sum(0)
+    seen = self.table[:, 0, :, 2]@share > .08                                                    # (b, 2)
+    if self.table.shape[1] > 1: seen = seen | (self.table[:, 2, :, 2]@share > .15)
+    which = weights[self.surface.body.faces].mean(1)[:, HANDS] > .5                              # (f, 2)
+    on = which[face.clamp(min=0)] & (face >= 0)[..., None]
+    return (on & seen[:, None, None]).any(3)
+
 # %% ../nbs/16_places.ipynb #337efa06
 def _blend(A, c, parts, points):
     "Blended motions at points (2, g, g), and how much these agree: 1 fully"
@@ -494,7 +514,7 @@ class Places:
     @property
     def beyond(self): return self.trust*self.of(BEYOND)
 
-# %% ../nbs/16_places.ipynb #82beddb7
+# %% ../nbs/16_places.ipynb #f3df36ff
 @patch
 @torch.no_grad()
 def places(self:Carrier,
@@ -503,7 +523,8 @@ def places(self:Carrier,
     "Where each pixel of new poses lies in the photos"
     (h, w), (H, W) = target.camera.size, self.frame
     kind, place, own = self.on_body(target)
-    coarse, belong, trust = self.beyond_coarse(target, kind, own)
+    hands = self.hands(target)
+    coarse, belong, trust = self.beyond_coarse(target, torch.where(hands, 0, kind), own)
     up = lambda o: F.interpolate(o, (h, w), mode='bilinear', align_corners=False)
     maps = up(torch.cat([coarse, belong, trust[:, None]], 1))
     far, belong, trust = maps[:, :2], maps[:, 2:-1], maps[:, -1:]
@@ -511,8 +532,10 @@ def places(self:Carrier,
     skin, loose, same = there[:, 5:6], there[:, 6:], torch.minimum(belong, there[:, :5]).sum(1, keepdim=True)
     inside = (far[:, :1] > 0) & (far[:, :1] < W) & (far[:, 1:] > 0) & (far[:, 1:] < H)
     trust = trust*ramp(same - .3*skin, *SAME)*(1 - skin*(1 - ramp(loose, *FITTED)))*inside
-    on = target.mask[:, None]
-    kind = torch.where(target.mask, kind, torch.where(trust[:, 0] > .01, BEYOND, 0))
+    hands = hands[:, None] & inside
+    trust, skin = torch.where(hands, 1., trust), skin*~hands
+    on = target.mask[:, None] & ~hands
+    kind = torch.where(on[:, 0], kind, torch.where(trust[:, 0] > .01, BEYOND, 0))
     return Places(torch.where(on, place, far), kind, torch.where(on, (kind[:, None] > 0).to(trust), trust), skin*~on)
 
 # %% ../nbs/16_places.ipynb #1804da10
