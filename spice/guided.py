@@ -234,6 +234,22 @@ def answer(self:Guided,
 
 @patch
 @torch.no_grad()
+def paint(self:Guided,
+          rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame
+          camera:Camera,                     # of the result, in the shape of the photo
+          size=None,                         # (h, w) of the result; None is the photo's
+         )->tuple: # inputs [b, 15, h, w], the carried photo [b, 3, h, w], `Painted`
+    "What becomes of a pose, part by part"
+    target = self._render(rotmats, camera, self.photo_size if size is None else size)
+    places = self.full.carrier.places(target)
+    carried = self.full.carrier.carry(places)
+    x = self.full.inputs(target, places, carried)
+    if self.net is None: return x, carried, decide(x.new_zeros(len(x), 5, *x.shape[2:]), x)
+    up = lambda o: F.interpolate(o, x.shape[2:], mode='bilinear', align_corners=False)
+    answer, colour = self.answer(rotmats, camera)
+    return x, carried, replace(decide(up(answer), x), colour=up(colour))
+
+@patch
 def repose(self:Guided,
            rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame
            camera:Camera,                     # of the result, in the shape of the photo
@@ -241,14 +257,6 @@ def repose(self:Guided,
            background=None,                   # [b, 3, h, w] or a number; None gives person and matte
           ): # the picture [b, 3, h, w]; or person and matte
     "The person in new poses"
-    target = self._render(rotmats, camera, self.photo_size if size is None else size)
-    places = self.full.carrier.places(target)
-    carried = self.full.carrier.carry(places)
-    x = self.full.inputs(target, places, carried)
-    up = lambda o: F.interpolate(o, x.shape[2:], mode='bilinear', align_corners=False)
-    if self.net is None: painted = decide(x.new_zeros(len(x), 5, *x.shape[2:]), x)
-    else:
-        answer, colour = self.answer(rotmats, camera)
-        painted = replace(decide(up(answer), x), colour=up(colour))
+    _, carried, painted = self.paint(rotmats, camera, size)
     person = person_of(painted, carried)
     return (person, painted.matte) if background is None else over(person, painted.matte, background)
