@@ -4,6 +4,7 @@
     python scripts/train_photos.py _data/ccp256 --minutes 30       # stops after that
     python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
     python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
+    python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16e)
     python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
 
 Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. The training may be killed at any moment: it goes
@@ -24,6 +25,8 @@ from spice.data import Prepared
 from spice.features import load_features
 from spice.guided import GuidedNet, GuidedSettings, decide, over, person_of
 from spice.people import People, free_body
+from spice.losses import Adversarial
+from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
 from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, people_album, read_album
 
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
@@ -74,17 +77,27 @@ class Training:
         self.average = GuidedNet(GuidedSettings(size=args.size)).to(device).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), args.rate, betas=(.9, .99), weight_decay=1e-4)
         self.random = torch.Generator().manual_seed(args.seed)
+        if args.full: self.start_full()
         if (self.folder/'state.pt').is_file(): self.load()
         elif args.size > 128 and (Path(args.out)/'128'/'model.safetensors').is_file():
             self.net.read_weights(Path(args.out)/'128'/'model.safetensors')
         if not self.step: self.average.load_state_dict(self.net.state_dict())
+    def start_full(self):
+        "The critic and whom it judges"
+        self.adversarial = Adversarial(small_critic().to(self.device), 'hinge')
+        self.critic_optimizer = torch.optim.Adam(self.adversarial.critic.parameters(), 4e-4, betas=(0., .99))
+        self.strangers = Rounds(open_album(self.args.data, False), free_body(str(self.device)), self.args.size)
     def load(self):
         state = torch.load(self.folder/'state.pt', map_location=self.device, weights_only=True)
         for k in ('net', 'average', 'optimizer'): getattr(self, k).load_state_dict(state[k])
         self.step, self.seconds = state['step'], state['seconds']
         self.random.set_state(state['random'].cpu())
+        if self.args.full and 'critic' in state:
+            self.adversarial.critic.load_state_dict(state['critic'])
+            self.critic_optimizer.load_state_dict(state['critic_optimizer'])
     def save(self):
         parts = {k: getattr(self, k).state_dict() for k in ('net', 'average', 'optimizer')}
+        if self.args.full: parts |= dict(critic=self.adversarial.critic.state_dict(), critic_optimizer=self.critic_optimizer.state_dict())
         with writing(self.folder/'state.pt') as f: torch.save(parts | dict(step=self.step, seconds=self.seconds, random=self.random.get_state()), f)
         self.average.save_pretrained(self.folder)
     def rate(self):
@@ -97,15 +110,33 @@ class Training:
         background = (torch.rand(len(x), 3, 1, 1, generator=self.random)*2 - 1).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): answer = self.net(x.contiguous(memory_format=torch.channels_last))
         terms = guided_terms(decide(answer, x), x[:, :3], y, background, features)
+        total = sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items())
+        if self.args.full and self.step % self.args.full == 0:
+            meeting = meet(self.strangers, max(2, self.args.bs//4), 10**8 + self.step)
+            ground = background[:len(meeting)]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16):
+                more, picture = stranger_terms(self.net, self.adversarial, meeting, ground, features)
+            total = total + sum(STRANGER_WEIGHTS[k]*v for k, v in more.items())
+            terms |= more
         self.optimizer.zero_grad(set_to_none=True)
-        sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items()).backward()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
         self.optimizer.step()
+        if self.args.full and self.step % self.args.full == 0: terms |= dict(critic=self.judge(meeting, picture.detach().float(), ground))
         keep = min(.998, (self.step + 1)/(self.step + 10))
         with torch.no_grad():
             for a, b in zip(self.average.parameters(), self.net.parameters()): a.lerp_(b, 1 - keep)
         self.step += 1
         return {k: float(v.detach()) for k, v in terms.items()}
+
+    def judge(self, meeting, picture, ground):
+        "One step of the critic: photos before the same colour against what was made"
+        photo = over(meeting.photo, meeting.matte, ground)
+        loss = self.adversarial.for_critic(picture, meeting.there.wheel, photo, meeting.home.wheel)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimizer.step()
+        return loss
 
 @torch.no_grad()
 def test(training, samples):
@@ -155,7 +186,7 @@ def train(args, device, end):
             if training.step % LOG_EVERY == 0:
                 now = time.time()
                 training.seconds += now - since
-                mean = {k: round(sum(o[k] for o in sums)/len(sums), 5) for k in sums[0]}
+                mean = {k: round(sum(o[k] for o in sums if k in o)/sum(k in o for o in sums), 5) for k in dict.fromkeys(k for o in sums for k in o)}
                 row = dict(step=training.step, minutes=round(training.seconds/60, 1), rate=f'{training.rate():.2e}') | mean
                 row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': pools[o].made for o in names}
                 log(training.folder/'log.csv', row)
@@ -182,6 +213,7 @@ def main():
     parser.add_argument('--steps', type=int, default=60_000)
     parser.add_argument('--minutes', type=float, default=1e6, help='of this call')
     parser.add_argument('--pairs', type=float, default=.25, help='share of People\'s pairs in a batch')
+    parser.add_argument('--full', type=int, default=0, help='every so many steps also people in strangers\' poses; 0 never')
     parser.add_argument('--features', default='efficientnet-lite0', help='empty for none')
     parser.add_argument('--bs', type=int, default=8)
     parser.add_argument('--rate', type=float, default=1e-3)

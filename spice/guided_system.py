@@ -20,7 +20,7 @@ from .body import Body
 from .camera import Camera
 from .core import DataError, to_pil, to_tensor
 from .data import cut
-from .guided import Guided, GuidedNet, GuidedSettings, over, person_of
+from .guided import Guided, GuidedNet, GuidedSettings, over
 from .people import free_body
 from .rounds import frame_camera
 from .train import System
