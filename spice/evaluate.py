@@ -47,7 +47,7 @@ from .weights import read_config
 class Row:
     "Something that answers requests"
     name: str
-    make: Callable  # gives pictures in the protocol's frame for a `Case` and the mean of the real set; or a dict with image, perhaps flow and matte
+    make: Callable  # gives pictures in the protocol's frame, or a dict of image, flow, matte, for a `Case` and the mean
     about: dict     # kind, and for a system its weights
     system: System|None = None
 
@@ -92,7 +92,7 @@ def load_row(what, name:str, device=None)->Row:
         else: return guided_row(GuidedNet.from_pretrained(what, device), name, device)
         raise
 
-def open_row(what,        # a key of `ROWS`, a `System`, a `GuidedNet`, what `load_system` takes, a folder of a `GuidedNet`, or a `Row`
+def open_row(what,        # a key of `ROWS`, a `Row`, a `System`, a `GuidedNet`, or the folder or name of one
              device=None, # None takes the fastest there is
              name:str='', # in tables; empty is the folder's, or the kind of system
             )->Row:
@@ -362,7 +362,8 @@ def read_real(pairs, count:int, metrics:dict, size)->tuple: # what it was, the m
 
 def feed(name:str, metric, case:Case, given:dict):
     "Show one batch to a measure"
-    bag = dict(images=given['image'], made=given['image'], wanted=case.wanted, real=False) | {k: given.get(k) for k in GIVEN}
+    bag = {k: given.get(k) for k in GIVEN}
+    bag |= dict(images=given['image'], made=given['image'], wanted=case.wanted, real=False)
     def value(o):
         if o in bag: return bag[o]
         if o in OPTIONAL and o not in case.truth: return None
@@ -376,7 +377,8 @@ def feed(name:str, metric, case:Case, given:dict):
 @torch.no_grad()
 def run_rows(rows:list, pairs, metrics:dict, mean, keep:int=6, seed:int=0)->tuple: # for each row its measures, `Kept` and what it lacks; names; `Pixels`
     "Every row through every measure, a batch at a time"
-    first = next((k for k in ('lpips', 'lpips-people', *metrics) if k in metrics and isinstance(metrics[k], PerImage) and k not in GIVEN), None)
+    paired = [k for k, o in metrics.items() if isinstance(o, PerImage) and k not in GIVEN]
+    first = next((k for k in ('lpips', 'lpips-people', *paired) if k in paired), None)
     state = [dict(metrics={k: again(o) for k, o in metrics.items()}, kept=Kept(len(pairs), keep, DIRECTION.get(first, 1) > 0, seed), lacks={}) for _ in rows]
     for one in state:
         for k, o in one['metrics'].items(): same_real(o, metrics[k])
@@ -448,12 +450,14 @@ def check_rows(rows:list, pairs):
     if twice: raise SpiceError(f'two rows are called {twice!r}', 'Give open_row(..., name=...)')
     canvas, protocol = pairs.canvas, pairs.protocol
     for o in rows:
-        if o.system is None or guided_net(o.system): continue                              # guided networks work at any size
+        if o.system is None or guided_net(o.system): continue                         # guided networks work at any size
         if protocol.pairs == 'rounds':
-            raise SpiceError(f'{protocol.name} asks with the inputs of a guided network, {o.name} is {o.about["kind"]}', 'Take a guided system')
-        if tuple(o.system.size) != canvas:
-            raise SpiceError(f'{protocol.name} shows photos of {canvas[0]} x {canvas[1]}, {o.name} is for {o.system.size[0]} x {o.system.size[1]}',
-                             'Take a protocol of its size')
+            what = f'{protocol.name} asks with the inputs of a guided network, {o.name} is {o.about["kind"]}'
+            raise SpiceError(what, 'Take a guided system')
+        own = tuple(o.system.size)
+        if own != canvas:
+            what = f'{protocol.name} shows photos of {canvas[0]} x {canvas[1]}, {o.name} is for {own[0]} x {own[1]}'
+            raise SpiceError(what, 'Take a protocol of its size')
 
 # %% ../nbs/31_evaluate.ipynb #8d562ad8
 def evaluate_rows(rows,               # a list of what `open_row` takes
@@ -482,7 +486,7 @@ def evaluate_rows(rows,               # a list of what `open_row` takes
         about_real, mean = read_real(pairs, real_count, metrics, p.size)
         state, names, pixels = run_rows(rows, pairs, metrics, mean, keep, p.seed)
     about = pixels.about(pairs.about) | dict(count=len(pairs))
-    if hasattr(pairs, 'doubtful'): about['doubtful'] = pairs.doubtful                      # bodies that SMPLify doubts, in every row
+    if hasattr(pairs, 'doubtful'): about['doubtful'] = pairs.doubtful                  # bodies that SMPLify doubts
     departs = [f'{a:,} in place of {b:,} {what}' for a, b, what in ((len(pairs), p.count, 'pairs'), (about_real['count'], p.real_count, 'real photos')) if b
                and a != b]
     if not p.count and count: departs.append(f'the first {len(pairs):,} pairs only')
@@ -561,7 +565,8 @@ def notes(self:Table)->list: # lines
     nets = dict.fromkeys(f"{v['name']} {v['weights']}".strip() for o in self.results for v in o.networks.values())
     lines = [f"{a.pairs['count']:,} pairs {a.pairs['hash']}, {a.real['count']:,} real photos {a.real['hash']}; 95% intervals"
              + (f"; {', '.join(a.departs)}" if a.departs else '')]
-    if a.pairs.get('doubtful'): lines.append(f"{a.pairs['doubtful']:,} pairs have a body whose fit is doubtful; they count like the others")
+    doubtful = a.pairs.get('doubtful')
+    if doubtful: lines.append(f'{doubtful:,} pairs have a body whose fit is doubtful; they count like the others')
     if nets: lines.append(f"Through {', '.join(nets)}")
     lacks = dict.fromkeys(f'{k} ({why})' for o in self.results for k, why in o.left_out.items())
     if lacks: lines.append(f"Left out: {', '.join(lacks)}")

@@ -244,7 +244,7 @@ def region_errors(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
     return {k: _over(apart, visibility == v) for k, v in REGIONS.items()}
 
 # %% ../nbs/30a_measures.ipynb #452fd3b6
-BODY_REGIONS = dict(head=(23, 24), torso=(1, 2), arms=(3, 4, *range(15, 23)), legs=tuple(range(5, 15))) # DensePose's numbers
+BODY_REGIONS = dict(head=(23, 24), torso=(1, 2), arms=(3, 4, *range(15, 23)), legs=tuple(range(5, 15))) # DensePose's
 LEAST_SEEN = .0005 # share of the picture's pixels that a part must have, and four at least
 
 def part_means(image:Float[Tensor, 'b 3 h w'],

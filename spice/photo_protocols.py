@@ -47,7 +47,8 @@ class PhotoPairs:
         self.protocol, self.data, self.device = protocol, data, get_device(device)
         self.numbers = [int(i) for i in data.rows('test') if bool(data.bodies['good'][i])]     # rows of the dataset
         self.album, self.body = album_at(read_album(data, 'test'), protocol.size[0]), body_for(data, body, self.device)
-        if len(self.album) < 2: raise DataError(f'{data.folder} has one photo in test', 'Poses are those of other people')
+        if len(self.album) < 2:
+            raise DataError(f'{data.folder} has one photo in test', 'Give two: poses are those of others')
         self.library, self.draw = library_poses(self.body), Draw(self.body, torso=False)
         if not 0 <= count <= self.most: raise DataError(f'{count} of {self.most} pairs', 'Give 0 for all')
         self.count = count or self.most
@@ -66,7 +67,8 @@ def check_folder(protocol:Protocol, data:Prepared):
     if kind != protocol.data: raise DataError(f'{data.folder} holds {kind}', f'{protocol.name} is for {protocol.data}')
     if data.bodies is None: raise DataError(f'{data.folder} has no bodies', 'Run spice_fit on it')
     if data.size[0] != data.size[1] or data.size[0] < size:
-        raise DataError(f'{data.folder} has photos of {data.size}', f'{protocol.name} wants {size} x {size} or larger: prepare it so')
+        todo = f'{protocol.name} wants {size} x {size} or larger: prepare it so'
+        raise DataError(f'{data.folder} has photos of {data.size}', todo)
 
 @patch
 def photos(self:PhotoPairs,
@@ -79,8 +81,8 @@ def photos(self:PhotoPairs,
 @patch
 def bodies(self:PhotoPairs, i)->tuple: # rotations, shapes, camera
     "Their bodies in their photos"
-    i = torch.as_tensor(np.asarray(i))
-    return self.album.rotmats[i].to(self.device), self.album.betas[i].to(self.device), self.album.camera[i].to(self.device)
+    i, album = torch.as_tensor(np.asarray(i)), self.album
+    return tuple(o[i].to(self.device) for o in (album.rotmats, album.betas, album.camera))
 
 @patch
 def points(self:PhotoPairs, i)->Float[Tensor, 'b 18 3']:
@@ -103,8 +105,8 @@ def real(self:PhotoPairs, count:int=0):
 def real_about(self:PhotoPairs, count:int=0)->dict:
     "What the real set is"
     names = '\n'.join(self.data.names[i] for i in self.numbers[:count or None]).encode()
-    return dict(data=self.protocol.data, splits=['test'], size=list(self.canvas), behind=GREY, dataset=self.data.manifest['hash'],
-                names=sha256(names).hexdigest()[:16])
+    return dict(data=self.protocol.data, splits=['test'], size=list(self.canvas), behind=GREY,
+                dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
 # %% ../nbs/30c_photo_protocols.ipynb #efba3a80
 FILL, TURN = .88, 35. # share of the picture that a body takes; degrees to either side
@@ -112,6 +114,13 @@ FILL, TURN = .88, 35. # share of the picture that a body takes; degrees to eithe
 def framed(body:Body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera)->Camera:
     "Cameras that show all of these bodies, as long as the photo's"
     return frame_body(body(rotmats, betas).verts, camera.size, FILL, camera.focal_xy[:, 0])
+
+@patch
+def ground(self:PhotoPairs, names:bytes)->dict:
+    "What pairs depend on, besides their kind's own"
+    return dict(data=self.protocol.data, split='test', pairs=self.protocol.pairs, size=list(self.canvas), fill=FILL,
+                behind=GREY, seed=self.protocol.seed, dataset=self.data.manifest['hash'],
+                names=sha256(names).hexdigest()[:16], bodies=self.data.bodies['how'], body=self.body.hash)
 
 @patch
 def chances(self:PhotoPairs, k:int)->np.random.Generator:
@@ -125,9 +134,7 @@ class RoundPairs(PhotoPairs):
     @property
     def about(self): # what they are
         names = '\n'.join(self.data.names[self.numbers[i]] for i in range(self.count)).encode()
-        return dict(data=self.protocol.data, split='test', pairs='rounds', size=list(self.canvas), turn=TURN, fill=FILL, behind=GREY,
-                    seed=self.protocol.seed, dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16],
-                    bodies=self.data.bodies['how'], body=self.body.hash)
+        return self.ground(names) | dict(turn=TURN)
     def away(self, k:int)->Float[Tensor, '24 3 3']:
         "The pose that photo `k` goes to"
         random = self.chances(k)
@@ -148,9 +155,11 @@ def case(self:RoundPairs, numbers)->Case:
     x, y = round_trip(photo, matte, self.body, *exact, exact, poses, camera)
     there, there_matte = self.arrived(photo, matte, exact, poses, camera)
     points = self.points(numbers)
-    batch = Batch(source_image=on_grey(there, there_matte), source_matte=there_matte, target_points=points, guided_inputs=x)
+    batch = Batch(source_image=on_grey(there, there_matte), source_matte=there_matte, target_points=points,
+                  guided_inputs=x)
     truth = dict(target_matte=lambda: y[:, 3:], keypoints=lambda: Keypoints(points, self.canvas))
-    return Case(batch, [self.data.names[self.numbers[k]] for k in numbers], on_grey(y[:, :3], y[:, 3:]), truth, None, self.body)
+    names = [self.data.names[self.numbers[k]] for k in numbers]
+    return Case(batch, names, on_grey(y[:, :3], y[:, 3:]), truth, None, self.body)
 
 @patch
 def arrived(self:RoundPairs, photo, matte, exact, poses, camera)->tuple: # photo, matte
@@ -172,14 +181,13 @@ class ReposePairs(PhotoPairs):
     @property
     def about(self): # what they are
         names = '\n'.join(map(self.name, range(self.count))).encode()
-        return dict(data=self.protocol.data, split='test', pairs='reposes', size=list(self.canvas), fill=FILL, behind=GREY,
-                    seed=self.protocol.seed, dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16],
-                    bodies=self.data.bodies['how'], body=self.body.hash)
+        return self.ground(names)
 
 # %% ../nbs/30c_photo_protocols.ipynb #f72d6b11
 def side_of(name:str, rotmats, betas, camera:Camera, points)->dict:
     "The fields of one side of a batch"
-    fields = dict(rotmats=rotmats, betas=betas, focal=camera.focal, center=camera.center, translation=camera.translation, points=points)
+    fields = dict(rotmats=rotmats, betas=betas, points=points)
+    fields |= {k: getattr(camera, k) for k in ('focal', 'center', 'translation')}
     return {f'{name}_{k}': v for k, v in fields.items()}
 
 @patch
@@ -190,19 +198,22 @@ def case(self:ReposePairs, numbers)->Case: # noqa: F811
     (photo, matte), (rotmats, betas, camera) = self.photos(who), self.bodies(who)
     poses = self.bodies(whose)[0]
     aim = framed(self.body, poses, betas, camera)
-    asked = side_of('source', rotmats, betas, camera, self.points(who)) | side_of('target', poses, betas, aim, self.points(whose))
+    source = side_of('source', rotmats, betas, camera, self.points(who))
+    target = side_of('target', poses, betas, aim, self.points(whose))
     picture = ((on_grey(photo, matte) + 1)*127.5).round().byte()
-    batch = self.draw(Batch(asked | dict(source_image=picture)))
+    batch = self.draw(Batch(source | target | dict(source_image=picture)))
     batch['source_matte'] = matte
-    return Case(batch, [self.name(k) for k in numbers], on_grey(*self.photos(whose)), self.truths(batch), None, self.body)
+    names, shown = [self.name(k) for k in numbers], on_grey(*self.photos(whose))
+    return Case(batch, names, shown, self.truths(batch), None, self.body)
 
 @patch
 def truths(self:ReposePairs, batch:Batch)->dict:
     "What the two bodies say of a repose"
     see = lambda side: render_body(self.body, batch[f'{side}_rotmats'], batch['source_betas'], batch.camera(side))
     on_person = batch['source_matte'][:, 0] > .5
-    return dict(keypoints=lambda: Keypoints(batch['target_points'], self.canvas), target_parts=lambda: see('target').parts,
-                source_parts=lambda: see('source').parts*on_person, height=lambda: height_of(see('target').verts_px[..., 1]))
+    return dict(keypoints=lambda: Keypoints(batch['target_points'], self.canvas),
+                source_parts=lambda: see('source').parts*on_person, target_parts=lambda: see('target').parts,
+                height=lambda: height_of(see('target').verts_px[..., 1]))
 
 def height_of(rows:Float[Tensor, 'b v'])->Float[Tensor, ' b']: # of vertices
     "How tall bodies are in a picture"

@@ -67,7 +67,7 @@ FIELD, BICUBIC = ('ssim', 'lpips', 'fid-field'), 'bicubic, antialiased'
 
 def _round(name, size):
     return Protocol(name, 'ccp', (size, size), 'rounds', ('test',), ('l1', 'matte'), ('lpips-lite1',), bodies='fits',
-                    note='held-out photos, into a drawn pose and back by their own bodies; the truth is the person on grey')
+                    note='held-out photos, into a drawn pose and back by their bodies; true is the person on grey')
 
 def _repose(name, size):
     return Protocol(name, 'ccp', (size, size), 'reposes', ('test',), ('identity',), ('fid-lite1', 'pck'), count=200,
@@ -116,7 +116,7 @@ def _stretch(images):
     wide = F.interpolate(_bars(images).float(), (256, 256), mode='bicubic', antialias=True)
     return wide.round().clamp(0, 255).to(images.dtype) if images.dtype == torch.uint8 else wide.clamp(-1, 1)
 
-FRAMES = {'rendered': None, 'cuts': None, 'whole': None, 'photo': _bars, 'stretched': _stretch} # of the canvas; None leaves it
+FRAMES = dict(rendered=None, cuts=None, whole=None, photo=_bars, stretched=_stretch) # of the canvas; None leaves it
 
 # %% ../nbs/30b_protocols.ipynb #b748ac80
 def stretched(batch:dict)->dict: # fields of a batch before it is drawn, on DeepFashion's canvas
@@ -205,10 +205,12 @@ def case(self:PeoplePairs, numbers)->Case:
 def people_truth(source, target)->dict: # of two `Photos`
     "What People knows of a pair"
     flow, rows = lru_cache(lambda: target.flow_from(source)), lambda: target.surface.verts_px[..., 1]
+    matte = lambda photos: (photos.parsing > 0).float()[:, None]
     return dict(mask=lambda: target.surface.mask, source_mask=lambda: source.surface.mask, flow=lambda: flow()[0], visibility=lambda: flow()[1],
                 labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints, seen=lambda: target.seen,
-                height=lambda: rows().amax(1) - rows().amin(1), target_matte=lambda: (target.parsing > 0).float()[:, None],
-                source_parts=lambda: source.surface.parts*(source.parsing > 0), target_parts=lambda: target.surface.parts)
+                height=lambda: rows().amax(1) - rows().amin(1), target_matte=lambda: matte(target),
+                source_parts=lambda: source.surface.parts*(source.parsing > 0),
+                target_parts=lambda: target.surface.parts)
 
 # %% ../nbs/30b_protocols.ipynb #0967106e
 @patch
@@ -220,7 +222,8 @@ def real(self:PeoplePairs, count:int):
 @patch
 def real_about(self:PeoplePairs, count:int)->dict:
     "What the real set is"
-    return dict(data='people', split='train', size=list(self.people.size), outfits=[0, count], views=[0], samples=self.people.samples) | self.cuts
+    return dict(data='people', split='train', size=list(self.people.size), outfits=[0, count], views=[0],
+                samples=self.people.samples) | self.cuts
 
 # %% ../nbs/30b_protocols.ipynb #9346dff2
 def driven_pairs(data:Prepared, split:str='test', seed:int=0)->list: # of rows (source, target)
@@ -278,8 +281,9 @@ def case(self:PreparedPairs, rows)->Case: # noqa: F811
     "Some pairs, read and drawn"
     batch = collate([person_of(self.data, a, 'source', True) | person_of(self.data, b, 'target', True) for a, b in rows])
     if self.protocol.frame == 'stretched': batch = stretched(batch)
-    if self.mattes: batch['source_matte'] = torch.stack([self.data.matte(a) for a, _ in rows])
-    if self.mattes and self.protocol.frame == 'stretched': batch['source_matte'] = _stretch(batch['source_matte']).clamp(0, 1)
+    if self.mattes:
+        matte = torch.stack([self.data.matte(a) for a, _ in rows])
+        batch['source_matte'] = _stretch(matte).clamp(0, 1) if self.protocol.frame == 'stretched' else matte
     batch = self.draw(Batch({k: v.to(self.device) for k, v in batch.items()}))
     frame = _bars if self.protocol.frame == 'photo' else None
     wanted, points = batch['target_image'], batch['target_points']
@@ -321,7 +325,7 @@ def real_about(self:PreparedPairs, count:int=0)->dict: # noqa: F811
     return dict(data=self.data.manifest['kind'], splits=[o for o in self.protocol.real if self.data.splits.get(o)], frame=self.protocol.frame,
                 dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
-PAIR_KINDS = {o: 'spice.photo_protocols' for o in ('rounds', 'reposes')} # {`Protocol.pairs`: the module that makes them}
+PAIR_KINDS = {o: 'spice.photo_protocols' for o in ('rounds', 'reposes')} # {`Protocol.pairs`: the module of it}
 
 def make_pairs(protocol:Protocol, data=None, count:int|None=None, device=None, body:Body|None=None):
     "The pairs of a protocol; `data` is a prepared dataset or its folder"
@@ -380,7 +384,7 @@ def answer_inputs(net:GuidedNet|None,          # None only carries
         answer = net(low)
         painted = decide(to(answer, size), x)
         if low is not x: painted.colour = to(decide(answer, low).colour, size)
-    carried = torch.where(trust > .01, x[:, :3]/trust.clamp(min=.01), 0.)                      # the maps are times trust
+    carried = torch.where(trust > .01, x[:, :3]/trust.clamp(min=.01), 0.)                  # the maps are times trust
     return guided_person(painted, carried), painted.matte
 
 # %% ../nbs/30b_protocols.ipynb #224e4d4b
