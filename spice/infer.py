@@ -665,13 +665,14 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
     if wrong: raise DataError(f'{len(wrong)} could not be made', 'See the lines above')
     return made
 
-# %% ../nbs/40_infer.ipynb #2417f8d1
-def front_picture(size:int=128, # pixels of each picture
+# %% ../nbs/40_infer.ipynb #3edd380c
+def front_picture(people:tuple=(19, 46),  # numbers of People's valid split
+                  poses:tuple=('walk', 'wave', 'hands_on_hips', 'arms_up'),
+                  size:int=256,           # pixels of each picture
                  )->Image.Image:
-    "People, their poses and their R"
-    names = ('hand_on_hip', 'walk', 'sit_crossed', 'arms_up', 'contrapposto', 'look_back', 'wave', 'run')
-    people = People(size, 'valid', yaw=60.)
-    outfits, views = people.seeds([4, 19, 3, 46, 6, 5, 12, 24], 2)
-    rows = pose_rows(names)
-    photos = people.render(outfits, rows, views)
-    return show_images([*photos.image.cpu(), *photos.keypoints.draw(), *photos.wheel.cpu()], cols=len(names), pad=2)
+    "Photos, and the same people in poses"
+    tool, cells = Reposer(), []
+    for number in people:
+        photo, known = demo_person(number, size, 30.)
+        cells += [photo, *repose(photo, list(poses), tool, size=size, **known)]
+    return show_images(cells, ['photo', *(o.replace('_', ' ') for o in poses)] + ['']*(len(cells) - len(poses) - 1), cols=1 + len(poses), pad=2)
