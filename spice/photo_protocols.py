@@ -109,7 +109,7 @@ def real_about(self:PhotoPairs, count:int=0)->dict:
                 dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
 # %% ../nbs/30c_photo_protocols.ipynb #efba3a80
-FILL, TURN = .88, 35. # share of the picture that a body takes; degrees to either side
+FILL, TURN = .82, 35. # share of the picture that a body takes; degrees to either side
 
 def framed(body:Body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera)->Camera:
     "Cameras that show all of these bodies, as long as the photo's"
