@@ -75,6 +75,7 @@ def system_row(system:System, name:str, device=None)->Row:
                  parameters={k: sum(p.numel() for p in o.parameters()) for k, o in system.parts().items()})
     return Row(name, partial(_ask, name, system), about, system)
 
+# %% ../nbs/31_evaluate.ipynb #d76528f9
 def guided_row(net:GuidedNet, name:str, device=None)->Row:
     "A row for a guided network without a system around it"
     net = net.to(get_device(device)).eval()
@@ -92,6 +93,7 @@ def load_row(what, name:str, device=None)->Row:
         else: return guided_row(GuidedNet.from_pretrained(what, device), name, device)
         raise
 
+# %% ../nbs/31_evaluate.ipynb #f691a04a
 def open_row(what,        # a key of `ROWS`, a `Row`, a `System`, a `GuidedNet`, or the folder or name of one
              device=None, # None takes the fastest there is
              name:str='', # in tables; empty is the folder's, or the kind of system

@@ -39,6 +39,7 @@ def album_at(album:Album,
     mattes = small(album.mattes[:, None])[:, 0].numpy()
     return replace(album, images=images, mattes=mattes, camera=album.camera.resize(size))
 
+# %% ../nbs/30c_photo_protocols.ipynb #ff193b9d
 class PhotoPairs:
     "Held-out photos with mattes and bodies; what is asked of them, the two kinds below say"
     known = ()
@@ -70,6 +71,7 @@ def check_folder(protocol:Protocol, data:Prepared):
         todo = f'{protocol.name} wants {size} x {size} or larger: prepare it so'
         raise DataError(f'{data.folder} has photos of {data.size}', todo)
 
+# %% ../nbs/30c_photo_protocols.ipynb #526294e6
 @patch
 def photos(self:PhotoPairs,
            i, # numbers in the album
@@ -109,7 +111,7 @@ def real_about(self:PhotoPairs, count:int=0)->dict:
                 dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
 # %% ../nbs/30c_photo_protocols.ipynb #efba3a80
-FILL, TURN = .88, 35. # share of the picture that a body takes; degrees to either side
+FILL, TURN = .82, 35. # share of the picture that a body takes; degrees to either side
 
 def framed(body:Body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera:Camera)->Camera:
     "Cameras that show all of these bodies, as long as the photo's"
@@ -206,6 +208,7 @@ def case(self:ReposePairs, numbers)->Case: # noqa: F811
     names, shown = [self.name(k) for k in numbers], on_grey(*self.photos(whose))
     return Case(batch, names, shown, self.truths(batch), None, self.body)
 
+# %% ../nbs/30c_photo_protocols.ipynb #f04dbdb7
 @patch
 def truths(self:ReposePairs, batch:Batch)->dict:
     "What the two bodies say of a repose"

@@ -189,6 +189,7 @@ class PeoplePairs:
         self.doubtful = 0
         for i in range(0, self.count, CHUNK): yield self.case(range(i, min(i + CHUNK, self.count)))
 
+# %% ../nbs/30b_protocols.ipynb #f950224c
 @patch
 def case(self:PeoplePairs, numbers)->Case:
     "The pairs of some outfits"
@@ -325,6 +326,7 @@ def real_about(self:PreparedPairs, count:int=0)->dict: # noqa: F811
     return dict(data=self.data.manifest['kind'], splits=[o for o in self.protocol.real if self.data.splits.get(o)], frame=self.protocol.frame,
                 dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
+# %% ../nbs/30b_protocols.ipynb #1b9a0822
 PAIR_KINDS = {o: 'spice.photo_protocols' for o in ('rounds', 'reposes')} # {`Protocol.pairs`: the module of it}
 
 def make_pairs(protocol:Protocol, data=None, count:int|None=None, device=None, body:Body|None=None):

@@ -171,8 +171,8 @@ def test_reposes_keep_who_and_take_the_pose(street):
     body = pairs.body(case.batch['target_rotmats'], case.batch['source_betas'])
     seen = case.batch.camera('target').project(body.verts)[..., :2]
     tall = (seen.amax(1) - seen.amin(1)).amax(1)/64
-    assert torch.allclose(tall, torch.full((6,), .88), atol=.01) and (seen > 0).all() and (seen < 64).all()
-    assert (case['height']/64 <= .89).all() and case['source_parts'].max() <= 24
+    assert torch.allclose(tall, torch.full((6,), .82), atol=.01) and (seen > 0).all() and (seen < 64).all()
+    assert (case['height']/64 <= .83).all() and case['source_parts'].max() <= 24
     for i, k in enumerate(range(6)):
         assert torch.equal(case.batch['target_rotmats'][i], pairs.album.rotmats[pairs.pair(k)[1]]) and torch.equal(case.batch['target_betas'][i], case.batch['source_betas'][i])
 
