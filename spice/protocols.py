@@ -26,7 +26,7 @@ from .body import Body, load_body
 from .camera import Camera
 from .core import DataError, SpiceError, get_device, to_pil
 from .data import Prepared
-from .guided import Guided, GuidedNet, decide, over
+from .guided import carried_of, Guided, GuidedNet, decide, over
 from .guided import person_of as guided_person
 from .keypoints import Keypoints
 from .loaders import Batch, Draw, Paired, collate, person_of
@@ -379,15 +379,14 @@ def answer_inputs(net:GuidedNet|None,          # None only carries
                  )->tuple: # person [b, 3, h, w], matte [b, 1, h, w]
     "What comes of the inputs of a guided network"
     to = lambda o, size: F.interpolate(o, size, mode='area' if size[0] < o.shape[2] else 'bilinear')
-    size, trust = tuple(x.shape[2:]), x[:, 4:8].sum(1, keepdim=True)
+    size = tuple(x.shape[2:])
     if net is None: painted = decide(x.new_zeros(len(x), 5, *size), x)
     else:
         low = to(x, (net.settings.size,)*2) if max(size) != net.settings.size else x
         answer = net(low)
         painted = decide(to(answer, size), x)
         if low is not x: painted.colour = to(decide(answer, low).colour, size)
-    carried = torch.where(trust > .01, x[:, :3]/trust.clamp(min=.01), 0.)                  # the maps are times trust
-    return guided_person(painted, carried), painted.matte
+    return guided_person(painted, carried_of(x)), painted.matte
 
 # %% ../nbs/30b_protocols.ipynb #224e4d4b
 def reposed(case:Case, net:GuidedNet|None)->tuple: # person, matte, what is behind

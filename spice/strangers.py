@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['STRANGER_WEIGHTS', 'Meeting', 'meet', 'part_statistics', 'parts_term', 'small_critic', 'stranger_terms']
 
-# %% ../nbs/16e_strangers.ipynb #ebaa696b
+# %% ../nbs/16e_strangers.ipynb #ac30e856
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from .discriminator import Discriminator, DiscriminatorSettings
-from .guided import Guide, GuidedNet, decide, over, paint_parts, person_of
+from .guided import Guide, GuidedNet, carried_of, decide, over, paint_parts, person_of
 from .losses import Adversarial
 from .rounds import Rounds, cut_out, draw_frames, flip_people, frame_camera, guided_terms
 from .surface import Surface, render_body
@@ -69,7 +68,7 @@ def parts_term(made, made_parts, photo, photo_parts,
     apart = (m - m2).abs().mean(2) + (s - s2).abs().mean(2)
     return (apart*both).sum()/both.sum().clamp(min=1)
 
-# %% ../nbs/16e_strangers.ipynb #82f45b69
+# %% ../nbs/16e_strangers.ipynb #68f21d13
 STRANGER_WEIGHTS = dict(adv=.1, parts=.5, cycle=.5)
 
 def small_critic(levels:int=3)->Discriminator:
@@ -85,11 +84,11 @@ def stranger_terms(net:GuidedNet,
     "The terms of people in strangers' poses"
     with torch.no_grad(): x = meeting.guide.inputs(meeting.there)
     painted = decide(net(x), x)
-    person, matte = person_of(painted, x[:, :3]), painted.matte
+    person, matte = person_of(painted, carried_of(x)), painted.matte
     picture = over(person, matte, background)
     terms = dict(adv=adversarial.for_generator(picture, meeting.there.wheel))
     parts = [paint_parts(meeting.guide.body, o) for o in (meeting.there, meeting.home)]
     terms['parts'] = parts_term(person, parts[0], meeting.photo, parts[1])
     back = Guide(person, matte, meeting.there, meeting.guide.carrier.cells).inputs(meeting.home)
-    again = guided_terms(decide(net(back), back), back[:, :3], torch.cat([meeting.photo, meeting.matte], 1), background, features)
+    again = guided_terms(decide(net(back), back), carried_of(back), torch.cat([meeting.photo, meeting.matte], 1), background, features)
     return terms | dict(cycle=again['l1'] + again.get('features', 0.)), picture
