@@ -106,18 +106,19 @@ class Training:
         "Up over 200 steps, level, and down to nothing over the last third"
         left = (self.args.steps - self.step)/(self.args.steps/3)
         return self.args.rate*min(1., (self.step + 1)/200, max(.01, left))
+    def ask(self, x):
+        "The network; only it computes in 16 bits"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): return self.net(x.contiguous(memory_format=torch.channels_last))
     def update(self, x, y, features):
         "One step; the terms"
         for group in self.optimizer.param_groups: group['lr'] = self.rate()
         background = (torch.rand(len(x), 3, 1, 1, generator=self.random)*2 - 1).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): answer = self.net(x.contiguous(memory_format=torch.channels_last))
-        terms = guided_terms(decide(answer, x), carried_of(x), y, background, features)
+        terms = guided_terms(decide(self.ask(x), x), carried_of(x), y, background, features)
         total = sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items())
         if self.args.full and self.step % self.args.full == 0:
             meeting = meet(self.strangers, max(2, self.args.bs//4), 10**8 + self.step)
             ground = background[:len(meeting)]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16):
-                more, picture = stranger_terms(self.net, self.adversarial, meeting, ground, features)
+            more, picture = stranger_terms(self.ask, self.adversarial, meeting, ground, features)
             total = total + sum(STRANGER_WEIGHTS[k]*v for k, v in more.items())
             terms |= more
         self.optimizer.zero_grad(set_to_none=True)
