@@ -38,23 +38,23 @@ def guided_settings(size:int=128, canvas:int=256)->GuidedSystemSettings:
     "The settings of a preset"
     return GuidedSystemSettings(GuidedSettings(size=size), canvas)
 
-# %% ../nbs/16d_guided_system.ipynb #b2e6e63e
+# %% ../nbs/16d_guided_system.ipynb #9fea3437
 class GuidedSystem(System):
     "SPICE, guided by the body: pixels from the photo, the rest from a small network"
     name, settings_class, any_size = 'guided', GuidedSystemSettings, True
     presets = dict(tiny=partial(guided_settings, 64, 64), small=partial(guided_settings, 128, 128), large=guided_settings)
     def __init__(self, settings:GuidedSystemSettings):
         super().__init__()
-        self.settings, self.net, self.body = settings, GuidedNet(settings.net), None
+        self.settings, self.net, self.bodies_given = settings, GuidedNet(settings.net), []
     @property
     def size(self): return (self.settings.canvas,)*2
     def parts(self): return dict(net=self.net)
     def stages(self): return {}
     def use_body(self, body):
-        self.body = body
+        self.bodies_given = [body]                # in a list, so that it is no part of the weights
         return self
     def drawn_by(self, device)->Body: # the one it was told to use, else the free one
-        return self.body or free_body(str(device))
+        return (self.bodies_given or [free_body(str(device))])[0]
 
 # %% ../nbs/16d_guided_system.ipynb #3c3e518f
 @patch
@@ -111,7 +111,7 @@ class Portrait:
     def side(self)->int: return self.box[2] - self.box[0] # pixels of the photo
     def tensor(self, picture): return to_tensor(picture).to(self.device)
 
-# %% ../nbs/16d_guided_system.ipynb #6008e57b
+# %% ../nbs/16d_guided_system.ipynb #4705fede
 @patch
 def at(self:Portrait, size:int)->Guided:
     "The canvas at a size, opened once"
@@ -125,7 +125,7 @@ def at(self:Portrait, size:int)->Guided:
 @patch
 def behind(self:Portrait)->Image.Image:
     "The photo without the person, made once"
-    if 'behind' not in self.__dict__:
+    if self.empty is None:
         left, top, right, bottom = self.box
         room = self.side//4
         near = max(0, left - room), max(0, top - room), min(self.photo.width, right + room), min(self.photo.height, bottom + room)
