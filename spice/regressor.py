@@ -9,7 +9,7 @@ __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'Regresso
            'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
            'regressor_figures', 'spice_regressor']
 
-# %% ../nbs/09_regressor.ipynb #6491a445
+# %% ../nbs/09_regressor.ipynb #6ea03f06
 from json import dumps
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from .body import Body, load_body
 from .camera import TURN, Camera, frame_body
-from .core import DataError, ImageError, SpiceError, WeightsError, command, get_device, progress, set_seed, writing
+from .core import (DataError, ImageError, SpiceError, WeightsError, command, get_device, progress, reading, set_seed,
+                        writing)
 from .data import Prepared
+from .files import read_arrays, read_safetensors, read_torch
 from .keypoints import Keypoints, frame_size
 from .loaders import OTHER_SIDE, Batch, flip_person
 from .people import People, Pool, free_body
@@ -85,7 +86,7 @@ def normalised(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
     mean, std = (images.new_tensor(o).view(3, 1, 1) for o in (MEAN, STD))
     return ((images + 1)/2 - mean)/std
 
-# %% ../nbs/09_regressor.ipynb #069eae99
+# %% ../nbs/09_regressor.ipynb #92a5b648
 RESNETS = {'resnet10': (BasicBlock, (1, 1, 1, 1)), 'resnet18': (BasicBlock, (2, 2, 2, 2)), 'resnet34': (BasicBlock, (3, 4, 6, 3)),
            'resnet50': (Bottleneck, (3, 4, 6, 3))}
 
@@ -116,7 +117,8 @@ class Trunk(ResNet):
 
     def load_trunk(self, source): # torchvision's weights, such as resnet18-f37072fd.pth, or a saved network with the same trunk
         "Start from another network's trunk"
-        state = read_state(source) if Path(source).is_file() else load_file(find_weights(source, 'model.safetensors'))
+        state = read_state(source) if Path(source).is_file() else read_safetensors(find_weights(source,
+                                                                                                'model.safetensors'))[0]
         mine = lambda k: k.startswith(('conv1.', 'bn1.', 'layer'))
         own = {k: v for k, v in self.state_dict().items() if not mine(k)}
         return load_weights(self, own | {k: v for k, v in state.items() if mine(k)}, 'Give a network with the same ResNet and width')
@@ -226,16 +228,12 @@ def require(self:Regressor, body:Body):
         raise DataError(f'{self.name} speaks of the body {self.settings.body or "unknown"}, not of {body.name} ({body.hash})',
                         'Their betas mean different things')
 
-# %% ../nbs/09_regressor.ipynb #ba555457
+# %% ../nbs/09_regressor.ipynb #34751cc8
 def read_checkpoint(path,
                     key:str='model', # where the weights are
                    )->dict: # tensors by name
     "The weights in a checkpoint that holds other things, too"
-    if not Path(path).is_file(): raise WeightsError(f'{path}: there is no such file', 'Check the path')
-    try: found = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:
-        why = str(e).strip().split('\n')[0][:100]
-        raise WeightsError(f'{path}: no weights could be read ({type(e).__name__}: {why})', 'Get it again: it should be a file of torch.save') from None
+    found = read_torch(path, 'Get it again: it should be a file of torch.save')
     if isinstance(found, dict) and key in found: return read_state(found[key])
     names = ', '.join(map(str, list(found)[:4])) if isinstance(found, dict) else type(found).__name__
     raise WeightsError(f'{path} has no {key!r}, but {names or "nothing"}', f'Give a checkpoint with the weights under {key!r}')
@@ -243,10 +241,10 @@ def read_checkpoint(path,
 def read_mean(path)->dict: # pose [144], shape [10], cam [3]
     "SPIN's file of means"
     path, sizes = Path(path), dict(pose=144, shape=10, cam=3)
-    if not path.is_file(): raise WeightsError(f'{path}: there is no such file', 'smpl_mean_params.npz comes with SPIN')
-    try:
-        with np.load(path) as f: found = {k: torch.tensor(np.asarray(f[k], np.float32)).flatten() for k in sizes if k in f}
-    except Exception as e: raise WeightsError(f'{path} can not be read ({type(e).__name__})', 'Give smpl_mean_params.npz') from None
+    todo = 'Give smpl_mean_params.npz, which comes with SPIN'
+    arrays = read_arrays(path, todo, WeightsError, only=sizes)
+    with reading(path, todo, WeightsError):
+        found = {k: torch.tensor(v.astype(np.float32)).flatten() for k, v in arrays.items()}
     for k, n in sizes.items():
         if k not in found: raise WeightsError(f'{path} lacks {k}', 'Give smpl_mean_params.npz, which has pose, shape and cam')
         if found[k].numel() != n: raise WeightsError(f'{path}: {k} has {found[k].numel()} numbers', f'It should have {n}')
@@ -474,7 +472,7 @@ def load_state_dict(self:Training, state:dict):
     torch.set_rng_state(state['chance'])
     if state['cuda'] is not None and self.device.type == 'cuda': torch.cuda.set_rng_state(state['cuda'], self.device)
 
-# %% ../nbs/09_regressor.ipynb #33151579
+# %% ../nbs/09_regressor.ipynb #4701314f
 @patch
 def save(self:Training, path):
     "Write the state, whole or not at all"
@@ -483,9 +481,8 @@ def save(self:Training, path):
 @patch
 def resume(self:Training, path):
     "Read a state that `save` wrote"
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise WeightsError(f'{path} can not be read ({type(e).__name__})', 'Remove it to start again') from None
-    self.load_state_dict(state)
+    state = read_torch(path, 'Remove it to start again')
+    with reading(path, 'Remove it to start again', WeightsError): self.load_state_dict(state)
 
 @patch
 def run(self:Training,

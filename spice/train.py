@@ -81,7 +81,7 @@ def system_class(name:str): # a class
     if name not in SYSTEMS: import_module(HOMES[name])
     return SYSTEMS[name]
 
-# %% ../nbs/20_train.ipynb #91ee278d
+# %% ../nbs/20_train.ipynb #6b833e3c
 def make_system(name:str='spice', # one of `system_names`
                 preset:str='tiny',
                 **changes,        # fields of its settings
@@ -94,7 +94,7 @@ def make_system(name:str='spice', # one of `system_names`
     if wrong: raise SpiceError(f'{name} has no setting {wrong!r}', f"Take one of {', '.join(vars(settings))}")
     return kind(type(settings)(**{**vars(settings), **changes}))
 
-def load_system(source,      # a folder, a name that ships with the library, or a Hub id
+def load_system(source,      # a folder, a name that ships with the library, or hf:owner/name
                 device=None, # None takes the fastest there is
                )->System: # ready to use
     "A saved system, of whatever kind it is"

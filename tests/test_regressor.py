@@ -146,7 +146,7 @@ def test_spins_betas_need_smpl(spin, body, tmp_path):
     with pytest.raises(DataError, match='these betas belong to the body'): fit_keypoints(body, keypoints, start=found.placed(64))
 
 @pytest.mark.parametrize('what, message', [
-    ('nothing', 'there is no such file'), ('text', 'no weights could be read'), ('pickle', 'no weights could be read'), ('no model', "has no 'model', but state_dict"),
+    ('nothing', 'there is no such file'), ('text', 'can not be read'), ('pickle', 'can not be read'), ('no model', "has no 'model', but state_dict"),
     ('list', "has no 'model'"), ('not tensors', 'these are no weights'), ('missing', 'weights are missing, the first is decpose.weight'),
     ('shape', 'decpose.weight is 7 x 1024, but 144 x 1024 is needed'), ('nan', 'deccam.bias holds NaN')])
 def test_wrong_checkpoints(spin, tmp_path, what, message):
@@ -164,7 +164,7 @@ def test_wrong_checkpoints(spin, tmp_path, what, message):
     assert '\n' not in str(e.value) and not (tmp_path/'mark').exists()
 
 @pytest.mark.parametrize('change, message', [(dict(pose=None), 'lacks pose'), (dict(shape=np.zeros(300)), 'shape has 300 numbers'), (dict(cam=np.full(3, np.nan)), 'cam holds NaN'),
-                                             (dict(pose=np.array([{}], dtype=object)), 'can not be read')])
+                                             (dict(pose=np.array([{}], dtype=object)), 'no plain numbers')])
 def test_wrong_means(tmp_path, change, message):
     arrays = {k: v for k, v in {**dict(pose=np.zeros(144), shape=np.zeros(10), cam=np.zeros(3)), **change}.items() if v is not None}
     np.savez(tmp_path/'mean.npz', **arrays)
