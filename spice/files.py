@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_TEXT', 'MOST_UNPACKED', 'AGAIN', 'MOST_CELLS', 'MOST_CODES', 'FILM_FORMATS', 'read_text', 'read_json',
-           'read_array', 'read_arrays', 'check_unpacked', 'read_torch', 'read_safetensors', 'Note', 'plain',
-           'read_pickle', 'open_film']
+           'read_array', 'read_arrays', 'check_unpacked', 'read_torch', 'read_safetensors', 'count_numbers', 'Note',
+           'plain', 'read_pickle', 'open_film']
 
 # %% ../nbs/00_files.ipynb #14203dea
 import io, json, math, pickle, re, zipfile
@@ -85,7 +85,7 @@ def check_unpacked(path, unpacked:int, size:int): # both in bytes
         raise DataError(f'{path} has {size/1e6:,.1f} MB and would become {unpacked/1e6:,.0f}',
                         f'At most {MOST_UNPACKED/1e6:,.0f} MB are unpacked: save it uncompressed')
 
-# %% ../nbs/00_files.ipynb #730ce748
+# %% ../nbs/00_files.ipynb #fe65db13
 def read_torch(path,
                todo:str='Give a file written by torch.save',
                error=WeightsError,
@@ -103,6 +103,12 @@ def read_safetensors(path, todo:str='Get it again')->tuple: # tensors by name, a
     given_file(path, 'a safetensors file', error=WeightsError)
     with reading(path, todo, WeightsError), safe_open(path, 'pt') as f:
         return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+
+def count_numbers(path, todo:str='Get it again')->int:
+    "How many numbers a safetensors file holds; only its table is read"
+    given_file(path, 'a safetensors file', error=WeightsError)
+    with reading(path, todo, WeightsError), safe_open(path, 'pt') as f:
+        return sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
 
 # %% ../nbs/00_files.ipynb #c563b6c7
 class Note:

@@ -7,11 +7,12 @@ __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'Regresso
            'normalised', 'Trunk', 'Placed', 'Regressed', 'six_to_rotmats', 'rotmats_to_six', 'people_mean', 'Regressor',
            'read_checkpoint', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted', 'FitLoop',
            'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
-           'regressor_figures', 'spice_regressor']
+           'regressor_figures', 'begin', 'spice_regressor']
 
-# %% ../nbs/09_regressor.ipynb #6ea03f06
+# %% ../nbs/09_regressor.ipynb #034f90d9
 from json import dumps
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 import numpy as np
 import roma
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from .body import Body, load_body
 from .camera import TURN, Camera, frame_body
-from .core import (DataError, ImageError, SpiceError, WeightsError, command, get_device, progress, reading, set_seed,
-                        writing)
+from .core import (DataError, ImageError, SpiceError, WeightsError, command, file_hash, get_device, inside,
+                        progress,
+                        reading, set_seed, writing)
 from .data import Prepared
 from .files import read_arrays, read_safetensors, read_torch
 from .keypoints import Keypoints, frame_size
@@ -34,6 +36,7 @@ from .poses import chance
 from .prior import load_prior, vector_rotmats
 from .smplify import Fits, Fitter, fit_errors, fit_keypoints
 from .weights import Pretrained, find_weights, load_weights, read_state
+from .work import claim_work, stopped, stopping
 
 # %% ../nbs/09_regressor.ipynb #de2a9655
 @dataclass
@@ -351,7 +354,7 @@ def improve(self:FitLoop,
     if guess is None: self.table['doubt'][rows] = fits.doubt                                # only the library knows of other bodies that fit as well
     return self.offer(rows, fits)
 
-# %% ../nbs/09_regressor.ipynb #f82c6d5c
+# %% ../nbs/09_regressor.ipynb #1d899d46
 class Shots:
     "Photos and keypoints by number"
     def __init__(self,
@@ -372,6 +375,11 @@ class Shots:
     def __len__(self): return len(self.rows)
     @property
     def kind(self): return 'people' if self.made else self.photos.manifest['kind']
+    @cached_property
+    def content(self)->str: # a fingerprint
+        if not self.made: return self.photos.content()
+        people = self.photos.people
+        return f'People of {people.size[0]} x {people.size[1]}, {people.split}'
     def __call__(self,
                  index:Tensor,     # numbers [b] from 0 to len(self) - 1
                  truth:bool=False, # also rotmats and betas that are true
@@ -402,7 +410,7 @@ def regressor_step(net:Regressor,
     else: teacher = None
     return regressor_terms(body, found, shown['source_points'], size, None if teacher is None else teacher.mirror(mirrored), sure)
 
-# %% ../nbs/09_regressor.ipynb #7804a8b2
+# %% ../nbs/09_regressor.ipynb #8fb37baa
 class Training:
     "Steps over photos, with all that is needed to go on"
     truth = False # whether a batch holds true bodies
@@ -415,11 +423,16 @@ class Training:
                  mirror:float=.5, # share of photos that are mirrored
                  seed:int=0,
                 ):
+        inside(0, 1e9, steps=steps)
+        inside(1, 1e9, bs=bs)
+        inside(0, 1, lr=lr, mirror=mirror)
         self.net, self.shots, self.steps, self.lr, self.mirror, self.seed = net, Shots(photos), steps, lr, mirror, seed
         self.device, self.bs, self.count, self.log = next(net.parameters()).device, min(bs, len(self.shots)), 0, []
         self.optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     @property
-    def plan(self): return [len(self.shots), self.bs, self.lr, self.mirror, self.seed]  # what may not change on the way; `steps` may
+    def plan(self)->dict: # what may not change on the way; `steps` may
+        return dict(photos=self.shots.content, count=len(self.shots), bs=self.bs, lr=self.lr, mirror=self.mirror,
+                    seed=self.seed)
     def __repr__(self): return f'{type(self).__name__}: {self.net.name}, step {self.count} of {self.steps}'
     def begin(self): "What happens before the first step"
     def terms(self, batch, mirrored)->dict: raise NotImplementedError
@@ -427,7 +440,7 @@ class Training:
     def extra(self)->dict: return {}
     def load_extra(self, state): "Further state, as `extra` gave it"
 
-# %% ../nbs/09_regressor.ipynb #4ea397c7
+# %% ../nbs/09_regressor.ipynb #b295da21
 @patch
 def step(self:Training)->dict: # floats by name
     "One step"
@@ -439,6 +452,8 @@ def step(self:Training)->dict: # floats by name
     self.net.train()
     terms = self.terms({k: v.to(self.device) for k, v in self.shots(index, self.truth).items()}, mirrored)
     total = self.total(terms)
+    if not torch.isfinite(total):
+        raise SpiceError(f'the loss is not finite at step {self.count}', 'Begin in another folder with a lower rate')
     self.optimizer.zero_grad()
     total.backward()
     self.optimizer.step()
@@ -446,7 +461,7 @@ def step(self:Training)->dict: # floats by name
     self.log.append({k: v.item() for k, v in terms.items()} | dict(total=total.item()))
     return self.log[-1]
 
-# %% ../nbs/09_regressor.ipynb #ddc29d85
+# %% ../nbs/09_regressor.ipynb #c111144d
 LEARNED = ('body', 'learned_from') # settings that training writes
 
 @patch
@@ -461,8 +476,16 @@ def load_state_dict(self:Training, state:dict):
     "Go on from there"
     settings = asdict(self.net.settings)
     same = all(v == state['settings'].get(k) for k, v in settings.items() if k not in LEARNED)
-    if not same or state['plan'] != self.plan or state['extra'].keys() != self.extra().keys():
-        raise WeightsError('this state belongs to another training', 'Give the same settings as before, or another folder')
+    todo = 'Give the same settings as before, or another folder'
+    before, now = state['plan'] if isinstance(state['plan'], dict) else {}, self.plan
+    other = next((k for k in now if before.get(k) != now[k]), None)
+    if other:
+        raise WeightsError(f'this state belongs to another training: {other} = {before.get(other)!r}, not {now[other]!r}', todo)
+    if not same or state['extra'].keys() != self.extra().keys():
+        raise WeightsError('this state belongs to another training', todo)
+    if state['count'] > self.steps:
+        raise WeightsError(f'this training has done {state["count"]} steps already, not {self.steps}',
+                           'Give as many, or more')
     load_weights(self.net, state['net'], 'Start again in another folder')
     for k in LEARNED:
         if k in settings: setattr(self.net.settings, k, state['settings'][k])
@@ -472,11 +495,16 @@ def load_state_dict(self:Training, state:dict):
     torch.set_rng_state(state['chance'])
     if state['cuda'] is not None and self.device.type == 'cuda': torch.cuda.set_rng_state(state['cuda'], self.device)
 
-# %% ../nbs/09_regressor.ipynb #4701314f
+# %% ../nbs/09_regressor.ipynb #d3a598b0
 @patch
 def save(self:Training, path):
-    "Write the state, whole or not at all"
-    with writing(path) as f: torch.save(self.state_dict(), f)
+    "Write the state, whole or not at all; never one with NaN"
+    state = self.state_dict()
+    broken = next((k for k, v in state['net'].items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+    if broken:
+        raise SpiceError(f'{broken} is not finite after step {self.count}, which is not saved',
+                         'Begin in another folder with a lower rate')
+    with writing(path) as f: torch.save(state, f)
 
 @patch
 def resume(self:Training, path):
@@ -493,10 +521,12 @@ def run(self:Training,
     "Train to the end, from where it was stopped"
     state = Path(out)/'state.pt' if out else None
     if state and state.exists(): self.resume(state)
-    for _ in progress(range(self.count, self.steps), text='steps'):
-        self.step()
-        if tell: tell(self)
-        if state and (self.count % every == 0 or self.count == self.steps): self.save(state)
+    with stopping() as asked:
+        for _ in progress(range(self.count, self.steps), text='steps'):
+            self.step()
+            if tell: tell(self)
+            if state and (self.count % every == 0 or self.count == self.steps or asked()): self.save(state)
+            if asked(): raise stopped(f'step {self.count} of {self.steps}')
     if out: self.net.save_pretrained(out)
     return self.net.eval()
 
@@ -572,7 +602,16 @@ def regressor_figures(net:Regressor,
     return dict(name=net.name, regressor=regressor_errors(net, photos, body), examples=examples,
                 mean=regressor_errors(lambda images: net.start(len(images)), photos, body))
 
-# %% ../nbs/09_regressor.ipynb #64110b3a
+# %% ../nbs/09_regressor.ipynb #a56d0cc4
+def begin(out, shots:Prepared|None, preset:str, trunk:str, **options):
+    "Make the folder of a training, or check that it is of the same one"
+    content = shots.content() if shots else 'people'
+    if not trunk: start = ''
+    else: start = file_hash(trunk if Path(trunk).is_file() else find_weights(trunk, 'model.safetensors'))
+    if shots: options = {k: v for k, v in options.items() if k not in ('photos', 'size')}                    # of People
+    claim_work(Path(out)/'plan.json', dict(preset=preset, data=content, trunk=start, **options))
+
+# %% ../nbs/09_regressor.ipynb #b1b0e0c5
 @command
 def spice_regressor(out:str,                  # the folder of the result
                     root:str='',              # a prepared dataset; empty takes People
@@ -591,11 +630,17 @@ def spice_regressor(out:str,                  # the folder of the result
                    ):
     "Train the regressor, or go on where it was stopped. Example: spice_regressor _data/regressor --preset people96 --trunk _data/detector --steps 2000"
     if preset == 'spin': raise SpiceError('spin is no preset to train from nothing', 'Take people, or fine-tune load_spin in Python')
+    inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
+    inside(32, 1024, size=size)
+    inside(0, 1, lr=lr)
+    inside(0, 1e3, betas=betas)
     place = str(get_device(device or None))
     set_seed(0)
     net = Regressor(preset).to(place)
     if trunk: net.load_trunk(trunk)
-    shots = Prepared(root) if root else Pool(People(size, 'train', device=place), photos)
+    shots = Prepared(root) if root else None
+    begin(out, shots, preset, trunk, learned_from=learned_from, bs=bs, lr=lr, betas=betas, photos=photos, size=size)
+    shots = shots or Pool(People(size, 'train', device=place), photos)
     net = train_regressor(shots, steps, net, learned_from, out, bs=bs, lr=lr, weights=RegressorWeights(betas=betas))
     figures = regressor_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)], free_body(place)) | dict(steps=steps, bs=bs,
                                                                                                                                   photos=photos)

@@ -7,12 +7,13 @@ __all__ = ['SYSTEMS', 'HOMES', 'SMALL', 'BEYOND', 'Stage', 'Step', 'System', 'sy
            'load_system', 'SpiceSettings', 'spice_settings', 'Spice', 'pose_columns', 'SystemLearner', 'system_learner',
            'frozen']
 
-# %% ../nbs/20_train.ipynb #9b7d63d7
+# %% ../nbs/20_train.ipynb #59e67079
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 import torch
+from fastai.callback.core import CancelBatchException
 from fastai.callback.progress import ProgressCallback # noqa: F401 (bars come with it)
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -252,7 +253,7 @@ def sheet(self:System, batch, made, count:int=4): # a PIL image
     n = len(next(iter(columns.values())))
     return show_images([column[i] for i in range(n) for column in columns.values()], list(columns) + ['']*(len(columns)*(n - 1)), cols=len(columns), pad=2)
 
-# %% ../nbs/20_train.ipynb #c01abeb3
+# %% ../nbs/20_train.ipynb #15da6595
 class SystemLearner(Learner):
     "fastai's Learner for a `System`"
     done = 0                                                                              # steps so far
@@ -265,8 +266,11 @@ class SystemLearner(Learner):
         self.loss = self.loss_grad.detach().float().clone()
         self('after_loss')
         if not self.training: return
-        self.done += 1
-        self._do_grad_opt()
+        try: self._do_grad_opt()
+        except CancelBatchException: # gradients that wait for more: the step is whole all the same
+            self.done += 1
+            raise
+        self.done += 1                                                                    # and never before
     def _do_epoch_validate(self, ds_idx=1, dl=None):
         if dl is not None or ds_idx < len(self.dls.loaders): super()._do_epoch_validate(ds_idx, dl)      # some have nothing to validate on
     def train_to(self, steps:int):

@@ -6,7 +6,7 @@
 __all__ = ['HUB', 'MOST_SETTING', 'CLOSER', 'read_state', 'load_weights', 'list_models', 'on_hub', 'find_weights',
            'check_settings', 'no_larger', 'Pretrained', 'unfilled', 'read_config']
 
-# %% ../nbs/00a_weights.ipynb #d2172e03
+# %% ../nbs/00a_weights.ipynb #245ded2e
 import json, math, re
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from .core import WeightsError, get_device, packaged, reading, writing
-from .files import read_json, read_safetensors, read_torch
+from .files import count_numbers, read_json, read_safetensors, read_torch
 
 # %% ../nbs/00a_weights.ipynb #bdcc7657
 def read_state(source, # a path, or a dict of tensors by name
@@ -64,7 +64,7 @@ def list_models()->list: # names that `from_pretrained` takes
     "The models that ship with the library"
     return sorted(o.parent.name for o in Path(str(files('spice')/'assets'/'models')).glob('*/config.json'))
 
-# %% ../nbs/00a_weights.ipynb #d39505cc
+# %% ../nbs/00a_weights.ipynb #24ceff77
 HUB = 'hf:' # the mark of a place on the Hub
 
 def on_hub(source)->str: # owner/name; empty without the mark
@@ -91,9 +91,9 @@ def find_weights(source, # a folder, a name of `list_models`, or hf:owner/name
     if parts[:1] and parts[0] in known and '..' not in parts:
         if (path := packaged('models').joinpath(*parts)/name).is_file(): return path
     raise WeightsError(f'{source}: there is no such folder or model',
-                       f"Give a folder, {HUB}owner/name of the Hub, or one of {', '.join(known)}")
+                       f"Give a folder, a Hub id, or one of {', '.join(known)}; a Hub id is written {HUB}owner/name")
 
-# %% ../nbs/00a_weights.ipynb #d67a951f
+# %% ../nbs/00a_weights.ipynb #8e320376
 MOST_SETTING = 4096
 CLOSER = dict(size=1024, first=1024, crop=1024, side=1024, face=1024, kernels=15, rounds=100, blocks=64, levels=16,
               flow_levels=16, critic_levels=16)
@@ -105,12 +105,13 @@ def check_settings(settings, path, name:str='settings', deep:int=0):
     elif isinstance(settings, (int, float)):
         right = math.isfinite(settings) and abs(settings) <= (most if isinstance(settings, int) else 1e9)
     elif isinstance(settings, str): right = len(settings) <= 200
-    else: right = isinstance(settings, (dict, list)) and len(settings) <= 100 and deep < 5
+    else: right = isinstance(settings, (dict, list, tuple)) and len(settings) <= 100 and deep < 5
     if not right:
-        raise WeightsError(f'{path}: {name} = {str(settings)[:40]} is beyond all bounds', 'Get the file again')
+        raise WeightsError(f'{path}: {name} = {str(settings)[:40]} is beyond all bounds',
+                           'Give less, or get the file again')
     if isinstance(settings, dict):
         for k, v in settings.items(): check_settings(v, path, f'{name}.{k}'[:80], deep + 1)
-    elif isinstance(settings, list):
+    elif isinstance(settings, (list, tuple)):
         for v in settings: check_settings(v, path, name, deep + 1)
 
 # %% ../nbs/00a_weights.ipynb #ce6edccc
@@ -131,7 +132,7 @@ def no_larger(than:int, # numbers
     try: yield
     finally: hook.remove()
 
-# %% ../nbs/00a_weights.ipynb #5b3b13a5
+# %% ../nbs/00a_weights.ipynb #130e2111
 class Pretrained:
     "Saving and loading of a network that is made from `settings`"
     settings_class = None
@@ -145,20 +146,19 @@ class Pretrained:
                         device=None, # None takes the fastest there is
                        ): # in evaluation mode
         "Read settings and weights"
-        net, state = unfilled(cls, find_weights(source, 'config.json'), find_weights(source, 'model.safetensors'))
-        return load_weights(net, state, 'Get both files again').to(get_device(device)).eval()
+        path, weights = find_weights(source, 'config.json'), find_weights(source, 'model.safetensors')
+        return unfilled(cls, path, weights).read_weights(weights).to(get_device(device)).eval()
 
     def read_weights(self, path): # self
         "Put in the weights of a file"
         return load_weights(self, read_safetensors(path)[0], 'Get both files again')
 
-def unfilled(kind, path, weights)->tuple: # the network, and its weights by name
-    "A network of a class by its settings, and what is to be put into it"
-    settings, state = read_config(path, kind.__name__), read_safetensors(weights)[0]
-    known = {o.name for o in fields(kind.settings_class)}
-    most = 2*sum(v.numel() for v in state.values()) + 50_000_000               # what is made, but not saved, is small
+def unfilled(kind, path, weights): # a network
+    "A network of a class by its settings, no larger than its weights"
+    settings, known = read_config(path, kind.__name__), {o.name for o in fields(kind.settings_class)}
+    most = 2*count_numbers(weights) + 50_000_000                               # what is made, but not saved, is small
     with reading(path, f'These settings make no {kind.__name__}: get it again', WeightsError), no_larger(most, path):
-        return kind(kind.settings_class(**{k: v for k, v in settings.items() if k in known})), state
+        return kind(kind.settings_class(**{k: v for k, v in settings.items() if k in known}))
 
 # %% ../nbs/00a_weights.ipynb #a2112d65
 @patch
