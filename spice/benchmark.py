@@ -6,12 +6,12 @@
 __all__ = ['PUBLISHED', 'SHARES', 'SIZES', 'Published', 'Budget', 'read_plan', 'budget', 'same_budget', 'compare_commands',
            'rehearsals', 'check_runs', 'comparison']
 
-# %% ../nbs/60_benchmark.ipynb #b033f62d
-import json
+# %% ../nbs/60_benchmark.ipynb #8db7d006
 from dataclasses import dataclass, field
 from pathlib import Path
 from .core import DataError, SpiceError
 from .evaluate import table, weights_hash
+from .files import read_json
 from .runs import log_rows
 from .train import load_system
 
@@ -101,7 +101,7 @@ PUBLISHED['intrinsic-ablation'] = Published(
      'without visibility': (.778, 3.260, 4.491, 20.297, 46.591), 'without pixel warping': (.776, 3.281, 4.800, 20.942, 48.391), 'full': (.778, 3.338, 4.898,
                                                                                                                                          21.065, 49.044)})
 
-# %% ../nbs/60_benchmark.ipynb #31df9dc0
+# %% ../nbs/60_benchmark.ipynb #b9cbe796
 @dataclass
 class Budget:
     "What a run of `spice_train` cost"
@@ -119,8 +119,8 @@ class Budget:
 
 def read_plan(run:Path)->dict:
     "The plan of a run"
-    try: plan = json.loads((run/'plan.json').read_text())
-    except (OSError, ValueError) as e: raise DataError(f'{run} is no run of spice_train ({e})', 'Give the folder that spice_train wrote') from None
+    try: plan = read_json(run/'plan.json', 'Give the folder that spice_train wrote')
+    except DataError as e: raise DataError(f'{run} is no run of spice_train ({e})') from None
     lacks = next((k for k, kind in dict(system=str, preset=str, bs=int).items() if not isinstance(plan, dict) or not isinstance(plan.get(k), kind)), None)
     if lacks: raise DataError(f'{run}/plan.json does not say {lacks}', 'Give the folder as spice_train wrote it')
     return plan

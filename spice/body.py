@@ -7,13 +7,12 @@ __all__ = ['JOINTS', 'PARENTS', 'FACE_POINTS', 'KEYPOINT_SOURCE', 'NEEDED', 'SMP
            'free_layer', 'free_about', 'read_uv', 'projected_uv', 'Posed', 'Body', 'check_pose', 'rest_pose',
            'find_smpl', 'load_body']
 
-# %% ../nbs/02_body.ipynb #9e33806a
-import hashlib, io, json, pickle
+# %% ../nbs/02_body.ipynb #127cf817
+import hashlib, io, json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-import scipy.sparse
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -22,7 +21,8 @@ from smplx import SMPL
 from smplx.utils import Struct
 from smplx.vertex_ids import vertex_ids
 from torch import Tensor, nn
-from .core import DataError, cache_folder, packaged
+from .core import DataError, cache_folder, given_file, packaged, reading
+from .files import plain, read_arrays, read_pickle, read_text
 
 # %% ../nbs/02_body.ipynb #8b30d82c
 JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle', 'spine3',
@@ -41,63 +41,14 @@ def ancestors()->list: # of lists of 24 joints; -1 is above the root
     while max(steps[-1]) >= 0: steps.append([steps[-1][j] if j >= 0 else -1 for j in steps[-1]])
     return steps[:-1]
 
-# %% ../nbs/02_body.ipynb #0e6fa8e4
-class _ChumpyArray:
-    "Stands in for any chumpy object: keeps its value `x`, or its array and the indices picked from it"
-    def __init__(self, *args): self.state = args[0] if args else None
-    def __setstate__(self, state): self.state = state
-    def array(self):
-        "The plain array it stood for"
-        state = self.state
-        if isinstance(state, dict):
-            if 'x' in state: return _plain(state['x'])
-            if 'a' in state and 'idxs' in state:
-                return _plain(state['a']).ravel()[np.asarray(state['idxs'])].reshape(state.get('preferred_shape', -1))
-        if state is None or isinstance(state, dict): raise DataError('a chumpy object without a value', 'Convert the file with its own tools')
-        return _plain(state)
-
-def _plain(value):
-    "Chumpy stand-ins and sparse matrices as arrays"
-    if isinstance(value, _ChumpyArray): return value.array()
-    return value.toarray() if hasattr(value, 'toarray') else value
-
-# %% ../nbs/02_body.ipynb #536a8c03
-_ARRAY_MAKERS = {'_reconstruct', 'scalar', '_frombuffer', 'ndarray', 'dtype'}
-_SPARSE = {'csc_matrix', 'csr_matrix', 'coo_matrix', 'csc_array', 'csr_array', 'coo_array'}
-
-class _DataUnpickler(pickle.Unpickler):
-    "Unpickles arrays and nothing else"
-    def find_class(self, module, name):
-        top = module.split('.')[0]
-        if top == 'numpy' and name in _ARRAY_MAKERS and module.split('.')[-1] in ('multiarray', 'numeric', 'numpy'):
-            return super().find_class(module.replace('numpy.core', 'numpy._core'), name)
-        if module.startswith('scipy.sparse') and name in _SPARSE:
-            return getattr(scipy.sparse, name)
-        if top == 'chumpy': return _ChumpyArray
-        known = {'encode': (('_codecs',), _latin_bytes), '_reconstructor': (('copyreg', 'copy_reg'), _new_object),
-                 'object': (('builtins', '__builtin__'), object)}
-        if name in known and module in known[name][0]: return known[name][1]
-        raise DataError(f'the file wants to call {module}.{name}, which no body model needs', 'Get the file from its owner again')
-
-def _latin_bytes(text, encoding='latin1'):
-    "What old pickles of bytes call"
-    if encoding != 'latin1': raise DataError(f'bytes in the encoding {encoding!r}', 'Get the file from its owner again')
-    return text.encode('latin1')
-
-def _new_object(cls, base, state):
-    "What the oldest pickles call to make an object; the classes are only those that `find_class` gives"
-    if base is not object or not isinstance(cls, type):
-        raise DataError('the file builds an unknown kind of object', 'Get the file from its owner again')
-    return object.__new__(cls)
-
-# %% ../nbs/02_body.ipynb #31010e1e
+# %% ../nbs/02_body.ipynb #8c8e1c14
 NEEDED = dict(v_template='[v, 3]', shapedirs='[v, 3, at least 10]', J_regressor='[24, v]', weights='[v, 24]', f='[f, 3]', kintree_table='[2, 24]')
 
 def _check_model(model, name):
     "Arrays of a body model with the shapes that belong together, cut to ten shape directions"
     missing = [k for k in NEEDED if k not in model]
     if missing: raise DataError(f'{name} lacks {", ".join(missing)}', 'Give an SMPL file (not SMPL-H or SMPL-X)')
-    model = {k: np.asarray(_plain(model[k])) for k in [*NEEDED, 'posedirs'] if k in model}
+    model = {k: np.asarray(plain(model[k])) for k in [*NEEDED, 'posedirs'] if k in model}
     v = len(model['v_template'])
     right = dict(v_template=(v, 3), J_regressor=(24, v), weights=(v, 24), kintree_table=(2, 24))
     for k, shape in right.items():
@@ -105,26 +56,21 @@ def _check_model(model, name):
     if model['shapedirs'].ndim != 3 or model['shapedirs'].shape[:2] != (v, 3) or model['shapedirs'].shape[2] < 10:
         raise DataError(f'{name}: shapedirs has the shape {list(model["shapedirs"].shape)}', f'SMPL has {NEEDED["shapedirs"]}')
     again = 'Get the file from its owner again'
-    if model['f'].ndim != 2 or model['f'].shape[1] != 3 or model['f'].max() >= v: raise DataError(f'{name}: the faces point beyond {v} vertices', again)
+    if model['f'].ndim != 2 or model['f'].shape[1] != 3 or not 0 <= model['f'].min() <= model['f'].max() < v:
+        raise DataError(f'{name}: the faces point beyond {v} vertices', again)
     if not all(np.isfinite(model[k].astype(np.float64)).all() for k in NEEDED): raise DataError(f'{name} holds NaN or infinite values', again)
     if tuple(model['kintree_table'][0][1:].astype(np.int64)) != PARENTS[1:]: raise DataError(f'{name}: its joints form another tree than SMPL\'s', again)
     return model | dict(shapedirs=model['shapedirs'][..., :10], posedirs=model.get('posedirs', np.zeros((v, 3, 207), np.float32)))
 
-# %% ../nbs/02_body.ipynb #0e24886b
+# %% ../nbs/02_body.ipynb #115a2a1b
 def read_smpl(path, # an official .pkl, or a .npz with the same names
              )->dict: # arrays by name
     "The arrays of a user's SMPL file; nothing in it is run"
-    path = Path(path)
-    if not path.is_file(): raise DataError(f'{path}: there is no such file', 'Check the path')
-    try:
-        if path.suffix == '.npz':
-            with np.load(path, allow_pickle=False) as f: model = {k: f[k] for k in f.files if k in NEEDED or k == 'posedirs'}
-        else:
-            with open(path, 'rb') as f: model = _DataUnpickler(f, encoding='latin1').load()
-    except DataError as e: raise DataError(f'{path}: {e}') from None
-    except Exception as e: raise DataError(f'{path} can not be read as a body model ({type(e).__name__}: {e})', 'Give an SMPL .pkl or .npz') from None
+    path = given_file(path, 'an SMPL .pkl or .npz')
+    todo = 'Give an SMPL .pkl or .npz'
+    model = read_arrays(path, todo, only=[*NEEDED, 'posedirs']) if path.suffix == '.npz' else read_pickle(path, todo)
     if not isinstance(model, dict): raise DataError(f'{path} holds a {type(model).__name__}, no table of arrays', 'Give an SMPL .pkl or .npz')
-    return _check_model(model, str(path))
+    with reading(path, 'Give an SMPL .pkl or .npz'): return _check_model(model, str(path))
 
 # %% ../nbs/02_body.ipynb #eddc5733
 @dataclass
@@ -173,23 +119,27 @@ def _free_face_points(mesh):
     nose = pick(head & ~eyes & (abs(x) < .005) & (y < y[eyes].mean()) & (y > y[eyes].mean() - .06), z)
     return [nose, pick(eyes & (x < 0), z), pick(eyes & (x > 0), z), pick(head & ~eyes, -x), pick(head & ~eyes, x)]
 
-# %% ../nbs/02_body.ipynb #6d0d6141
+# %% ../nbs/02_body.ipynb #c99540af
 def read_uv(path,  # a Wavefront file with texture coordinates
             faces, # [f, 3] of the body, to check that it is the same mesh
            )->np.ndarray: # [f, 3, 2]
     "Texture coordinates of each face's corners"
-    path, coordinates, corners, order = Path(path), [], [], []
-    if not path.is_file(): raise DataError(f'{path}: there is no such file', 'Check the path')
-    for line in path.read_text(errors='replace').splitlines():
-        kind, *values = line.split() or ['']
-        if kind == 'vt': coordinates.append([float(o) for o in values[:2]])
-        elif kind == 'f' and all('/' in o for o in values):
-            order.append([int(o.split('/')[0]) - 1 for o in values])
-            corners.append([int(o.split('/')[1]) - 1 for o in values])
+    coordinates, corners, order = [], [], []
+    with reading(path, 'Give the smpl_uv.obj of this body'):
+        for line in read_text(path).splitlines():
+            kind, *values = line.split() or ['']
+            if kind == 'vt': coordinates.append([float(o) for o in values[:2]])
+            elif kind == 'f' and all('/' in o for o in values):
+                order.append([int(o.split('/')[0]) - 1 for o in values])
+                corners.append([int(o.split('/')[1]) - 1 for o in values])
+        inside = all(0 <= o < len(coordinates) for row in corners for o in row) and np.isfinite(coordinates).all()
+    if not inside:
+        raise DataError(f'{path} names texture coordinates that it does not hold', 'Give the smpl_uv.obj of this body')
     if np.shape(order) != np.shape(faces) or (np.array(order) != faces).any():
         raise DataError(f'{path} describes another mesh ({len(order)} faces, the body has {len(faces)})', 'Give the smpl_uv.obj of this body')
     return np.array(coordinates, np.float32)[np.array(corners)]
 
+# %% ../nbs/02_body.ipynb #0508e926
 def projected_uv(template, # [v, 3] in T-pose
                  faces,    # [f, 3]
                 )->np.ndarray: # [f, 3, 2]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['History', 'curves', 'TermMetric', 'Judged', 'Samples', 'fixed_batch', 'EMA', 'Accumulate', 'Clip', 'training_state',
-           'read_checkpoint', 'restore', 'Checkpoints', 'save_weights', 'last_checkpoint', 'Guard', 'Decay', 'Bf16',
-           'Fast', 'Gauge']
+           'read_checkpoint', 'restore', 'not_finite', 'Checkpoints', 'save_weights', 'last_checkpoint', 'Guard',
+           'Decay', 'Bf16', 'Fast', 'Gauge']
 
-# %% ../nbs/21_callbacks.ipynb #09b532b1
+# %% ../nbs/21_callbacks.ipynb #69469236
 import csv, json, math, time
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -16,42 +16,59 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.learner import Metric
+from fastcore.basics import patch
 from .core import SpiceError, WeightsError, save_image, writing
+from .files import read_torch
 from .train import SystemLearner
 
-# %% ../nbs/21_callbacks.ipynb #e624b928
+# %% ../nbs/21_callbacks.ipynb #599fda03
 class History(Callback):
     "Terms by name, to a table and to `log.csv`"
-    order, run_valid = 60, False
+    order, run_valid, clock = 60, False, -math.inf
     def __init__(self,
                  path=None,     # of the file; None writes none
                  every:int=10,  # steps between two rows
-                ): self.path, self.every, self.rows, self.sums = path and Path(path), every, [], []
+                ): self.path, self.every, self.rows, self.sums, self.photos = path and Path(path), every, [], [], 0
     def after_batch(self):
         self.sums.append(self.learn.step.log() | dict(loss=self.learn.loss))
+        self.photos += len(self.learn.xb[0]['source_image'])
         if len(self.sums) >= self.every: self.row()
-    def after_train(self):
+    def after_fit(self):
         if self.sums: self.row()
     def before_fit(self): self.clock = time.perf_counter()
     def row(self):
-        now, n = time.perf_counter(), len(self.sums)
+        now = time.perf_counter()
         names = list(self.sums[-1])
         values = torch.stack([torch.stack([o[k].float() for o in self.sums]).mean() for k in names])       # one wait for the device
         mean = dict(zip(names, self.average(values).tolist()))
         memory = torch.cuda.max_memory_allocated()/1e6 if torch.cuda.is_available() else 0.
-        photos = n*len(self.learn.xb[0]['source_image'])*getattr(self.learn, 'processes', 1)
+        photos = self.photos*getattr(self.learn, 'processes', 1)
         self.rows.append(dict(step=self.learn.done, **{k: float(f'{v:.6g}') for k, v in mean.items()}, photos_per_second=round(photos/(now - self.clock), 2),
                               MB=round(memory)))
-        self.sums, self.clock = [], now
+        self.sums, self.photos, self.clock = [], 0, now
         if self.path and not getattr(self.learn, 'silent', False): self.write()
     def average(self, values): return values                                                  # over processes: chapter 22
-    def write(self):
-        names = list(dict.fromkeys(k for o in self.rows for k in o))
-        with writing(self.path) as f:
-            with open(f, 'w', newline='') as file:
-                out = csv.DictWriter(file, names)
-                out.writeheader()
-                out.writerows(self.rows)
+
+# %% ../nbs/21_callbacks.ipynb #d2a9d91e
+@patch
+def state(self:History)->dict: # rows, and the steps that wait for theirs
+    waiting = [{k: v.detach().float().cpu() for k, v in o.items()} for o in self.sums]
+    return dict(history=json.dumps(self.rows), waiting=dict(sums=waiting, photos=self.photos))
+
+@patch
+def restore(self:History, state:dict):
+    self.rows, device = json.loads(state['history']), self.learn.dls.device
+    self.sums = [{k: v.to(device) for k, v in o.items()} for o in state['waiting']['sums']]
+    self.photos = state['waiting']['photos']
+
+@patch
+def write(self:History):
+    names = list(dict.fromkeys(k for o in self.rows for k in o))
+    with writing(self.path) as f:
+        with open(f, 'w', newline='') as file:
+            out = csv.DictWriter(file, names)
+            out.writeheader()
+            out.writerows(self.rows)
 
 # %% ../nbs/21_callbacks.ipynb #0ec51fd7
 def curves(rows:list,       # of `History`
@@ -168,27 +185,26 @@ class Clip(GradientClip):
     def before_step(self):
         for part in self.learn.model.groups(): torch.nn.utils.clip_grad_norm_(part, self.max_norm, self.norm_type)
 
-# %% ../nbs/21_callbacks.ipynb #410008dc
+# %% ../nbs/21_callbacks.ipynb #97e6a318
 def training_state(learn:SystemLearner)->dict: # tensors, numbers and text
     "All that the rest of the run depends on"
     steps, done = learn.dls.train.dataset, learn.done
     ema, history, keeper, waiting = (getattr(learn, o, None) for o in ('ema', 'history', 'checkpoints', 'accumulate'))
     return dict(system=type(learn.model).__name__, stage=learn.model.at, weights=learn.model.state_dict(), optimizer=learn.opt.state_dict(), done=done,
                 steps=steps.steps, pool=steps.pool.state() if hasattr(steps, 'pool') else None,
-                ema=dict(mean=ema.mean, count=ema.count) if ema else None, history=json.dumps(history.rows) if history else None,
+                ema=dict(mean=ema.mean, count=ema.count) if ema else None, **(history.state()
+                                                                              if history else dict(history=None)),
                 least=keeper.least if keeper else math.inf, best=keeper.metric if keeper else '', pending=waiting.state() if waiting else None,
                 chance=torch.get_rng_state(), chance_cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
 
 def read_checkpoint(path)->dict:
     "A file of `Checkpoints`"
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError: raise WeightsError(f'{path}: there is no such file', 'Check the path, or start without --resume') from None
-    except Exception as e: raise WeightsError(f'{path} can not be read ({type(e).__name__})', 'Take the checkpoint before it') from None
+    state = read_torch(path, 'Take the checkpoint before it')
     if not isinstance(state, dict) or 'optimizer' not in state: raise WeightsError(f'{path} is no checkpoint of a training', 'Give a file from checkpoints/')
     return state
 
-# %% ../nbs/21_callbacks.ipynb #a3006d54
-def restore(learn:SystemLearner, state:dict):
+# %% ../nbs/21_callbacks.ipynb #cd690818
+def restore(learn:SystemLearner, state:dict): # noqa: F811
     "Bring a learner to where it was"
     now = dict(system=type(learn.model).__name__, stage=learn.model.at, steps=learn.dls.train.dataset.steps)
     for k, v in now.items():
@@ -203,13 +219,22 @@ def restore(learn:SystemLearner, state:dict):
     if state['ema'] and hasattr(learn, 'ema'):
         device = next(learn.model.parameters()).device
         learn.ema.mean, learn.ema.count = {k: v.to(device) for k, v in state['ema']['mean'].items()}, state['ema']['count']
-    if state['history'] and hasattr(learn, 'history'): learn.history.rows = json.loads(state['history'])
+    if state['history'] and hasattr(learn, 'history'): learn.history.restore(state)
     if hasattr(learn, 'checkpoints') and state.get('best') == learn.checkpoints.metric: learn.checkpoints.least = state['least']
     if state.get('pending') and hasattr(learn, 'accumulate'): learn.accumulate.restore(state['pending'])
     torch.set_rng_state(state['chance'])
     if state['chance_cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(state['chance_cuda'])
 
-# %% ../nbs/21_callbacks.ipynb #7cd601f7
+# %% ../nbs/21_callbacks.ipynb #96a02a3d
+def not_finite(state, name:str='')->str: # its name; empty if all is well
+    "The first tensor of a state that holds NaN or infinite values"
+    if isinstance(state, torch.Tensor):
+        return name if state.is_floating_point() and not torch.isfinite(state).all() else ''
+    if not isinstance(state, (dict, list, tuple)): return ''
+    parts = state.items() if isinstance(state, dict) else enumerate(state)
+    return next((found for k, v in parts if (found := not_finite(v, f'{name}.{k}' if name else str(k)))), '')
+
+# %% ../nbs/21_callbacks.ipynb #6d425c82
 class Checkpoints(Callback):
     "The last few states, and the best weights by a metric"
     order, run_valid = 70, False
@@ -221,7 +246,11 @@ class Checkpoints(Callback):
     def save(self):
         if getattr(self.learn, 'silent', False): return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with writing(self.folder/f'step_{self.learn.done:07d}.pt') as f: torch.save(training_state(self.learn), f)
+        state = training_state(self.learn)
+        broken = not_finite({o: state[o] for o in ('weights', 'ema', 'optimizer')})
+        if broken: raise SpiceError(f'{broken} is not finite after step {self.learn.done}, which is not saved',
+                                    'Begin in another folder with lower rates')
+        with writing(self.folder/f'step_{self.learn.done:07d}.pt') as f: torch.save(state, f)
         for old in sorted(self.folder.glob('step_*.pt'))[:-self.keep]: old.unlink()
     def after_batch(self):
         if self.learn.done % self.every == 0: self.save()
@@ -234,6 +263,7 @@ class Checkpoints(Callback):
             self.least = float(value)
             save_weights(self.learn, self.folder.parent/'best')
 
+# %% ../nbs/21_callbacks.ipynb #4b0fd7ff
 def save_weights(learn, folder, card:str='', half:bool=False):
     "The system for use: averages if there are any"
     ema = getattr(learn, 'ema', None)

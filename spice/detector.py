@@ -6,7 +6,7 @@
 __all__ = ['RCNN_FILE', 'RCNN_URL', 'DETECTORS', 'Detector', 'people_of', 'RCNNDetector', 'load_detector', 'find_people',
            'detect']
 
-# %% ../nbs/01a_detector.ipynb #f8a65597
+# %% ../nbs/01a_detector.ipynb #1229bf7d
 from pathlib import Path
 from pkgutil import resolve_name
 from urllib.error import URLError
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from .core import ImageError, WeightsError, cache_folder, get_device, read_image, to_tensor
+from .files import read_torch
 from .keypoints import Keypoints, from_coco17
 
 # %% ../nbs/01a_detector.ipynb #2fcc11f3
@@ -37,7 +38,7 @@ def people_of(output:dict,         # of the network, for one image: boxes, score
     points = torch.cat([output['keypoints'][keep][..., :2], (score*(score >= least))[..., None]], -1)    # (n, 17, 3)
     return from_coco17(points, size)
 
-# %% ../nbs/01a_detector.ipynb #f892ccf6
+# %% ../nbs/01a_detector.ipynb #a3cad4c1
 RCNN_FILE = 'keypointrcnn_resnet50_fpn_coco-fc266e95.pth'
 RCNN_URL = f'https://download.pytorch.org/models/{RCNN_FILE}'
 
@@ -45,16 +46,15 @@ def _rcnn_weights(path):
     "The network's weights: from `path`, a local folder, or torchvision's download"
     folders = [cache_folder('weights'), Path(torch.hub.get_dir())/'checkpoints']
     found = Path(path) if path else next((o/RCNN_FILE for o in folders if (o/RCNN_FILE).is_file()), None)
-    if path and not found.is_file(): raise WeightsError(f'{found}: there is no such file', 'Check the path')
     try:
-        if found: return torch.load(found, map_location='cpu', weights_only=True)
+        if found: return read_torch(found, 'Download it again')
         return torch.hub.load_state_dict_from_url(RCNN_URL, map_location='cpu', progress=False, check_hash=True, weights_only=True)
+    except WeightsError: raise
     except (URLError, OSError) as e:
-        if found: raise WeightsError(f'{found} can not be read ({e})', 'Download it again') from None
         raise WeightsError(f'the detector\'s weights are not here and can not be fetched ({e})',
                            f'Put {RCNN_FILE} from torchvision into {folders[0]}') from None
     except Exception as e:
-        raise WeightsError(f'{found or RCNN_FILE} is damaged or no weights file ({type(e).__name__})', 'Download it again') from None
+        raise WeightsError(f'{RCNN_FILE} is damaged ({type(e).__name__})', 'Download it again') from None
 
 # %% ../nbs/01a_detector.ipynb #b77b44b6
 class RCNNDetector(Detector):

@@ -8,7 +8,7 @@ __all__ = ['PLANES', 'NORMS', 'LAYERS', 'VARIANTS', 'read_iuv', 'save_iuv', 'pos
            'DptWeights', 'looks', 'DptLoss', 'conditional_critic', 'DptSettings', 'Dpt', 'ViewSteps', 'Outfits',
            'dense_file', 'FilePairs', 'FlipViews', 'DrawDense', 'paired_data']
 
-# %% ../nbs/52_dense_pose_transfer.ipynb #f681b761
+# %% ../nbs/52_dense_pose_transfer.ipynb #2d310cce
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from .blocks import check_size
 from .camera import Camera
-from .core import DataError, SpiceError, to_pil, writing
+from .core import DataError, SpiceError, given_file, open_picture, reading, to_pil, writing
 from .data import Prepared
 from .features import load_features
 from .fits import FittedPool
@@ -37,15 +37,14 @@ from .surface import render_body
 from .train import Stage, Step, System, pose_columns
 from .upis import JohnsonBlock, PatchCritic, normed, start
 
-# %% ../nbs/52_dense_pose_transfer.ipynb #ede8563d
+# %% ../nbs/52_dense_pose_transfer.ipynb #4b27aa08
 def read_iuv(path,            # a PNG file as DensePose's tool writes it
              size:tuple=None, # (h, w) that it should have; another of the same shape is scaled
             )->Float[Tensor, '3 h w']: # I from 0 to 24, U and V in [0, 1]
     "A dense pose from a file"
-    try:
-        with Image.open(path) as image: pixels = torch.from_numpy(np.array(image.convert('RGB'))).movedim(2, 0)
-    except FileNotFoundError: raise DataError(f'{path}: there is no such file', "Put what DensePose's tool wrote there") from None
-    except OSError as e: raise DataError(f'{path} is no picture ({e})', 'Give a PNG file') from None
+    given_file(path, "what DensePose's tool wrote, a PNG file")
+    with reading(path, 'Give a PNG file'), open_picture(path) as image:
+        pixels = torch.from_numpy(np.array(image.convert('RGB'))).movedim(2, 0)
     if pixels[2].max() <= 24: pixels = pixels.flip(0)                                             # OpenCV's order
     elif pixels[0].max() > 24: raise DataError(f'{path} has parts up to {int(pixels[[0, 2]].amax((1, 2)).min())}', 'Give I, 255 U and 255 V as a PNG')
     iuv = torch.cat([pixels[:1].float(), pixels[1:]/255.*(pixels[:1] > 0)])

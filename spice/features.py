@@ -6,7 +6,7 @@
 __all__ = ['ARCHS', 'IMAGENET', 'NAMED', 'LITE', 'FeatureSettings', 'Features', 'from_torchvision', 'settings_of',
            'read_features', 'imagenet_file', 'LiteFeatures', 'load_features', 'features_hash']
 
-# %% ../nbs/14_features.ipynb #14cbaa93
+# %% ../nbs/14_features.ipynb #c42b8d7f
 import hashlib, io, json
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
-from .weights import load_weights, read_state
-from .core import SpiceError, WeightsError, packaged, writing
+from .weights import check_settings, load_weights, read_state
+from .core import SpiceError, WeightsError, packaged, reading, writing
+from .files import read_safetensors
 
 # %% ../nbs/14_features.ipynb #01902123
 ARCHS = {'vgg19': (2, 2, 4, 4, 4), 'vgg16': (2, 2, 3, 3, 3)}
@@ -113,7 +113,7 @@ def settings_of(state:dict, # tensors by our names
     blocks = [sum(o.startswith(f'{i}_') for o in numbers) for i in range(1, 6)]
     return FeatureSettings(**{'blocks': [o for o in blocks if o], 'width': len(state['conv1_1.bias']), **known})
 
-# %% ../nbs/14_features.ipynb #996c572b
+# %% ../nbs/14_features.ipynb #841d17fc
 @patch
 def save(self:Features,
          path, # ends in .safetensors
@@ -130,12 +130,13 @@ def read_features(path, # a safetensors file of this library, or a `torch.save` 
     if path.suffix != '.safetensors':
         state = read_state(path)
         return (from_torchvision(state) if any(k.startswith('features.') for k in state) else state), {'name': path.stem}
-    if not path.is_file(): raise WeightsError(f'{path}: there is no such file', 'Give the path of the weights')
-    try:
-        with safe_open(path, 'pt') as f: state, note = {k: f.get_tensor(k).float() for k in f.keys()}, f.metadata() or {}
-    except (SafetensorError, OSError) as e: raise WeightsError(f'{path}: no weights could be read ({str(e):.80})', 'Get the file again') from None
+    state, note = read_safetensors(path, 'Get the file again')
+    state = {k: v.float() for k, v in state.items()}
     if any(k.startswith('features.') for k in state): state = from_torchvision(state)
-    return state, json.loads(note.get('features', json.dumps({'name': path.stem})))
+    with reading(path, 'Get the file again', WeightsError):
+        settings = json.loads(note['features']) if 'features' in note else dict(name=path.stem)
+        check_settings(settings, path)
+        return state, settings
 
 # %% ../nbs/14_features.ipynb #9a72a19e
 NAMED = ('imagenet', 'people', 'people-eval', 'random')

@@ -6,7 +6,7 @@
 __all__ = ['STILL', 'STEADY', 'PIECE', 'deviations', 'best_path', 'differences', 'solve_band', 'fit_piece', 'fit_dataset',
            'fit_numbers', 'fit_report', 'fit_sheet', 'FittedPool', 'spice_fit']
 
-# %% ../nbs/08a_fits.ipynb #dc8a7f0c
+# %% ../nbs/08a_fits.ipynb #a18665bd
 import hashlib, json, os, shutil
 from dataclasses import asdict
 from json import dumps
@@ -21,11 +21,13 @@ from .body import Body, load_body
 from .camera import Camera
 from .core import DataError, command, get_device, one_thread, progress, save_image, show_images, to_pil, writing
 from .data import BODY_FIELDS, Prepared, save_bodies
+from .files import read_arrays
 from .keypoints import Keypoints
 from .people import Pool, free_body
 from .rig import POSE, SHAPE, UNKNOWNS, State
 from .smplify import COUNTS, Fits, Fitter, Seen, fit_keypoints
 from .surface import render_body
+from .work import claim_work
 
 # %% ../nbs/08a_fits.ipynb #0f62a122
 STILL = dict(root=.2, pose=.2, betas=.02, shift=.04, depth=.02)     # how much changes from frame to frame: radians, radians, 1, metres, 1
@@ -128,7 +130,7 @@ def fit_film(self:Fitter,
     state = self.smooth(state[torch.arange(n, device=path.device)*k + path], seen, pace, steps)
     return self.fits_of(state, seen, camera, self.energy(state, seen)[0], doubt)
 
-# %% ../nbs/08a_fits.ipynb #3b83292e
+# %% ../nbs/08a_fits.ipynb #daea8898
 PIECE = 128 # photos fitted in step
 
 def _piece(data, k): return data.folder/'fits'/f'{k:05d}.npz'
@@ -149,16 +151,13 @@ def _plan(data, fitter):
     text = json.dumps([data.manifest['hash'], more, fitter.body.hash, fitter.full.name, len(fitter.full.means), asdict(fitter.settings)])
     return dict(table=data.manifest['hash'], **more, body=fitter.body.hash, prior=fitter.full.name, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
 
-def _claim(data, plan, again):
+def _claim(data, plan, again, of):
     "Make the folder of pieces, or check that it holds the same fits"
     folder = data.folder/'fits'
+    if again and of > 1:
+        raise DataError('with --again, processes throw away what others fit', f'Remove {folder}, and leave it out')
     if again: shutil.rmtree(folder, ignore_errors=True)
-    mark = folder/'plan.json'
-    if mark.exists() and json.loads(mark.read_text()) != plan:
-        raise DataError(f'{folder} holds fits of other keypoints or with other settings', 'Give --again to do them anew')
-    folder.mkdir(exist_ok=True)
-    if not mark.exists():
-        with writing(mark) as f: Path(f).write_text(json.dumps(plan))
+    claim_work(folder/'plan.json', plan, todo='Give --again to do them anew')
 
 # %% ../nbs/08a_fits.ipynb #2c6f6f70
 def _mattes(data, rows):
@@ -177,12 +176,10 @@ def fit_piece(data:Prepared, fitter:Fitter, k:int):
     with writing(_piece(data, k)) as f:
         with open(f, 'wb') as file: np.savez(file, **{k: v.cpu().numpy() for k, v in table.items()})
 
-# %% ../nbs/08a_fits.ipynb #786ba7cc
+# %% ../nbs/08a_fits.ipynb #04e5b302
 def _join(data, fitter, pieces):
     "One table of bodies from all pieces"
-    parts = []
-    for k in pieces:
-        with np.load(_piece(data, k)) as f: parts.append({o: f[o] for o in f.files})
+    parts = [read_arrays(_piece(data, k), 'Remove it, and run the same command again') for k in pieces]
     table = {o: np.concatenate([p[o] for p in parts]) for o in parts[0]}
     old = data.folder/'bodies.npz'
     truth = data.folder/'bodies_truth.npz'
@@ -191,7 +188,7 @@ def _join(data, fitter, pieces):
     save_bodies(data.folder, data.names, {o: table[o] for o in BODY_FIELDS}, fitter.body.hash, 'smplify', table['error'].astype(np.float32), table['good'])
     return table
 
-# %% ../nbs/08a_fits.ipynb #f7c6a12b
+# %% ../nbs/08a_fits.ipynb #a9b77463
 def fit_dataset(folder,                     # of a prepared dataset
                 fitter:Fitter|None=None,    # None is the usual one on the free body
                 process:int=0,              # this process' number
@@ -202,7 +199,7 @@ def fit_dataset(folder,                     # of a prepared dataset
     if not 0 <= process < of: raise DataError(f'process {process} of {of}', 'Processes are numbered from 0')
     data, fitter = Prepared(folder), fitter or Fitter(load_body().to(get_device()))
     if not len(data): raise DataError(f'{folder} has no photos', 'Prepare it again: see skipped.json')
-    _claim(data, _plan(data, fitter), again)
+    _claim(data, _plan(data, fitter), again, of)
     pieces = range(-(-len(data)//PIECE))
     todo = [k for k in pieces if k % of == process and not _piece(data, k).exists()]
     for k in progress(todo, text=f'pieces of {PIECE}'): fit_piece(data, fitter, k)

@@ -34,14 +34,16 @@ FLIP = tuple(KEYPOINTS.index({'right': 'left', 'left': 'right'}.get(side, side) 
 # the colour wheel in steps of 20 degrees, one RGB colour a joint
 COLORS = tuple(tuple(round(255*c) for c in colorsys.hsv_to_rgb(i/18, 1, 1)) for i in range(18))
 
-# %% ../nbs/01_keypoints.ipynb #f76eab21
+# %% ../nbs/01_keypoints.ipynb #02a186c2
 def frame_size(size:int|tuple|list, # (h, w), or one number for a square
               )->tuple: # (h, w), two positive ints
     "The height and width of a picture, checked"
     pair = (size, size) if isinstance(size, (int, np.integer)) else size
     try: h, w = (int(o) for o in pair)
-    except (TypeError, ValueError): raise DataError(f'{size!r} is no picture size', 'Give (h, w) in pixels') from None
-    if h < 1 or w < 1 or (h, w) != tuple(pair): raise DataError(f'{size!r} is no picture size', 'Give (h, w), two positive whole numbers')
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f'{size!r} is no picture size', 'Give (h, w) in pixels') from None
+    if not (1 <= h <= 10**6 and 1 <= w <= 10**6) or (h, w) != tuple(pair):
+        raise DataError(f'{size!r} is no picture size', 'Give (h, w), two positive whole numbers')
     return h, w
 
 # %% ../nbs/01_keypoints.ipynb #e9ca6d80

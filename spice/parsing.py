@@ -7,7 +7,7 @@ __all__ = ['STYLES', 'VARIANTS', 'Unet', 'patch_critic', 'Motion', 'motion', 're
            'ParsingSettings', 'ParsingTransfer', 'Pose', 'smaller', 'FlipMaps', 'ParsedSteps', 'ParsedPairs',
            'read_parsing', 'ParsedPhotos']
 
-# %% ../nbs/54a_parsing.ipynb #a0c69ff9
+# %% ../nbs/54a_parsing.ipynb #cbe931b2
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from .blocks import check_size, widths
 from .core import DataError, SpiceError, to_pil
 from .data import Prepared
 from .features import load_features
+from .files import read_array
 from .keypoints import heatmaps, pose_mask
 from .loaders import Batch, Draw, Flip, PhotoLoader, PhotoSteps, PoolSteps, StepLoader, Unpaired, flip_person
 from .losses import GAN_FORMS, content, critic_loss, features_of, generator_loss, patch_style, region_grams, squares, weighted_cross_entropy
@@ -497,14 +498,12 @@ class ParsedPairs:
     def __len__(self): return len(self.fields['source_image'])
     def __getitem__(self, i): return {k: v[i] for k, v in self.fields.items()}
 
-# %% ../nbs/54a_parsing.ipynb #8facee91
+# %% ../nbs/54a_parsing.ipynb #33ec7a11
 def read_parsing(path,            # a .npy file with labels [h, w]
                  size:tuple=None, # (h, w) that it should have; another of the same shape is scaled
                 )->Int[Tensor, 'h w']:
     "A map from a file"
-    try: labels = np.load(path, allow_pickle=False)
-    except FileNotFoundError: raise DataError(f'{path}: there is no such file', 'Write the maps with spice_parse, or put your own there') from None
-    except (ValueError, OSError) as e: raise DataError(f'{path} holds no array ({e})', 'Give one saved by numpy.save') from None
+    labels = read_array(path, 'Write the maps with spice_parse, or your own with numpy.save')
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
         raise DataError(f'{path} holds {labels.dtype} of shape {list(labels.shape)}', 'Give whole numbers [h, w]')
     if labels.min() < 0 or labels.max() >= len(PARSING): raise DataError(f'{path} has labels {labels.min()} to {labels.max()}', f'Give 0 to {len(PARSING) - 1}')

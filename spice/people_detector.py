@@ -7,7 +7,7 @@ __all__ = ['JOINT_NETS', 'JointSettings', 'joint_settings', 'JointNet', 'to_squa
            'map_loss', 'JointTraining', 'train_detector', 'pck', 'detector_errors', 'detector_figures',
            'spice_detector']
 
-# %% ../nbs/09a_people_detector.ipynb #7d7795b1
+# %% ../nbs/09a_people_detector.ipynb #70c38f96
 from json import dumps
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from .core import SpiceError, command, get_device, set_seed, writing
+from .core import SpiceError, command, get_device, inside, set_seed, writing
 from .data import Prepared
 from .detector import Detector
 from .keypoints import FLIP, Keypoints, cat_keypoints, from_heatmaps, heatmaps
 from .loaders import flip_person
 from .people import People, Pool
-from .regressor import Training, Trunk, normalised, squared
+from .regressor import Training, Trunk, begin, normalised, squared
 from .weights import Pretrained
 
 # %% ../nbs/09a_people_detector.ipynb #0c159710
@@ -175,7 +175,7 @@ def detector_errors(detector:Detector, photos, batch:int=64)->dict: # `Photos` o
     every, seen = pck(found, photos.keypoints), photos.seen.to(found.device)
     return every | dict(seen=pck(found, photos.keypoints, only=seen)['pck'], hidden=pck(found, photos.keypoints, only=~seen)['pck'], photos=len(photos))
 
-# %% ../nbs/09a_people_detector.ipynb #6c6ca779
+# %% ../nbs/09a_people_detector.ipynb #4b976eb0
 @torch.no_grad()
 def detector_figures(net:JointNet,
                      photos,       # `Photos` of People that it has not seen
@@ -200,11 +200,16 @@ def spice_detector(out:str,                  # the folder of the result
                    json:bool=False,          # print the figures as JSON
                   ):
     "Train the detector, or go on where it was stopped. Example: spice_detector _data/detector --preset people96 --steps 1000"
+    inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
+    inside(32, 1024, size=size)
+    inside(0, 1, lr=lr)
     place = str(get_device(device or None))
     set_seed(0)
     net = JointNet(preset).to(place)
     if trunk: net.load_trunk(trunk)
-    shots = Prepared(root) if root else Pool(People(size, 'train', device=place), photos)
+    shots = Prepared(root) if root else None
+    begin(out, shots, preset, trunk, bs=bs, lr=lr, photos=photos, size=size)
+    shots = shots or Pool(People(size, 'train', device=place), photos)
     net = train_detector(shots, steps, net, out, bs=bs, lr=lr)
     figures = detector_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)]) | dict(steps=steps, bs=bs, photos=photos)
     with writing(Path(out)/'figures.json') as f: Path(f).write_text(dumps(figures))

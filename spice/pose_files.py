@@ -6,12 +6,13 @@
 __all__ = ['FRAMES', 'from_array', 'to_array', 'from_dwpose', 'to_dwpose', 'read_openpose', 'write_openpose', 'read_table',
            'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_keypoints']
 
-# %% ../nbs/01b_pose_files.ipynb #45bd8643
-import ast, json
+# %% ../nbs/01b_pose_files.ipynb #40389c1c
+import json
 from pathlib import Path
 import numpy as np
 import torch
-from .core import DataError, writing
+from .core import DataError, given_file, reading, writing
+from .files import read_array, read_arrays, read_json, read_text
 from .keypoints import BODY_25, COCO_17, Keypoints, frame_size, from_coco17
 
 # %% ../nbs/01b_pose_files.ipynb #19e5460b
@@ -30,7 +31,7 @@ def _to_18(array):
     if n == 25: return points[:, list(BODY_25)]
     return points[:, :18]
 
-# %% ../nbs/01b_pose_files.ipynb #09c3f0b2
+# %% ../nbs/01b_pose_files.ipynb #d834ead6
 def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n = 17, 18, 25, 133 or 134 joints
                size:int|tuple|list, # (h, w) of the picture
                pixel_numbers:bool=True, # whole pixels have whole numbers; False for points whose pixel centres are at +0.5 already
@@ -45,6 +46,8 @@ def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n 
                         'Give [n, 2] or [n, 3] with n = 17 (COCO), 18, 25 (BODY_25), 133 or 134 (DWPose) joints')
     if array.shape[2] == 3 and np.isnan(array).any() or np.isinf(array).any():
         raise DataError('the pose holds NaN or infinite values', 'Write score 0 for a missing joint')
+    if np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max(initial=0) > 1e6:
+        raise DataError('the pose has joints a million pixels away', 'Give x, y, score in pixels')
     points = _with_scores(array)
     if not points[..., 2].any(): raise DataError('all joints of the pose are missing', 'Give a pose with at least one joint')
     fractions = np.abs(points[..., :2]).max() <= 1 and max(h, w) > 2
@@ -91,25 +94,19 @@ def to_dwpose(keypoints:Keypoints, # who is in the picture
     array = to_array(keypoints, 134, pixel_numbers=False)
     return array[..., :2]/[w, h], array[..., 2]
 
-# %% ../nbs/01b_pose_files.ipynb #f1536cf1
-def _load_json(path):
-    "A parsed JSON file"
-    path = Path(path)
-    if not path.is_file(): raise DataError(f'{path}: there is no such file', 'Check the path')
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, UnicodeDecodeError) as e: raise DataError(f'{path} is no valid JSON ({e})', 'Export it again') from None
-
+# %% ../nbs/01b_pose_files.ipynb #5cdb7b35
 def _frame_of(data, size, path):
     "The picture's size: as given, or as the file says"
     if size is not None: return frame_size(size)
     if isinstance(data, dict) and 'canvas_height' in data and 'canvas_width' in data: return frame_size((data['canvas_height'], data['canvas_width']))
-    raise DataError(f'{path} does not say how large its picture is', 'Give size=(height, width)')
+    raise DataError(f'{path} does not say how large its picture is',
+                    'Write canvas_width and canvas_height into it, or in Python give size=(height, width)')
 
 def read_openpose(path,      # a .json file
                   size=None, # (h, w) of the picture, where the file doesn't say
                  )->Keypoints: # all people in it
     "Everybody in an OpenPose file with 18 or 25 joints"
-    data = _load_json(path)
+    data = read_json(path, 'Export it again')
     if isinstance(data, list) and len(data) == 1: data = data[0]
     people = data.get('people') if isinstance(data, dict) else None
     if not isinstance(people, list): raise DataError(f'{path} has no list "people"', 'Give a file that OpenPose wrote')
@@ -136,13 +133,13 @@ def write_openpose(keypoints:Keypoints, # who is in the picture
     with writing(path) as f: f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}))
     return Path(path)
 
-# %% ../nbs/01b_pose_files.ipynb #e8d58f0c
+# %% ../nbs/01b_pose_files.ipynb #03053faf
 FRAMES = {'photo': (256, 176), 'bars': (256, 256), 'stretched': (256, 256)}
 
 def _numbers(text, line, path):
     "A list of 18 numbers from the table"
-    try: values = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError): values = None
+    try: values = json.loads(text)
+    except (ValueError, RecursionError): values = None
     if not isinstance(values, list) or len(values) != 18 or not all(isinstance(o, (int, float)) for o in values):
         found = f'{len(values)} numbers' if isinstance(values, list) else f'{text.strip()[:30]!r}'
         raise DataError(f'{path}: line {line} has {found}', 'Each row is name: [18 y]: [18 x]')
@@ -151,16 +148,15 @@ def _numbers(text, line, path):
 def read_table(path, # a fasion-...-annotation-....csv
               )->tuple: # names, x, y, score [n, 18, 3] in the file's own frame, whole pixel numbers
     "The rows of an annotation table, as they stand"
-    path = Path(path)
-    if not path.is_file(): raise DataError(f'{path}: there is no such file', 'Check the path')
     names, rows = [], []
-    for i, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+    for i, line in enumerate(read_text(path, 'Each row is name: [18 y]: [18 x]').splitlines(), 1):
         if not line.strip() or (i == 1 and line.startswith('name:')): continue
         parts = line.split(':')
         if len(parts) != 3: raise DataError(f'{path}: line {i} has {len(parts)} fields', 'Each row is name: [18 y]: [18 x]')
         y, x = _numbers(parts[1], i, path), _numbers(parts[2], i, path)
         names.append(parts[0].strip())
-        rows.append(np.stack([x, y, [float(a >= 0 and b >= 0) for a, b in zip(x, y)]], -1))
+        with reading(f'{path}: line {i}', 'Each row is name: [18 y]: [18 x]'):
+            rows.append(np.array([x, y, [a >= 0 and b >= 0 for a, b in zip(x, y)]], np.float64).T)
     if not rows: raise DataError(f'{path} holds no rows', 'Each row is name: [18 y]: [18 x]')
     return names, np.stack(rows)
 
@@ -217,25 +213,27 @@ def write_annotations(names:list,          # one a row
     with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n')
     return Path(path)
 
-# %% ../nbs/01b_pose_files.ipynb #b6559612
+# %% ../nbs/01b_pose_files.ipynb #541d373e
 def _read_file(path, size):
     "Keypoints from a .json, .npy or .npz file"
     end = path.suffix.lower()
-    if not path.is_file(): raise DataError(f'{path}: there is no such file', 'Check the path')
-    if path.stat().st_size == 0: raise DataError(f'{path} is empty', 'Write it again')
+    given_file(path, 'a pose: .json, .npy or .npz')
     if end == '.json':
-        data = _load_json(path)
+        data = read_json(path, 'Export it again')
         if isinstance(data, list) and data and isinstance(data[0], list): return from_array(data, _frame_of(data, size, path))
         return read_openpose(path, size)
     if end not in ('.npy', '.npz'):
         raise DataError(f'{path}: {end or "no ending"} is no pose format', 'Give .json, .npy or .npz (a .csv with read_annotations)')
-    try: data = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e: raise DataError(f'{path} can not be read as an array ({e})', 'Save it with numpy.save') from None
-    if end == '.npy': return from_array(data, _frame_of(data, size, path))
-    if {'candidate', 'score'} <= set(data.files): return from_dwpose(data['candidate'], data['score'], _frame_of(data, size, path))
-    if len(data.files) != 1: raise DataError(f'{path} holds {", ".join(data.files)}', 'Give one array, or candidate and score')
-    return from_array(data[data.files[0]], _frame_of(data, size, path))
+    if end == '.npy': return from_array(read_array(path), _frame_of(None, size, path))
+    data = read_arrays(path)
+    if {'candidate', 'score'} <= set(data):
+        with reading(path, 'Give candidate and score as DWPose makes them'):
+            return from_dwpose(data['candidate'], data['score'], _frame_of(data, size, path))
+    if len(data) != 1:
+        raise DataError(f'{path} holds {", ".join(list(data)[:5])}', 'Give one array, or candidate and score')
+    return from_array(*data.values(), _frame_of(data, size, path))
 
+# %% ../nbs/01b_pose_files.ipynb #51497022
 def read_keypoints(source,    # Keypoints, an array, a tensor, a list, or the path of a .json, .npy or .npz
                    size=None, # (h, w) of the picture, where the source doesn't say
                   )->Keypoints:

@@ -6,7 +6,7 @@
 __all__ = ['WORN', 'SKIN', 'FEET', 'LIMBS_OF', 'WHERE', 'nearest_limb', 'book_labels', 'Ccp', 'only_person', 'prepared_sheet',
            'body_over', 'prepared_report', 'spice_prepare']
 
-# %% ../nbs/08c_real_photos.ipynb #447eb354
+# %% ../nbs/08c_real_photos.ipynb #b65ba802
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -15,21 +15,22 @@ from fastcore.basics import patch
 from PIL import Image
 from scipy.io import loadmat
 from .body import Body, load_body
-from .core import DataError, ImageError, command, get_device, read_image, save_image, show_images, to_pil
+from .core import (DataError, ImageError, command, get_device, given_file, inside, read_image, reading, save_image,
+                        show_images, to_pil)
 from .data import SOURCES, Item, Prepared, Source, open_source, pictures_below, prepare, shot_of
 from .detector import detect, load_detector
+from .files import read_json
 from .fits import fit_dataset, fit_numbers, fit_report
 from .keypoints import Keypoints
 from .people import PARSING
 from .smplify import Fitter
 from .surface import render_body
 
-# %% ../nbs/08c_real_photos.ipynb #6b4734fa
+# %% ../nbs/08c_real_photos.ipynb #bd6ec1cf
 def _numbers(path, key)->np.ndarray:
     "An array of a MATLAB file"
-    try: return loadmat(path)[key]
-    except Exception as e: # many kinds: damaged zip, wrong header
-        raise DataError(f'{path} can not be read ({type(e).__name__})', 'Clone the repository again') from None
+    given_file(path, 'a file of the clone', 50e6)
+    with reading(path, 'Clone the repository again'): return loadmat(path)[key]
 
 WORN = {'upper clothes': 'accessories belt blazer blouse bodysuit bra cape cardigan coat gloves hoodie intimate jacket '
                          'jumper necklace romper scarf shirt suit sweater sweatshirt swimwear t-shirt tie top vest',
@@ -164,7 +165,7 @@ def body_over(data:Prepared, body:Body, i:int)->Image.Image:
     drawn = render_body(body, fits['rotmats'][[i]], fits['betas'][[i]], data.camera([i]))
     return to_pil(torch.where(drawn.mask[:, None], .35*image + .65*drawn.picture, image))[0]
 
-# %% ../nbs/08c_real_photos.ipynb #c5ec9ce5
+# %% ../nbs/08c_real_photos.ipynb #76cca14d
 def prepared_report(out)->str:
     "What was prepared, and what was skipped"
     data = Prepared(out)
@@ -173,14 +174,18 @@ def prepared_report(out)->str:
 def _report(out, fit, json):
     "Fit bodies where they are wanted, draw the sheet, say what there is"
     data, lines = Prepared(out), []
-    if len(data) and fit:
+    if not len(data):
+        why = read_json(Path(out)/'skipped.json')[0][1]
+        raise DataError(f'{out}: of {data.manifest["skipped"]} photos none could be used, the first since: {why}',
+                        'See skipped.json, and give another folder')
+    if fit:
         fitter = Fitter(load_body().to(get_device()))
         lines = [fit_report(fit_numbers(fit_dataset(out, fitter), data.points, fitter.settings))]
         save_image(prepared_sheet(Prepared(out), fitter.body.cpu()), Path(out)/'prepared.png')
         lines.append(f"{Path(out)/'prepared.png'} shows the worst")
     print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))
 
-# %% ../nbs/08c_real_photos.ipynb #39eacdaa
+# %% ../nbs/08c_real_photos.ipynb #54c581e2
 @command
 def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market or video
                   out:str,           # the folder of the prepared dataset
@@ -197,6 +202,7 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                   json:bool=False,   # print the manifest as JSON
                  ):
     "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
+    inside(0, 4096, size=size)
     options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None))
     source = open_source(kind, root, size or None, **options.get(kind, {}))
     if detector and kind not in ('folder', 'ccp', 'video'):

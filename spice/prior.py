@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pose_vectors', 'vector_rotmats', 'PosePrior', 'fit_prior', 'read_gmm', 'save_prior', 'load_prior']
 
-# %% ../nbs/04a_prior.ipynb #893387d3
+# %% ../nbs/04a_prior.ipynb #a2aa098f
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -13,8 +13,8 @@ import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from .body import _DataUnpickler, _plain
-from .core import DataError, packaged, writing
+from .core import DataError, given_file, packaged, reading, writing
+from .files import plain, read_arrays, read_pickle
 
 # %% ../nbs/04a_prior.ipynb #413ba210
 def pose_vectors(rotmats:Float[Tensor, 'b 24 3 3'])->Float[Tensor, 'b 69']:
@@ -85,23 +85,23 @@ def _spread(x, count, seed):
         means.append(x[int(torch.multinomial(far, 1, generator=g))])
     return torch.stack(means)
 
-# %% ../nbs/04a_prior.ipynb #77143083
+# %% ../nbs/04a_prior.ipynb #b76a8147
 def read_gmm(path)->PosePrior:
     "SMPLify's own mixture, or any with means, covars and weights"
-    path = Path(path)
-    if not path.is_file(): raise DataError(f'{path}: there is no such file', 'gmm_08.pkl comes with SMPLify and SPIN')
-    try:
-        with open(path, 'rb') as f: data = _DataUnpickler(f, encoding='latin1').load()
-    except DataError as e: raise DataError(f'{path}: {e}') from None
-    except Exception as e: raise DataError(f'{path} can not be read ({type(e).__name__}: {e})', 'Give gmm_08.pkl') from None
+    path = given_file(path, 'gmm_08.pkl, which comes with SMPLify and SPIN')
+    data = read_pickle(path, 'Give gmm_08.pkl')
     missing = [k for k in ('means', 'covars', 'weights') if not isinstance(data, dict) or k not in data]
     if missing: raise DataError(f'{path} lacks {", ".join(missing)}', 'Give gmm_08.pkl')
-    means, covars, weights = (torch.tensor(np.asarray(_plain(data[k])), dtype=torch.float32) for k in ('means', 'covars', 'weights'))
-    k = len(means)
-    if means.shape != (k, 69) or covars.shape != (k, 69, 69) or weights.shape != (k,):
-        raise DataError(f'{path}: shapes {list(means.shape)}, {list(covars.shape)}, {list(weights.shape)}', 'A mixture has [k, 69], [k, 69, 69], [k]')
-    return PosePrior(means, covars, weights, path.stem)
+    with reading(path, 'Give gmm_08.pkl'):
+        number = lambda k: torch.tensor(np.asarray(plain(data[k])), dtype=torch.float32)
+        means, covars, weights = number('means'), number('covars'), number('weights')
+        k = len(means)
+        if means.shape != (k, 69) or covars.shape != (k, 69, 69) or weights.shape != (k,):
+            raise DataError(f'{path}: shapes {list(means.shape)}, {list(covars.shape)}, {list(weights.shape)}',
+                            'A mixture has [k, 69], [k, 69, 69], [k]')
+        return PosePrior(means, covars, weights, path.stem)
 
+# %% ../nbs/04a_prior.ipynb #502408fa
 def save_prior(prior:PosePrior, path):
     "Write a mixture in half the bits"
     half = lambda o: o.cpu().numpy().astype(np.float16)
@@ -115,8 +115,11 @@ def load_prior(path=None)->PosePrior: # None for the mixture of People's poses
     "A mixture from a file"
     path = Path(path) if path else packaged('pose_prior.npz')
     if path.suffix == '.pkl': return read_gmm(path)
-    with np.load(path) as f: means, low, weights, name = (f[k] for k in ('means', 'covariances', 'weights', 'name'))
-    rows, cols = np.tril_indices(69)
-    covariances = np.zeros((len(means), 69, 69), np.float32)
-    covariances[:, rows, cols] = covariances[:, cols, rows] = low
-    return PosePrior(torch.tensor(means.astype(np.float32)), torch.tensor(covariances) + 1e-5*torch.eye(69), torch.tensor(weights), str(name))
+    found = read_arrays(path)
+    with reading(path, 'Give gmm_08.pkl, or what save_prior wrote'):
+        means, low, weights, name = (found[k] for k in ('means', 'covariances', 'weights', 'name'))
+        rows, cols = np.tril_indices(69)
+        covariances = np.zeros((len(means), 69, 69), np.float32)
+        covariances[:, rows, cols] = covariances[:, cols, rows] = low
+        return PosePrior(torch.tensor(means.astype(np.float32)), torch.tensor(covariances) + 1e-5*torch.eye(69),
+                         torch.tensor(weights), str(name))

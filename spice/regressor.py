@@ -7,11 +7,12 @@ __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'Regresso
            'normalised', 'Trunk', 'Placed', 'Regressed', 'six_to_rotmats', 'rotmats_to_six', 'people_mean', 'Regressor',
            'read_checkpoint', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted', 'FitLoop',
            'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
-           'regressor_figures', 'spice_regressor']
+           'regressor_figures', 'begin', 'spice_regressor']
 
-# %% ../nbs/09_regressor.ipynb #6491a445
+# %% ../nbs/09_regressor.ipynb #034f90d9
 from json import dumps
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 import numpy as np
 import roma
@@ -19,13 +20,15 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from .body import Body, load_body
 from .camera import TURN, Camera, frame_body
-from .core import DataError, ImageError, SpiceError, WeightsError, command, get_device, progress, set_seed, writing
+from .core import (DataError, ImageError, SpiceError, WeightsError, command, file_hash, get_device, inside,
+                        progress,
+                        reading, set_seed, writing)
 from .data import Prepared
+from .files import read_arrays, read_safetensors, read_torch
 from .keypoints import Keypoints, frame_size
 from .loaders import OTHER_SIDE, Batch, flip_person
 from .people import People, Pool, free_body
@@ -33,6 +36,7 @@ from .poses import chance
 from .prior import load_prior, vector_rotmats
 from .smplify import Fits, Fitter, fit_errors, fit_keypoints
 from .weights import Pretrained, find_weights, load_weights, read_state
+from .work import claim_work, stopped, stopping
 
 # %% ../nbs/09_regressor.ipynb #de2a9655
 @dataclass
@@ -85,7 +89,7 @@ def normalised(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
     mean, std = (images.new_tensor(o).view(3, 1, 1) for o in (MEAN, STD))
     return ((images + 1)/2 - mean)/std
 
-# %% ../nbs/09_regressor.ipynb #069eae99
+# %% ../nbs/09_regressor.ipynb #92a5b648
 RESNETS = {'resnet10': (BasicBlock, (1, 1, 1, 1)), 'resnet18': (BasicBlock, (2, 2, 2, 2)), 'resnet34': (BasicBlock, (3, 4, 6, 3)),
            'resnet50': (Bottleneck, (3, 4, 6, 3))}
 
@@ -116,7 +120,8 @@ class Trunk(ResNet):
 
     def load_trunk(self, source): # torchvision's weights, such as resnet18-f37072fd.pth, or a saved network with the same trunk
         "Start from another network's trunk"
-        state = read_state(source) if Path(source).is_file() else load_file(find_weights(source, 'model.safetensors'))
+        state = read_state(source) if Path(source).is_file() else read_safetensors(find_weights(source,
+                                                                                                'model.safetensors'))[0]
         mine = lambda k: k.startswith(('conv1.', 'bn1.', 'layer'))
         own = {k: v for k, v in self.state_dict().items() if not mine(k)}
         return load_weights(self, own | {k: v for k, v in state.items() if mine(k)}, 'Give a network with the same ResNet and width')
@@ -226,16 +231,12 @@ def require(self:Regressor, body:Body):
         raise DataError(f'{self.name} speaks of the body {self.settings.body or "unknown"}, not of {body.name} ({body.hash})',
                         'Their betas mean different things')
 
-# %% ../nbs/09_regressor.ipynb #ba555457
+# %% ../nbs/09_regressor.ipynb #34751cc8
 def read_checkpoint(path,
                     key:str='model', # where the weights are
                    )->dict: # tensors by name
     "The weights in a checkpoint that holds other things, too"
-    if not Path(path).is_file(): raise WeightsError(f'{path}: there is no such file', 'Check the path')
-    try: found = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:
-        why = str(e).strip().split('\n')[0][:100]
-        raise WeightsError(f'{path}: no weights could be read ({type(e).__name__}: {why})', 'Get it again: it should be a file of torch.save') from None
+    found = read_torch(path, 'Get it again: it should be a file of torch.save')
     if isinstance(found, dict) and key in found: return read_state(found[key])
     names = ', '.join(map(str, list(found)[:4])) if isinstance(found, dict) else type(found).__name__
     raise WeightsError(f'{path} has no {key!r}, but {names or "nothing"}', f'Give a checkpoint with the weights under {key!r}')
@@ -243,10 +244,10 @@ def read_checkpoint(path,
 def read_mean(path)->dict: # pose [144], shape [10], cam [3]
     "SPIN's file of means"
     path, sizes = Path(path), dict(pose=144, shape=10, cam=3)
-    if not path.is_file(): raise WeightsError(f'{path}: there is no such file', 'smpl_mean_params.npz comes with SPIN')
-    try:
-        with np.load(path) as f: found = {k: torch.tensor(np.asarray(f[k], np.float32)).flatten() for k in sizes if k in f}
-    except Exception as e: raise WeightsError(f'{path} can not be read ({type(e).__name__})', 'Give smpl_mean_params.npz') from None
+    todo = 'Give smpl_mean_params.npz, which comes with SPIN'
+    arrays = read_arrays(path, todo, WeightsError, only=sizes)
+    with reading(path, todo, WeightsError):
+        found = {k: torch.tensor(v.astype(np.float32)).flatten() for k, v in arrays.items()}
     for k, n in sizes.items():
         if k not in found: raise WeightsError(f'{path} lacks {k}', 'Give smpl_mean_params.npz, which has pose, shape and cam')
         if found[k].numel() != n: raise WeightsError(f'{path}: {k} has {found[k].numel()} numbers', f'It should have {n}')
@@ -353,7 +354,7 @@ def improve(self:FitLoop,
     if guess is None: self.table['doubt'][rows] = fits.doubt                                # only the library knows of other bodies that fit as well
     return self.offer(rows, fits)
 
-# %% ../nbs/09_regressor.ipynb #f82c6d5c
+# %% ../nbs/09_regressor.ipynb #1d899d46
 class Shots:
     "Photos and keypoints by number"
     def __init__(self,
@@ -374,6 +375,11 @@ class Shots:
     def __len__(self): return len(self.rows)
     @property
     def kind(self): return 'people' if self.made else self.photos.manifest['kind']
+    @cached_property
+    def content(self)->str: # a fingerprint
+        if not self.made: return self.photos.content()
+        people = self.photos.people
+        return f'People of {people.size[0]} x {people.size[1]}, {people.split}'
     def __call__(self,
                  index:Tensor,     # numbers [b] from 0 to len(self) - 1
                  truth:bool=False, # also rotmats and betas that are true
@@ -404,7 +410,7 @@ def regressor_step(net:Regressor,
     else: teacher = None
     return regressor_terms(body, found, shown['source_points'], size, None if teacher is None else teacher.mirror(mirrored), sure)
 
-# %% ../nbs/09_regressor.ipynb #7804a8b2
+# %% ../nbs/09_regressor.ipynb #8fb37baa
 class Training:
     "Steps over photos, with all that is needed to go on"
     truth = False # whether a batch holds true bodies
@@ -417,11 +423,16 @@ class Training:
                  mirror:float=.5, # share of photos that are mirrored
                  seed:int=0,
                 ):
+        inside(0, 1e9, steps=steps)
+        inside(1, 1e9, bs=bs)
+        inside(0, 1, lr=lr, mirror=mirror)
         self.net, self.shots, self.steps, self.lr, self.mirror, self.seed = net, Shots(photos), steps, lr, mirror, seed
         self.device, self.bs, self.count, self.log = next(net.parameters()).device, min(bs, len(self.shots)), 0, []
         self.optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     @property
-    def plan(self): return [len(self.shots), self.bs, self.lr, self.mirror, self.seed]  # what may not change on the way; `steps` may
+    def plan(self)->dict: # what may not change on the way; `steps` may
+        return dict(photos=self.shots.content, count=len(self.shots), bs=self.bs, lr=self.lr, mirror=self.mirror,
+                    seed=self.seed)
     def __repr__(self): return f'{type(self).__name__}: {self.net.name}, step {self.count} of {self.steps}'
     def begin(self): "What happens before the first step"
     def terms(self, batch, mirrored)->dict: raise NotImplementedError
@@ -429,7 +440,7 @@ class Training:
     def extra(self)->dict: return {}
     def load_extra(self, state): "Further state, as `extra` gave it"
 
-# %% ../nbs/09_regressor.ipynb #4ea397c7
+# %% ../nbs/09_regressor.ipynb #b295da21
 @patch
 def step(self:Training)->dict: # floats by name
     "One step"
@@ -441,6 +452,8 @@ def step(self:Training)->dict: # floats by name
     self.net.train()
     terms = self.terms({k: v.to(self.device) for k, v in self.shots(index, self.truth).items()}, mirrored)
     total = self.total(terms)
+    if not torch.isfinite(total):
+        raise SpiceError(f'the loss is not finite at step {self.count}', 'Begin in another folder with a lower rate')
     self.optimizer.zero_grad()
     total.backward()
     self.optimizer.step()
@@ -448,7 +461,7 @@ def step(self:Training)->dict: # floats by name
     self.log.append({k: v.item() for k, v in terms.items()} | dict(total=total.item()))
     return self.log[-1]
 
-# %% ../nbs/09_regressor.ipynb #ddc29d85
+# %% ../nbs/09_regressor.ipynb #c111144d
 LEARNED = ('body', 'learned_from') # settings that training writes
 
 @patch
@@ -463,8 +476,16 @@ def load_state_dict(self:Training, state:dict):
     "Go on from there"
     settings = asdict(self.net.settings)
     same = all(v == state['settings'].get(k) for k, v in settings.items() if k not in LEARNED)
-    if not same or state['plan'] != self.plan or state['extra'].keys() != self.extra().keys():
-        raise WeightsError('this state belongs to another training', 'Give the same settings as before, or another folder')
+    todo = 'Give the same settings as before, or another folder'
+    before, now = state['plan'] if isinstance(state['plan'], dict) else {}, self.plan
+    other = next((k for k in now if before.get(k) != now[k]), None)
+    if other:
+        raise WeightsError(f'this state belongs to another training: {other} = {before.get(other)!r}, not {now[other]!r}', todo)
+    if not same or state['extra'].keys() != self.extra().keys():
+        raise WeightsError('this state belongs to another training', todo)
+    if state['count'] > self.steps:
+        raise WeightsError(f'this training has done {state["count"]} steps already, not {self.steps}',
+                           'Give as many, or more')
     load_weights(self.net, state['net'], 'Start again in another folder')
     for k in LEARNED:
         if k in settings: setattr(self.net.settings, k, state['settings'][k])
@@ -474,18 +495,22 @@ def load_state_dict(self:Training, state:dict):
     torch.set_rng_state(state['chance'])
     if state['cuda'] is not None and self.device.type == 'cuda': torch.cuda.set_rng_state(state['cuda'], self.device)
 
-# %% ../nbs/09_regressor.ipynb #33151579
+# %% ../nbs/09_regressor.ipynb #d3a598b0
 @patch
 def save(self:Training, path):
-    "Write the state, whole or not at all"
-    with writing(path) as f: torch.save(self.state_dict(), f)
+    "Write the state, whole or not at all; never one with NaN"
+    state = self.state_dict()
+    broken = next((k for k, v in state['net'].items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+    if broken:
+        raise SpiceError(f'{broken} is not finite after step {self.count}, which is not saved',
+                         'Begin in another folder with a lower rate')
+    with writing(path) as f: torch.save(state, f)
 
 @patch
 def resume(self:Training, path):
     "Read a state that `save` wrote"
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise WeightsError(f'{path} can not be read ({type(e).__name__})', 'Remove it to start again') from None
-    self.load_state_dict(state)
+    state = read_torch(path, 'Remove it to start again')
+    with reading(path, 'Remove it to start again', WeightsError): self.load_state_dict(state)
 
 @patch
 def run(self:Training,
@@ -496,10 +521,12 @@ def run(self:Training,
     "Train to the end, from where it was stopped"
     state = Path(out)/'state.pt' if out else None
     if state and state.exists(): self.resume(state)
-    for _ in progress(range(self.count, self.steps), text='steps'):
-        self.step()
-        if tell: tell(self)
-        if state and (self.count % every == 0 or self.count == self.steps): self.save(state)
+    with stopping() as asked:
+        for _ in progress(range(self.count, self.steps), text='steps'):
+            self.step()
+            if tell: tell(self)
+            if state and (self.count % every == 0 or self.count == self.steps or asked()): self.save(state)
+            if asked(): raise stopped(f'step {self.count} of {self.steps}')
     if out: self.net.save_pretrained(out)
     return self.net.eval()
 
@@ -575,7 +602,16 @@ def regressor_figures(net:Regressor,
     return dict(name=net.name, regressor=regressor_errors(net, photos, body), examples=examples,
                 mean=regressor_errors(lambda images: net.start(len(images)), photos, body))
 
-# %% ../nbs/09_regressor.ipynb #64110b3a
+# %% ../nbs/09_regressor.ipynb #a56d0cc4
+def begin(out, shots:Prepared|None, preset:str, trunk:str, **options):
+    "Make the folder of a training, or check that it is of the same one"
+    content = shots.content() if shots else 'people'
+    if not trunk: start = ''
+    else: start = file_hash(trunk if Path(trunk).is_file() else find_weights(trunk, 'model.safetensors'))
+    if shots: options = {k: v for k, v in options.items() if k not in ('photos', 'size')}                    # of People
+    claim_work(Path(out)/'plan.json', dict(preset=preset, data=content, trunk=start, **options))
+
+# %% ../nbs/09_regressor.ipynb #b1b0e0c5
 @command
 def spice_regressor(out:str,                  # the folder of the result
                     root:str='',              # a prepared dataset; empty takes People
@@ -594,11 +630,17 @@ def spice_regressor(out:str,                  # the folder of the result
                    ):
     "Train the regressor, or go on where it was stopped. Example: spice_regressor _data/regressor --preset people96 --trunk _data/detector --steps 2000"
     if preset == 'spin': raise SpiceError('spin is no preset to train from nothing', 'Take people, or fine-tune load_spin in Python')
+    inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
+    inside(32, 1024, size=size)
+    inside(0, 1, lr=lr)
+    inside(0, 1e3, betas=betas)
     place = str(get_device(device or None))
     set_seed(0)
     net = Regressor(preset).to(place)
     if trunk: net.load_trunk(trunk)
-    shots = Prepared(root) if root else Pool(People(size, 'train', device=place), photos)
+    shots = Prepared(root) if root else None
+    begin(out, shots, preset, trunk, learned_from=learned_from, bs=bs, lr=lr, betas=betas, photos=photos, size=size)
+    shots = shots or Pool(People(size, 'train', device=place), photos)
     net = train_regressor(shots, steps, net, learned_from, out, bs=bs, lr=lr, weights=RegressorWeights(betas=betas))
     figures = regressor_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)], free_body(place)) | dict(steps=steps, bs=bs,
                                                                                                                                   photos=photos)

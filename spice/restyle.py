@@ -6,19 +6,20 @@
 __all__ = ['EDITS', 'PARSED_AS', 'PARSER', 'redraw', 'swap_sides', 'transfer_clothes', 'relabel', 'edit_parsing', 'label_table',
            'HumanParser', 'human_parser', 'parse_folder', 'spice_parse']
 
-# %% ../nbs/54b_restyle.ipynb #942c2f80
+# %% ../nbs/54b_restyle.ipynb #263b4f96
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from .core import DataError, SpiceError, command, get_device, progress, read_image, to_pil, writing
+from .core import DataError, SpiceError, command, get_device, progress, read_image, reading, to_pil, writing
 from .data import Prepared
 from .loaders import Batch
 from .parsing import ParsingTransfer
 from .people import PARSING
 from .pseudo_pairs import PARTS, one_hot, part_masks
+from .weights import on_hub
 
 # %% ../nbs/54b_restyle.ipynb #e0f3c2ee
 @torch.no_grad()
@@ -94,8 +95,8 @@ def label_table(names:dict,      # {number: name} of a model
     for k, o in names.items(): table[int(k)] = PARSING.index(known[plain(o)])
     return table
 
-# %% ../nbs/54b_restyle.ipynb #ea2f87e3
-PARSER = 'mattmdjaga/segformer_b2_clothes' # on the Hub, under its own licence
+# %% ../nbs/54b_restyle.ipynb #cb1c3f3c
+PARSER = 'hf:mattmdjaga/segformer_b2_clothes' # on the Hub, under its own licence
 
 class HumanParser:
     "Maps of photos by a model of `transformers`"
@@ -118,17 +119,20 @@ class HumanParser:
         sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0] for o, p in zip(logits, photos))
         return [self.table[o.argmax(0)].cpu() for o in sized]
 
-def human_parser(name:str=PARSER, # a folder or a Hub id of a segmentation model
+# %% ../nbs/54b_restyle.ipynb #7eb3dcfb
+def human_parser(name:str=PARSER, # of a segmentation model: a folder, or hf:owner/name
                  extra:dict|None=None, device=None)->HumanParser:
     "Load a parser"
     try: from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
     except ImportError: raise SpiceError('the package transformers, which parses photos, is not installed', 'pip install transformers') from None
-    try: parts = AutoImageProcessor.from_pretrained(name), AutoModelForSemanticSegmentation.from_pretrained(name)
-    except (OSError, ValueError) as e: raise SpiceError(f'{name} could not be loaded ({str(e).splitlines()[0]:.80})',
-                                                        'Give a folder or a Hub id of a segmentation model') from None
+    place, todo = on_hub(name), 'Give a folder, or hf:owner/name of a segmentation model'
+    if not place and not Path(name).is_dir(): raise SpiceError(f'{name}: there is no such folder', todo)
+    with reading(name, todo, SpiceError):
+        kinds = AutoImageProcessor, AutoModelForSemanticSegmentation
+        parts = [kind.from_pretrained(place or name, local_files_only=not place) for kind in kinds]
     return HumanParser(*parts, extra, device)
 
-# %% ../nbs/54b_restyle.ipynb #752ed0cd
+# %% ../nbs/54b_restyle.ipynb #1926f414
 def parse_folder(data,           # a `Prepared` folder, or its path
                  parser,         # photos -> maps: a `HumanParser`, or anything like it
                  again:bool=False, # maps that are there already are made again
@@ -147,7 +151,7 @@ def parse_folder(data,           # a `Prepared` folder, or its path
 
 @command
 def spice_parse(data:str,           # the folder of a prepared dataset
-                model:str=PARSER,   # a folder or a Hub id of a segmentation model
+                model:str=PARSER,   # of a segmentation model: a folder, or hf:owner/name
                 device:str='',      # cpu, cuda, mps; empty is the fastest there is
                 again:bool=False,   # maps that are there already are made again
                ):

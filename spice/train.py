@@ -7,12 +7,13 @@ __all__ = ['SYSTEMS', 'HOMES', 'SMALL', 'BEYOND', 'Stage', 'Step', 'System', 'sy
            'load_system', 'SpiceSettings', 'spice_settings', 'Spice', 'pose_columns', 'SystemLearner', 'system_learner',
            'frozen']
 
-# %% ../nbs/20_train.ipynb #9b7d63d7
+# %% ../nbs/20_train.ipynb #59e67079
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 import torch
+from fastai.callback.core import CancelBatchException
 from fastai.callback.progress import ProgressCallback # noqa: F401 (bars come with it)
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -83,7 +84,7 @@ def system_class(name:str): # a class
     if name not in SYSTEMS: import_module(HOMES[name])
     return SYSTEMS[name]
 
-# %% ../nbs/20_train.ipynb #91ee278d
+# %% ../nbs/20_train.ipynb #6b833e3c
 def make_system(name:str='spice', # one of `system_names`
                 preset:str='tiny',
                 **changes,        # fields of its settings
@@ -96,7 +97,7 @@ def make_system(name:str='spice', # one of `system_names`
     if wrong: raise SpiceError(f'{name} has no setting {wrong!r}', f"Take one of {', '.join(vars(settings))}")
     return kind(type(settings)(**{**vars(settings), **changes}))
 
-def load_system(source,      # a folder, a name that ships with the library, or a Hub id
+def load_system(source,      # a folder, a name that ships with the library, or hf:owner/name
                 device=None, # None takes the fastest there is
                )->System: # ready to use
     "A saved system, of whatever kind it is"
@@ -254,7 +255,7 @@ def sheet(self:System, batch, made, count:int=4): # a PIL image
     n = len(next(iter(columns.values())))
     return show_images([column[i] for i in range(n) for column in columns.values()], list(columns) + ['']*(len(columns)*(n - 1)), cols=len(columns), pad=2)
 
-# %% ../nbs/20_train.ipynb #c01abeb3
+# %% ../nbs/20_train.ipynb #15da6595
 class SystemLearner(Learner):
     "fastai's Learner for a `System`"
     done = 0                                                                              # steps so far
@@ -267,8 +268,11 @@ class SystemLearner(Learner):
         self.loss = self.loss_grad.detach().float().clone()
         self('after_loss')
         if not self.training: return
-        self.done += 1
-        self._do_grad_opt()
+        try: self._do_grad_opt()
+        except CancelBatchException: # gradients that wait for more: the step is whole all the same
+            self.done += 1
+            raise
+        self.done += 1                                                                    # and never before
     def _do_epoch_validate(self, ds_idx=1, dl=None):
         if dl is not None or ds_idx < len(self.dls.loaders): super()._do_epoch_validate(ds_idx, dl)      # some have nothing to validate on
     def train_to(self, steps:int):

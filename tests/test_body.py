@@ -200,11 +200,11 @@ def broken(**changes):
 
 BAD_FILES = {
     'no file': (lambda path, model: path, 'there is no such file'),
-    'a folder': (lambda path, model: path.parent, 'there is no such file'),
-    'empty': (lambda path, model: path.write_bytes(b'') and None or path, 'can not be read as a body model'),
-    'text': (lambda path, model: path.write_text('hello') and path, 'can not be read as a body model'),
+    'a folder': (lambda path, model: path.parent, 'is a folder. Give an SMPL'),
+    'empty': (lambda path, model: path.write_bytes(b'') and None or path, 'the file is empty'),
+    'text': (lambda path, model: path.write_text('hello') and path, 'can not be read'),
     'no table': (lambda path, model: path.write_bytes(pickle.dumps([1, 2])) and path, 'no table of arrays'),
-    'text named npz': (lambda path, model: path.with_suffix('.npz').write_text('x') and path.with_suffix('.npz'), 'can not be read as a body model'),
+    'text named npz': (lambda path, model: path.with_suffix('.npz').write_text('x') and path.with_suffix('.npz'), 'can not be read'),
     'no regressor': (broken(J_regressor=None), 'lacks J_regressor'),
     'joints of SMPL-X': (broken(J_regressor=np.zeros((55, 6890))), 'J_regressor has the shape'),
     'few shapes': (broken(shapedirs=np.zeros((6890, 3, 5))), 'shapedirs has the shape'),

@@ -140,7 +140,7 @@ def test_files_of_densepose(tmp_path, large, bad_input):
     assert read_iuv(path, (64, 64)).shape == (3, 64, 64)
     Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tmp_path/'c.png')
     (tmp_path/'d.png').write_text('no picture')
-    for name, what in (('c.png', 'has parts up to 200'), ('d.png', 'is no picture'), ('e.png', 'there is no such file')):
+    for name, what in (('c.png', 'has parts up to 200'), ('d.png', 'is not a picture'), ('e.png', 'there is no such file')):
         with pytest.raises(DataError, match=what): read_iuv(tmp_path/name)
     with pytest.raises(DataError, match='for a photo of'): read_iuv(path, (64, 32))
 

@@ -301,7 +301,8 @@ def test_no_other_place_is_asked_for_a_detector(trained, monkeypatch):
     assert own_detector('model', 'cpu') is not None and own_detector(trained, 'cpu') is not None
     shutil.rmtree(trained/'detector')
     assert own_detector('model', 'cpu') is None and own_detector('nobody', 'cpu') is None and asked == []
-    assert own_detector('some/model', 'cpu') is None and asked == [('some/model', 'detector/config.json')]
+    assert own_detector('some/model', 'cpu') is None and asked == []
+    assert own_detector('hf:some/model', 'cpu') is None and asked == [('some/model', 'detector/config.json')]
 
 def test_one_joint_far_away(tool, photo, mine):
     "It does not make the canvas huge"

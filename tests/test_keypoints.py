@@ -154,7 +154,7 @@ BAD_FILES = {
     'missing': (lambda folder: folder/'no.json', 'there is no such file'),
     'empty': (file('a.json', ''), 'is empty'),
     'no JSON': (file('a.json', '{people'), 'is no valid JSON'),
-    'bytes': (file('a.json', b'\xff\xfe\x00'), 'is no valid JSON'),
+    'bytes': (file('a.json', b'\xff\xfe\x00'), 'is no text'),
     'a number': (file('a.json', '5'), 'no list "people"'),
     'no people': (file('a.json', '{"people": []}'), 'holds no people'),
     'no list': (file('a.json', '{"people": {}}'), 'no list "people"'),
@@ -163,7 +163,7 @@ BAD_FILES = {
     'all zero': (file('a.json', json.dumps({'people': [{'pose_keypoints_2d': [0]*54}]})), 'all joints of the pose are missing'),
     'NaN': (file('a.json', '{"people": [{"pose_keypoints_2d": [' + ', '.join(['NaN']*54) + ']}]}'), 'NaN'),
     'no person': (file('a.json', '{"people": [7]}'), 'person 0 has nothing'),
-    'text as npy': (file('a.npy', 'hello'), 'can not be read as an array'),
+    'text as npy': (file('a.npy', 'hello'), 'can not be read'),
     'other ending': (file('a.txt', 'hello'), 'no pose format'),
 }
 
@@ -175,7 +175,7 @@ def test_bad_files_get_one_line(name, tmp_path, bad_input):
 
 BAD_TABLES = {
     'missing': (lambda folder: folder/'no.csv', 'there is no such file'),
-    'empty': (file('a.csv', ''), 'holds no rows'),
+    'empty': (file('a.csv', ''), 'is empty'),
     'header only': (file('a.csv', 'name:keypoints_y:keypoints_x\n'), 'holds no rows'),
     'ragged': (file('a.csv', f'a.jpg: {row()}: {row(17)}\n'), 'line 1 has 17 numbers'),
     'two fields': (file('a.csv', f'a.jpg: {row()}\n'), 'line 1 has 2 fields'),

@@ -350,7 +350,7 @@ def test_bad_maps(prepared, tmp_path, bad_input):
     refused(np.zeros((64, 32), int), 'the map of that canvas')
     refused(np.zeros((0, 0), int), 'Give whole numbers')
     bad.write_bytes(b'no array')
-    with pytest.raises(DataError, match='holds no array'): read_parsing(bad)
+    with pytest.raises(DataError, match='can not be read'): read_parsing(bad)
     with pytest.raises(DataError, match='there is no such file'): read_parsing(tmp_path/'none.npy')
     np.save(bad, np.arange(4).reshape(2, 2))
     assert read_parsing(bad, (4, 4)).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
@@ -455,8 +455,9 @@ class Model(torch.nn.Module):
 class Hub:
     "Stands in for the classes of transformers"
     def __init__(self, what): self.what = what
-    def from_pretrained(self, name):
-        if name != 'right': raise OSError(f'{name} is no local folder\nand more')
+    def from_pretrained(self, name, local_files_only):
+        assert local_files_only == (name != 'some/right')
+        if name != 'some/right': raise OSError(f'{name} is no local folder\nand more')
         return self.what
 
 def processor(images, return_tensors):
@@ -464,12 +465,13 @@ def processor(images, return_tensors):
 
 def test_parser_from_transformers(monkeypatch, tmp_path, prepared, bad_input):
     monkeypatch.setitem(sys.modules, 'transformers', SimpleNamespace(AutoImageProcessor=Hub(processor), AutoModelForSemanticSegmentation=Hub(Model())))
-    parser = human_parser('right', device='cpu')
+    parser = human_parser('hf:some/right', device='cpu')
     found = parser([np.full((40, 20, 3), 255, np.uint8), np.zeros((64, 64, 3), np.uint8)])
     assert [tuple(o.shape) for o in found] == [(40, 20), (64, 64)] and [o.unique().tolist() for o in found] == [[PARSING.index('left arm')], [0]]
-    with pytest.raises(SpiceError, match='wrong could not be loaded .wrong is no local folder.'): human_parser('wrong')
+    with pytest.raises(SpiceError, match='can not be read .OSError'): human_parser(str(tmp_path))
+    with pytest.raises(SpiceError, match='some/right: there is no such folder. Give a folder, or hf:owner/name'): human_parser('some/right')
     kept = read_parsing(prepared/'parsing'/f'{Prepared(prepared).names[0]}.npy')
-    assert spice_parse(str(prepared), 'right', 'cpu') == prepared/'parsing'                                # all there already
+    assert spice_parse(str(prepared), 'hf:some/right', 'cpu') == prepared/'parsing'                                # all there already
     assert torch.equal(read_parsing(prepared/'parsing'/f'{Prepared(prepared).names[0]}.npy'), kept)
 
 def test_no_transformers_is_one_line(monkeypatch, bad_input):

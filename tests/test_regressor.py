@@ -146,7 +146,7 @@ def test_spins_betas_need_smpl(spin, body, tmp_path):
     with pytest.raises(DataError, match='these betas belong to the body'): fit_keypoints(body, keypoints, start=found.placed(64))
 
 @pytest.mark.parametrize('what, message', [
-    ('nothing', 'there is no such file'), ('text', 'no weights could be read'), ('pickle', 'no weights could be read'), ('no model', "has no 'model', but state_dict"),
+    ('nothing', 'there is no such file'), ('text', 'can not be read'), ('pickle', 'can not be read'), ('no model', "has no 'model', but state_dict"),
     ('list', "has no 'model'"), ('not tensors', 'these are no weights'), ('missing', 'weights are missing, the first is decpose.weight'),
     ('shape', 'decpose.weight is 7 x 1024, but 144 x 1024 is needed'), ('nan', 'deccam.bias holds NaN')])
 def test_wrong_checkpoints(spin, tmp_path, what, message):
@@ -164,7 +164,7 @@ def test_wrong_checkpoints(spin, tmp_path, what, message):
     assert '\n' not in str(e.value) and not (tmp_path/'mark').exists()
 
 @pytest.mark.parametrize('change, message', [(dict(pose=None), 'lacks pose'), (dict(shape=np.zeros(300)), 'shape has 300 numbers'), (dict(cam=np.full(3, np.nan)), 'cam holds NaN'),
-                                             (dict(pose=np.array([{}], dtype=object)), 'can not be read')])
+                                             (dict(pose=np.array([{}], dtype=object)), 'no plain numbers')])
 def test_wrong_means(tmp_path, change, message):
     arrays = {k: v for k, v in {**dict(pose=np.zeros(144), shape=np.zeros(10), cam=np.zeros(3)), **change}.items() if v is not None}
     np.savez(tmp_path/'mean.npz', **arrays)
@@ -400,7 +400,7 @@ def test_wrong_folders(tmp_path):
     config = json.loads((folder/'config.json').read_text())
     class Other(Pretrained): settings_class = type(net.settings)
     with pytest.raises(WeightsError, match='holds a Regressor, not a Other'): Other.from_pretrained(folder)
-    for text, message in (('{', 'can not be read'), ('[]', 'has no settings'), ('{"network": "Regressor"}', 'has no settings')):
+    for text, message in (('{', 'is no valid JSON'), ('[]', 'has no settings'), ('{"network": "Regressor"}', 'has no settings')):
         (folder/'config.json').write_text(text)
         with pytest.raises(WeightsError, match=message): Regressor.from_pretrained(folder)
     (folder/'config.json').write_text(json.dumps(config | dict(settings=config['settings'] | dict(width=16))))
@@ -430,11 +430,11 @@ def test_the_command(tmp_path, capsys):
     assert 'resnet10-w8-64-fits on 9 test photos' in capsys.readouterr().out
     figures = json.loads((tmp_path/'out'/'figures.json').read_text())
     assert figures['regressor']['photos'] == 9 and np.shape(figures['examples']['six']) == (8, 144)
-    assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['config.json', 'figures.json', 'model.safetensors', 'state.pt']
+    assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['config.json', 'figures.json', 'model.safetensors', 'plan.json', 'state.pt']
     spice_regressor(str(tmp_path/'out'), **how)                                               # finished: only measured again
     again = json.loads((tmp_path/'out'/'figures.json').read_text())
     assert again['regressor']['joints'] == pytest.approx(figures['regressor']['joints'], rel=1e-4)
-    with pytest.raises(WeightsError, match='belongs to another training'): spice_regressor(str(tmp_path/'out'), **(how | dict(bs=3)))
+    with pytest.raises(DataError, match='was begun with bs = '): spice_regressor(str(tmp_path/'out'), **(how | dict(bs=3)))
     assert spice_regressor(str(tmp_path/'out'), **(how | dict(steps=3))) and torch.load(tmp_path/'out'/'state.pt', weights_only=True)['count'] == 3, 'some more steps'
     with pytest.raises(SpiceError, match='fine-tune load_spin'): spice_regressor(str(tmp_path/'other'), preset='spin')
     assert not (tmp_path/'other').exists()

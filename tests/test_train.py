@@ -1,11 +1,12 @@
 """Systems, the learner, callbacks and runs: who learns from what, resume, failures, two processes."""
-import json, os, shutil, socket, time
+import json, math, os, shutil, signal, socket, time
 from dataclasses import asdict
 from pathlib import Path
 import pytest
 import torch
 from fastai.callback.core import Callback
 from overfitting import off_person, quietly, steps_on
+from PIL import Image
 from processes import Running
 from safetensors.torch import load_file
 from spice.callbacks import EMA, Accumulate, Checkpoints, Clip, Guard, History, Judged, last_checkpoint, read_checkpoint, restore
@@ -250,16 +251,59 @@ def test_trains_just_as_many_steps(tmp_path):
     train(tmp_path/'run', plan, 'cpu')
     assert len(log_rows(tmp_path/'run'/'flow'/'log.csv')) == 3
 
-def test_interrupt_saves(tmp_path, dls, f_3d):
+RUN_OF = dict(stages=('flow',), steps=(7,), bs=2, pool=4, epoch=4, checkpoint=3, every=2, samples=100, quiet=True)
+
+@pytest.mark.parametrize('at, accumulate', [(1, 1), (2, 2), (4, 1), (5, 3), (7, 2)])
+def test_ctrl_c_and_the_same_command(tmp_path, monkeypatch, at, accumulate):
+    "In the middle of a step; it is finished, and going on gives the same weights and the same log as nobody's interruption"
+    plan, step, calls = Plan(**RUN_OF, accumulate=accumulate), SYSTEMS['spice'].step, []
+    train(tmp_path/'whole', plan, 'cpu')
+    def impatient(self, batch):
+        calls.append(self.training)
+        if sum(calls) == at and self.training: os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch)
+    monkeypatch.setattr(SYSTEMS['spice'], 'step', impatient)
+    with pytest.raises(SpiceError, match=f'stopped at step {at} of 7. The same command goes on'): train(tmp_path/'again', plan, 'cpu')
+    assert read_checkpoint(last_checkpoint(tmp_path/'again'/'flow'/'checkpoints'))['done'] == at
+    train(tmp_path/'again', plan, 'cpu')
+    a, b = (load_file(tmp_path/o/'flow'/'last'/'model.safetensors') for o in ('whole', 'again'))
+    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    logs = [[{k: v for k, v in row.items() if k not in ('photos_per_second', 'MB')} for row in log_rows(tmp_path/o/'flow'/'log.csv')] for o in ('whole', 'again')]
+    assert logs[0] == logs[1] and [o['step'] for o in logs[0]] == [2, 4, 6, 7]
+
+def test_a_second_ctrl_c_saves_nothing(tmp_path, dls):
     learn = system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path/'checkpoints', every=1000), History()])
-    step, calls = learn.model.step, []
+    step = learn.model.step
     def impatient(batch):
-        calls.append(1)
-        if len(calls) == 2: raise KeyboardInterrupt
+        for _ in range(2): os.kill(os.getpid(), signal.SIGINT)
         return step(batch)
     learn.model.step = impatient
-    with pytest.raises(SpiceError, match='stopped at step 1 of 4. The same command goes on'): run_stage(learn, tmp_path, 4, quiet=True)
-    assert read_checkpoint(last_checkpoint(tmp_path/'checkpoints'))['done'] == 1
+    with pytest.raises(KeyboardInterrupt): run_stage(learn, tmp_path, 4, quiet=True)
+    assert learn.done == 0 and last_checkpoint(tmp_path/'checkpoints') is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+def test_nan_is_never_saved(tmp_path):
+    "Rates so large that weights are lost in the first step"
+    plan = Plan(**RUN_OF | dict(checkpoint=1, rates=dict(flow=100.), settings=dict(flow_rate=1e9)))
+    with pytest.raises(SpiceError, match='Give 0 to 100'): train(tmp_path/'a', Plan(**RUN_OF | dict(rates=dict(flow=1e38))), 'cpu')
+    assert not (tmp_path/'a').exists()
+    try: train(tmp_path/'b', plan, 'cpu')
+    except SpiceError as e: assert 'is not finite' in str(e)
+    for o in (tmp_path/'b').rglob('*.pt'):
+        if o.name.startswith('step_'): assert all(torch.isfinite(v).all() for v in read_checkpoint(o)['weights'].values() if v.is_floating_point())
+
+def test_photos_are_known_by_content(tmp_path):
+    "Moved data are the same data; replaced ones are not; a word typed wrong leaves nothing"
+    prepare(PeoplePhotos(64, 3, 2, 0, 1), tmp_path/'data')
+    plan = lambda data: Plan(**RUN_OF | dict(data=str(tmp_path/data), steps=(1,), epoch=1))
+    with pytest.raises(SpiceError, match='is no prepared dataset'): train(tmp_path/'run', plan('dta'), 'cpu')
+    assert not (tmp_path/'run').exists()
+    train(tmp_path/'run', plan('data'), 'cpu')
+    (tmp_path/'data').rename(tmp_path/'moved')
+    train(tmp_path/'run', plan('moved'), 'cpu')
+    picture = next((tmp_path/'moved'/'images').glob('*.png'))
+    Image.new('RGB', (64, 64), 'red').save(picture)
+    with pytest.raises(SpiceError, match='was begun with photos = '): train(tmp_path/'run', plan('moved'), 'cpu')
 
 def test_out_of_memory_is_one_line(tmp_path, dls, bad_input):
     learn = system_learner(new(), dls, 'flow', cbs=[Checkpoints(tmp_path/'checkpoints', every=1000), History()])
@@ -274,16 +318,17 @@ def test_bad_plans(tmp_path, f_3d_folder, bad_input, monkeypatch):
     with pytest.raises(SpiceError, match='whole numbers'): spice_train(str(tmp_path/'a'), steps='many')
     with pytest.raises(WeightsError, match='no such folder'): train(tmp_path/'a', Plan(regressor='nowhere'), 'cpu')
     for plan, says in ((dict(bs=0), 'bs = 0'), (dict(epoch=0), 'epoch = 0'), (dict(rates=dict(genrator=1.)), "no part 'genrator' that learns"),
-                       (dict(rates=dict(flow='abc')), "flow = 'abc'"), (dict(weights=dict(correct=-1.)), 'correct = -1'), (dict(weights=dict(flow=0.)), 'no term counts')):
+                       (dict(rates=dict(flow='abc')), "flow = 'abc'"), (dict(weights=dict(correct=-1.)), 'correct = -1'), (dict(clip=-1.), 'clip = -1'), (dict(decay=math.nan), 'decay = nan'),
+                       (dict(ema=5.), 'ema = 5'), (dict(rates=dict(flow=-1e-3)), 'flow = -0.001'), (dict(settings=dict(crop=10**9)), 'settings.crop = 1000000000'), (dict(seed=-1), 'seed = -1'), (dict(weights=dict(flow=0.)), 'no term counts')):
         with pytest.raises(SpiceError, match=says): train(tmp_path/'e', Plan(stages=['flow'], **plan), 'cpu')
     assert not (tmp_path/'e').exists()
     (tmp_path/'d').mkdir()
     (tmp_path/'d'/'plan.json').write_text('{"sys')
-    with pytest.raises(SpiceError, match='plan.json can not be read'): claim(tmp_path/'d', Plan())
+    with pytest.raises(SpiceError, match='plan.json is no valid JSON'): claim(tmp_path/'d', Plan())
     claim(tmp_path/'b', Plan())
-    with pytest.raises(SpiceError, match="is a run with preset = 'tiny', not 'small'"): claim(tmp_path/'b', Plan(preset='small'))
-    monkeypatch.setattr('spice.runs.writing', lambda f: (_ for _ in ()).throw(OSError(30, 'Read-only file system')))
-    with pytest.raises(SpiceError, match='can not be written'): claim(tmp_path/'c', Plan())
+    with pytest.raises(SpiceError, match="was begun with preset = 'tiny', not 'small'"): claim(tmp_path/'b', Plan(preset='small'))
+    (tmp_path/'c').write_text('a file')
+    with pytest.raises(SpiceError, match='can not write there'): claim(tmp_path/'c', Plan())
     assert pairs_of('a=1,b=x,c=.5') == dict(a=1, b='x', c='.5') or pairs_of('c=0.5') == dict(c=.5)
 
 def test_saved_systems_come_back(tmp_path):
