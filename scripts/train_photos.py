@@ -184,6 +184,7 @@ def train(args, device, end):
     if not training.step: log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, samples).items()}) # only carried
     try:
         while training.step < args.steps and time.time() < end:
+            if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
             x, y = (torch.cat(o) for o in zip(*(pools[o].take(take[o], training.random, device) for o in names if take[o])))
             sums.append(training.update(x, y, features))
             if training.step % LOG_EVERY == 0:

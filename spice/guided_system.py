@@ -6,7 +6,7 @@
 __all__ = ['HAZE', 'MOST', 'BACKGROUNDS', 'PLAIN', 'GuidedSystemSettings', 'guided_settings', 'GuidedSystem', 'background_colour',
            'Portrait', 'shown_share', 'clear']
 
-# %% ../nbs/16d_guided_system.ipynb #191063b0
+# %% ../nbs/16d_guided_system.ipynb #7c2a40a5
 from dataclasses import dataclass, field
 from functools import partial
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from .background import fill_behind
 from .body import Body
 from .camera import Camera
-from .core import DataError, to_pil, to_tensor
+from .core import DataError, SpiceError, to_pil, to_tensor
 from .data import cut
 from .guided import Guided, GuidedNet, GuidedSettings, over, person_of
 from .people import free_body
@@ -38,7 +38,7 @@ def guided_settings(size:int=128, canvas:int=256)->GuidedSystemSettings:
     "The settings of a preset"
     return GuidedSystemSettings(GuidedSettings(size=size), canvas)
 
-# %% ../nbs/16d_guided_system.ipynb #9fea3437
+# %% ../nbs/16d_guided_system.ipynb #20d828bc
 class GuidedSystem(System):
     "SPICE, guided by the body: pixels from the photo, the rest from a small network"
     name, settings_class, any_size = 'guided', GuidedSystemSettings, True
@@ -49,7 +49,7 @@ class GuidedSystem(System):
     @property
     def size(self): return (self.settings.canvas,)*2
     def parts(self): return dict(net=self.net)
-    def stages(self): return {}
+    def stages(self): raise SpiceError('a guided system is not trained by spice_train', 'Run scripts/train_photos.py')
     def use_body(self, body):
         self.bodies_given = [body]                # in a list, so that it is no part of the weights
         return self
