@@ -125,7 +125,7 @@ def at(self:Portrait, size:int)->Guided:
 @patch
 def behind(self:Portrait)->Image.Image:
     "The photo without the person, made once"
-    if 'behind' not in self.__dict__:
+    if self.empty is None:
         left, top, right, bottom = self.box
         room = self.side//4
         near = max(0, left - room), max(0, top - room), min(self.photo.width, right + room), min(self.photo.height, bottom + room)

@@ -59,7 +59,7 @@ function draw() { // the joints over the picture
     const g = svg('g', {class: i == held ? 'dot held' : 'dot', tabindex: 0, role: 'button', 'data-joint': i,
                         'aria-label': `${about.joints[i]}: drag it, or move it with the arrow keys`}, over);
     svg('circle', {cx, cy, r: (matchMedia('(pointer: coarse)').matches ? 20 : 13)*dot, class: 'hit'}, g);
-    svg('circle', {cx, cy, r: (i == held ? 8 : 5.5)*dot, class: 'seen', fill: `rgb(${about.colors[i]})`, 'stroke-width': 1.8*dot}, g);
+    svg('circle', {cx, cy, r: (i == held ? 8 : i > 13 ? 4 : 5.5)*dot, class: 'seen', fill: `rgb(${about.colors[i]})`, 'stroke-width': 1.8*dot}, g);
     svg('title', {}, g).textContent = about.joints[i];
   });
   if (focus !== undefined) over.querySelector(`[data-joint="${focus}"]`)?.focus({preventScroll: true});
@@ -93,22 +93,35 @@ async function serve(now) {
   await picture(true);
   if (!want && held < 0) await picture(false);
 }
+const asked = (pose, size) => ({photo: me.photo, person: me.person, pose, whole: whole(), background: background(), size});
 async function picture(draft) {
   const number = picked, [w, h] = view(), original = before || !me.made;
   if (original && draft) return;
   if (!original) { $('save').setAttribute('aria-disabled', true); say(draft ? 'Making the picture …' : 'A first look. The full picture is on its way …'); }
-  const start = Date.now();
-  const blob = await ask('result', {photo: me.photo, person: me.person, pose: original ? null : me.pose, whole: whole(), background: background(), draft});
+  const blob = await ask('result', asked(original ? null : me.pose, draft ? 'draft' : 'screen'));
   if (number != picked) return;
   shown = Date.now();
   await lay(blob, w, h, original ? 'Your photo' : 'The person in the new pose');
   draw();
   if (original) return say(me.notes || 'Pick a pose, or drag a joint.');
   if (draft) return;
-  const size = `${$('picture').naturalWidth} × ${$('picture').naturalHeight} pixels`;
-  say([`Done: ${size}.`, me.notes].join(' ').trim());
+  const wide = $('picture').naturalWidth, own = whole() ? me.width : me.square, more = own > wide ? `, ${own} wide when downloaded` : '';
+  say([`Done: ${wide} × ${$('picture').naturalHeight} pixels${more}.`, me.notes].join(' ').trim());
+  me.larger = own > wide ? asked(me.pose, 'own') : null;
   $('save').href = $('picture').src; $('save').download = 'reposed.png'; $('save').removeAttribute('aria-disabled');
 }
+$('save').onclick = async e => { // a large photo is made at its own size only when it is taken home
+  if ($('save').getAttribute('aria-disabled')) return e.preventDefault();
+  if (!me.larger) return;
+  e.preventDefault();
+  busy(true); say('Making the picture at its own size …');
+  try {
+    const link = Object.assign(document.createElement('a'), {href: URL.createObjectURL(await ask('result', me.larger)), download: 'reposed.png'});
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    say('Downloaded.');
+  } catch (e) { fail(e); } finally { busy(false); }
+};
 
 // photos and the people in them
 
@@ -116,10 +129,11 @@ async function upload(file) {
   if (file.size > LARGEST) throw Error(`The file has ${Math.round(file.size/1e6)} MB. Give one of at most 30 MB.`);
   const found = await ask('photo', file);
   if (found.people.length < 2) return [found, 0];
-  const blob = await ask('result', {photo: found.photo, person: null, pose: null, whole: true});
+  const blob = await ask('result', {photo: found.photo, person: null, pose: null, whole: true, size: 'screen'});
   await lay(blob, found.width, found.height, 'Your photo');
   say(`${found.people.length} people are in the photo: click the one you mean.`);
-  return [found, await choose(found.people)];
+  busy(false);
+  try { return [found, await choose(found.people)]; } finally { busy(true); }
 }
 function choose(people) {
   $('over').replaceChildren();
@@ -149,7 +163,7 @@ async function open(file) {
     const seen = await ask('person', {photo: found.photo, person});
     if (number != picked) return;
     const old = me.wish;
-    Object.assign(me, {photo: found.photo, person, width: found.width, height: found.height, notes: seen.notes, box: seen.box, frame: seen.frame,
+    Object.assign(me, {photo: found.photo, person, width: found.width, height: found.height, notes: seen.notes, box: seen.box, frame: seen.frame, square: seen.square,
                        points: seen.points, pose: seen.pose, made: false, wish: null});
     compare(false);
     wish(old ? {pose: old} : {picture: true});
@@ -164,7 +178,7 @@ async function follow(file) {
   try {
     const [found, person] = await upload(file);
     if (number != picked) return;
-    document.querySelectorAll('#poses input').forEach(o => { o.checked = false; });
+    unpick();
     wish({pose: {like: {photo: found.photo, person}, photo0: mine}});
   } catch (e) { if (number == picked) fail(e), wish({picture: true}); }
   finally { busy(false); }
@@ -176,6 +190,7 @@ function place(e) { // of a pointer, in pixels of the canvas
   const o = $('over').getBoundingClientRect(), [w, h, left, top, zoom] = view();
   return [((e.clientX - o.left)*w/o.width - left)/zoom, ((e.clientY - o.top)*h/o.height - top)/zoom];
 }
+const unpick = () => document.querySelectorAll('#poses input').forEach(o => { o.checked = false; });
 const pull = (joint, to, done) => {
   me.points[joint] = [...to];
   draw();
@@ -189,12 +204,13 @@ $('over').onpointerdown = e => {
   $('over').setPointerCapture(e.pointerId);
   dot.focus({preventScroll: true});
 };
+$('over').addEventListener('touchstart', e => { if (e.target.closest('g.dot')) e.preventDefault(); }, {passive: false}); // no scrolling
 $('over').onpointermove = e => { if (held >= 0) pull(held, place(e), false); };
 $('over').onpointerup = $('over').onpointercancel = e => {
   if (held < 0) return;
   const joint = held, to = me.points[joint];
   held = -1;
-  document.querySelectorAll('#poses input').forEach(o => { o.checked = false; });
+  unpick();
   pull(joint, to, true);
 };
 $('over').onkeydown = e => {
@@ -212,7 +228,7 @@ $('before').onclick = () => { compare(!before); wish({picture: true}); };
 $('file').onchange = $('like').onchange = e => { const o = e.target, file = o.files[0]; o.value = ''; (o.id == 'file' ? open : follow)(file); };
 $('joints').onchange = draw;
 $('again').onclick = () => {
-  document.querySelectorAll('#poses input').forEach(o => { o.checked = false; });
+  unpick();
   if (me.photo) compare(false), wish({pose: {own: true}});
 };
 $('panel').onsubmit = e => e.preventDefault();
