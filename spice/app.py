@@ -129,11 +129,11 @@ def photo(self:App, data:bytes)->dict: # the photo's name and size, and a box ar
     inside = lambda box: [max(0., box[0]), max(0., box[1]), min(photo.width, box[2]), min(photo.height, box[3])]
     return dict(photo=name, width=photo.width, height=photo.height, people=[inside(o) for o in boxes])
 
-# %% ../nbs/42a_app.ipynb #229f3278
+# %% ../nbs/42a_app.ipynb #edd1601c
 @patch
 def known(self:App, asked:dict)->Shot:
     "The photo that is meant"
-    name = asked.get('photo')
+    name = asked.get('photo') if isinstance(asked, dict) else None
     if not isinstance(name, str) or name not in self.shots: raise DataError('this photo was forgotten', 'Choose it again')
     return self.shots[name]
 
@@ -163,7 +163,7 @@ def notes(self:App, seen:Seen)->list: # of sentences
 CUT_OFF = 'The photo ends above the feet: what it does not show is made up.'
 DOUBTFUL = 'The pose in this photo was hard to read: the result may be wrong.'
 
-# %% ../nbs/42a_app.ipynb #e09d1525
+# %% ../nbs/42a_app.ipynb #35c4bf56
 @patch
 def posed(self:App, aim:Aim, seen:Seen)->dict:
     "Keep a pose, and say where its joints are"
@@ -182,7 +182,7 @@ def pose(self:App, asked:dict)->dict:
     _, _, seen = self.seen(asked)
     within = not asked.get('whole')
     if 'joint' in asked: aim = self.pulled(asked, seen)
-    elif 'like' in asked and isinstance(asked['like'], dict): aim = self.tool.aim(self.seen(asked['like'])[2].fits.rotmats, seen, within=within)
+    elif 'like' in asked: aim = self.tool.aim(self.seen(asked['like'])[2].fits.rotmats, seen, within=within)
     elif 'name' not in asked: aim = Aim(seen.keypoints.points, seen.fits.rotmats, seen.fits.camera)
     elif asked['name'] in list(POSES): aim = self.tool.aim(asked['name'], seen, within=within)  # nothing but a name: `aim` would open a path
     else: raise DataError(f"there is no pose {str(asked['name'])[:30]!r}", f'Take {", ".join(list(POSES)[:4])} or another of the page')

@@ -97,18 +97,24 @@ const asked = (pose, size) => ({photo: me.photo, person: me.person, pose, whole:
 async function picture(draft) {
   const number = picked, [w, h] = view(), original = before || !me.made;
   if (original && draft) return;
-  if (!original) { $('save').setAttribute('aria-disabled', true); say(draft ? 'Making the picture …' : 'A first look. The full picture is on its way …'); }
+  if (!me.made) take(null);
+  if (!original) { take(null); say(draft ? 'Making the picture …' : 'A first look. The full picture is on its way …'); }
   const blob = await ask('result', asked(original ? null : me.pose, draft ? 'draft' : 'screen'));
   if (number != picked) return;
   shown = Date.now();
   await lay(blob, w, h, original ? 'Your photo' : 'The person in the new pose');
   draw();
-  if (original) return say(me.notes || 'Pick a pose, or drag a joint.');
+  if (original) return say(before ? 'This is your photo.' : me.notes || 'Pick a pose, or drag a joint.');
   if (draft) return;
   const wide = $('picture').naturalWidth, own = whole() ? me.width : me.square, more = own > wide ? `, ${own} wide when downloaded` : '';
   say([`Done: ${wide} × ${$('picture').naturalHeight} pixels${more}.`, me.notes].join(' ').trim());
   me.larger = own > wide ? asked(me.pose, 'own') : null;
-  $('save').href = $('picture').src; $('save').download = 'reposed.png'; $('save').removeAttribute('aria-disabled');
+  take(blob);
+}
+function take(blob) { // what the download button gives
+  if ($('save').href) URL.revokeObjectURL($('save').href);
+  if (blob) Object.assign($('save'), {href: URL.createObjectURL(blob), download: 'reposed.png'}), $('save').removeAttribute('aria-disabled');
+  else $('save').removeAttribute('href'), $('save').setAttribute('aria-disabled', true);
 }
 $('save').onclick = async e => { // a large photo is made at its own size only when it is taken home
   if ($('save').getAttribute('aria-disabled')) return e.preventDefault();
