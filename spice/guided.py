@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HAIR', 'COLOUR_PARTS', 'KIN', 'LIMBS', 'CHANNELS', 'colour_parts', 'kin', 'paint_parts', 'part_colours', 'Guide',
-           'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painted', 'decide', 'person_of', 'over', 'Guided']
+           'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painted', 'decide', 'carried_of', 'person_of', 'over',
+           'Guided']
 
 # %% ../nbs/16a_guided.ipynb #95db1b70
 from dataclasses import dataclass, replace
@@ -183,6 +184,12 @@ def decide(answer:Float[Tensor, 'b 5 h w'], # the network's; zeros for the carri
     return Painted((start + answer[:, :3]).clamp(-1, 1), gate, matte)
 
 # %% ../nbs/16a_guided.ipynb #0bea2010
+def carried_of(x:Float[Tensor, 'b 15 h w'], # the network's inputs, which hold it times its trust
+              )->Float[Tensor, 'b 3 h w']:
+    "The carried photo; grey where nothing is trusted"
+    trust = x[:, 4:8].sum(1, keepdim=True)
+    return torch.where(trust > .02, x[:, :3]/trust.clamp(min=.02), 0.).clamp(-1, 1)
+
 def person_of(painted:Painted,
               carried:Float[Tensor, 'b 3 h w'], # the carried photo
              )->Float[Tensor, 'b 3 h w']:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HAZE', 'MOST', 'BACKGROUNDS', 'PLAIN', 'GuidedSystemSettings', 'guided_settings', 'GuidedSystem', 'background_colour',
-           'Portrait', 'on_colour', 'clear']
+           'Portrait', 'shown_share', 'clear']
 
 # %% ../nbs/16d_guided_system.ipynb #191063b0
 from dataclasses import dataclass, field
@@ -93,7 +93,7 @@ def background_colour(background:str|tuple): # three bytes; None for 'keep' and 
     except (ValueError, TypeError, IndexError):
         raise DataError(f'background={background!r}', f'Take {", ".join(BACKGROUNDS)}, or a colour such as #ffcc00') from None
 
-# %% ../nbs/16d_guided_system.ipynb #cd8745ba
+# %% ../nbs/16d_guided_system.ipynb #df2eeed4
 class Portrait:
     "A person in a photo, ready for any pose, size and background"
     def __init__(self,
@@ -104,21 +104,21 @@ class Portrait:
                  fits,               # the body on the canvas: rotmats [1, 24, 3, 3], betas, camera
                 ):
         self.system, self.photo, self.matte, self.box, self.fits = system, photo, matte, box, fits
-        self.opened, self.empty = {}, None
+        self.opened, self.grounds, self.empty, self.shown = {}, {}, None, None
     @property
     def device(self): return self.fits.betas.device
     @property
     def side(self)->int: return self.box[2] - self.box[0] # pixels of the photo
     def tensor(self, picture): return to_tensor(picture).to(self.device)
 
-# %% ../nbs/16d_guided_system.ipynb #fca41842
+# %% ../nbs/16d_guided_system.ipynb #6008e57b
 @patch
 def at(self:Portrait, size:int)->Guided:
     "The canvas at a size, opened once"
     if size not in self.opened:
         photo = self.tensor(cut(self.photo, self.box, (size, size)))
         matte = torch.from_numpy(np.array(cut(self.matte, self.box, (size, size)))).to(photo)[None, None]/255
-        if len(self.opened) > 1: self.opened.pop(next(iter(self.opened)))                     # two sizes are kept
+        if len(self.opened) > 1: self.opened.pop(next(iter(self.opened)))                              # two sizes are kept
         self.opened[size] = self.system.open(photo, matte, self.fits.rotmats, self.fits.betas, self.fits.camera.resize(size))
     return self.opened[size]
 
@@ -158,7 +158,12 @@ def in_photo(self:Portrait, frame:tuple)->tuple: # left, top, right, bottom in p
     side = max(1, round(scale*frame[2]))
     return left, top, left + side, top + side
 
-# %% ../nbs/16d_guided_system.ipynb #337ce73e
+# %% ../nbs/16d_guided_system.ipynb #f46b1267
+def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
+    "How much of the body in the pose the photo shows itself, by the network's inputs"
+    body = (x[:, 9:12].amax(1) > -1).to(x)
+    return ((x[:, 4] + x[:, 7])*body).sum((1, 2))/body.sum((1, 2)).clamp(min=1)
+
 @patch
 @torch.no_grad()
 def paint(self:Portrait,
@@ -171,18 +176,11 @@ def paint(self:Portrait,
     frames = torch.tensor([frame], device=self.device).expand(len(rotmats), -1)
     canvas = self.fits.camera.size[0]
     guided = self.at(min(MOST, max(canvas, round(size*canvas/frame[2]))))
-    person, matte = guided.repose(rotmats, frame_camera(camera, frames, size), (size, size))
-    return person, ((matte - HAZE)/(1 - 2*HAZE)).clamp(0, 1)
+    x, carried, painted = guided.paint(rotmats, frame_camera(camera, frames, size), (size, size))
+    self.shown = shown_share(x)
+    return person_of(painted, carried), ((painted.matte - HAZE)/(1 - 2*HAZE)).clamp(0, 1)
 
-# %% ../nbs/16d_guided_system.ipynb #83bd98f5
-def on_colour(person, matte, background:str|tuple, behind:Image.Image)->list: # of PIL images, RGB or RGBA
-    "People on a background; `behind` is for 'keep'"
-    if background == 'transparent': return [clear(*o) for o in zip(person, matte)]
-    colour = background_colour(background)
-    if colour is None: ground = to_tensor(behind).to(person)
-    else: ground = person.new_tensor(colour).view(1, 3, 1, 1)/127.5 - 1
-    return to_pil(over(person, matte, ground).cpu())
-
+# %% ../nbs/16d_guided_system.ipynb #a33e961e
 def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Image: # RGBA
     "A picture with an alpha channel"
     alpha = Image.fromarray((matte[0]*255).round().byte().cpu().numpy())
@@ -190,7 +188,7 @@ def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Im
     out.putalpha(alpha)
     return out
 
-# %% ../nbs/16d_guided_system.ipynb #3bbc96b9
+# %% ../nbs/16d_guided_system.ipynb #2d2dc8a0
 @patch
 def picture(self:Portrait,
             rotmats:Float[Tensor, 'b 24 3 3'],
@@ -199,9 +197,18 @@ def picture(self:Portrait,
             background='keep',        # one of `BACKGROUNDS`, or a colour
            )->list: # of PIL images
     "The canvas with the person in poses"
-    canvas = self.fits.camera.size[0]
-    person, matte = self.paint(rotmats, camera, (0., 0., canvas), size)
-    return on_colour(person, matte, background, cut(self.behind(), self.box, (size, size)) if background == 'keep' else None)
+    colour = background_colour(background)
+    person, matte = self.paint(rotmats, camera, (0., 0., self.fits.camera.size[0]), size)
+    if background == 'transparent': return [clear(*o) for o in zip(person, matte)]
+    ground = person.new_tensor(colour).view(1, 3, 1, 1)/127.5 - 1 if colour else self.ground(size)
+    return to_pil(over(person, matte, ground).cpu())
+
+@patch
+def ground(self:Portrait, size:int)->Float[Tensor, '1 3 size size']:
+    "The canvas without the person, at a size; made once"
+    if size not in self.grounds:
+        self.grounds = {size: self.tensor(cut(self.behind(), self.box, (size, size)))}
+    return self.grounds[size]
 
 @patch
 def pasted(self:Portrait,

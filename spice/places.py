@@ -6,8 +6,8 @@
 __all__ = ['NORMAL_WEIGHT', 'COUNTERPARTS', 'STEP', 'FAR', 'TOLERANCE', 'GLANCING', 'MOVERS', 'HANDS', 'SLACK', 'REACH',
            'FAMILIES', 'FLIP', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'BEYOND',
            'closest_shares', 'closest_points', 'middle', 'Counterparts', 'make_counterparts', 'counterparts', 'ramp',
-           'seen_vertices', 'bleed', 'part_weights', 'sample', 'grow', 'hand_pixels', 'around_hands', 'Carrier',
-           'rigid_motions', 'spread', 'distance', 'coarse_parts', 'families', 'Places']
+           'seen_vertices', 'bleed', 'part_weights', 'sample', 'grow', 'hand_pixels', 'around_hands', 'inside',
+           'Carrier', 'rigid_motions', 'spread', 'distance', 'coarse_parts', 'families', 'Places']
 
 # %% ../nbs/16_places.ipynb #c5936f61
 import math
@@ -263,7 +263,7 @@ def grow(maps:Float[Tensor, 'b c h w'], reach:int)->Float[Tensor, 'b c h w']:
     "The largest value within some pixels to each side"
     return F.max_pool2d(F.max_pool2d(maps, (2*reach + 1, 1), 1, (reach, 0)), (1, 2*reach + 1), 1, (0, reach))
 
-# %% ../nbs/16_places.ipynb #ef539671
+# %% ../nbs/16_places.ipynb #e97ece4a
 HANDS = [i for i, o in enumerate(MOVERS) if o.endswith('hand')]
 
 def hand_pixels(surface:Surface)->Bool[Tensor, 'b h w 2']:
@@ -273,15 +273,20 @@ def hand_pixels(surface:Surface)->Bool[Tensor, 'b h w 2']:
     return which[face.clamp(min=0)] & (face >= 0)[..., None]
 
 def around_hands(surface:Surface)->Bool[Tensor, 'b v']:
-    "Vertices of other parts that are close to a hand in the picture"
-    near = grow(hand_pixels(surface).any(3)[:, None].float(), max(surface.camera.size)//48)
-    arms = [i for i, o in enumerate(MOVERS) if o.endswith(('hand', 'forearm'))]
-    other = part_weights(surface.body)[:, arms].sum(1) < .2
+    "Vertices that are close to a hand in the picture, but not of the arm or the head"
+    near = grow(hand_pixels(surface).any(3)[:, None].float(), max(surface.camera.size)//32)
+    spared = [i for i, o in enumerate(MOVERS) if o.endswith(('hand', 'forearm', 'head'))]
+    other = part_weights(surface.body)[:, spared].sum(1) < .2
     at = sample(near, surface.verts_px[..., :2].mT[..., None], surface.camera.size, 'zeros')
     return (at[:, 0, :, 0] > .5) & other
 
-# %% ../nbs/16_places.ipynb #0064ab4f
+# %% ../nbs/16_places.ipynb #7517119b
 SLACK = 64 # the matte is widened by a 64th of the picture to each side
+
+def inside(matte:Float[Tensor, 'b 1 h w'])->Float[Tensor, 'b 1 h w']:
+    "A matte without its outermost pixels, whose colours are half the background's; small pictures have none to spare"
+    reach = min(2, max(matte.shape[2:])//256)
+    return -grow(-matte, reach) if reach else matte
 
 class Carrier:
     "A photo and its body, ready to be carried into poses"
@@ -295,7 +300,7 @@ class Carrier:
         if not len(photo) == len(matte) == len(surface):
             what = f'{len(photo)} photos, {len(matte)} mattes and {len(surface)} bodies'
             raise DataError(what, 'Give as many of each')
-        self.photo, self.matte, self.surface, self._families = bleed(photo, matte), matte, surface, None
+        self.photo, self.matte, self.surface, self._families = bleed(photo, inside(matte)), matte, surface, None
         self.cells = cells or min(128, max(64, max(surface.camera.size)//2))
         self.frame, known = surface.camera.size, counterparts(surface.body)
         self.mirrors = known if mirrors else known[:1]
