@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FILES', 'FORMATS', 'LARGEST', 'PIXELS', 'CUT_OFF', 'DOUBTFUL', 'SIZES', 'POLICY', 'Reply', 'said', 'app_files',
-           'pose_figures', 'picture_of', 'Overtaken', 'Turns', 'Shot', 'App', 'for_screen', 'png', 'sentence',
+           'pose_figures', 'picture_of', 'Overtaken', 'Turns', 'Shot', 'App', 'for_screen', 'Png', 'png', 'sentence',
            'asked_in', 'is_number', 'refused', 'Handler', 'Server', 'serve', 'spice_app']
 
-# %% ../nbs/42a_app.ipynb #d68545ab
+# %% ../nbs/42a_app.ipynb #df2a8026
 import io, ipaddress, json, os, secrets, sys, threading, warnings, webbrowser
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,20 +21,21 @@ from .camera import frame_body, world_to_view
 from .core import DataError, ImageError, SpiceError, WeightsError, command, packaged, read_image, show_images, to_pil
 from .detector import find_people
 from .guided_system import MOST, Portrait, background_colour
-from .infer import Aim, Recent, Reposer, Seen, content
+from .infer import SHOWN, Aim, Recent, Reposer, Seen, content
 from .keypoints import COLORS, KEYPOINTS, LIMBS, Keypoints
 from .people import free_body
 from .poses import POSES, pose_rows, settle
 from .surface import render_body
 from .widgets import bend
 
-# %% ../nbs/42a_app.ipynb #a945dc19
+# %% ../nbs/42a_app.ipynb #989fa90b
 @dataclass
 class Reply:
     "What goes back to the browser"
     status: int
     kind: str   # such as 'text/html'
     body: bytes
+    note: str = '' # a sentence about it
 
 FILES = {'/': ('index.html', 'text/html; charset=utf-8'), '/app.css': ('app.css', 'text/css; charset=utf-8'),
          '/app.js': ('app.js', 'text/javascript; charset=utf-8'), '/icon.svg': ('icon.svg', 'image/svg+xml'),
@@ -129,16 +130,16 @@ def photo(self:App, data:bytes)->dict: # the photo's name and size, and a box ar
     inside = lambda box: [max(0., box[0]), max(0., box[1]), min(photo.width, box[2]), min(photo.height, box[3])]
     return dict(photo=name, width=photo.width, height=photo.height, people=[inside(o) for o in boxes])
 
-# %% ../nbs/42a_app.ipynb #edd1601c
+# %% ../nbs/42a_app.ipynb #5929fc62
 @patch
-def known(self:App, asked:dict)->Shot:
+def known(self:App, asked)->Shot:
     "The photo that is meant"
     name = asked.get('photo') if isinstance(asked, dict) else None
     if not isinstance(name, str) or name not in self.shots: raise DataError('this photo was forgotten', 'Choose it again')
     return self.shots[name]
 
 @patch
-def seen(self:App, asked:dict)->tuple: # a `Shot`, a number, a `Seen`
+def seen(self:App, asked)->tuple: # a `Shot`, a number, a `Seen`
     "The person that is meant"
     shot, k = self.known(asked), asked.get('person')
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < len(shot.found):
@@ -229,35 +230,41 @@ def square(self:App, seen:Seen, most:int|None=None)->int:
     "Pixels of the square around the person"
     return min(max(self.tool.size[0], seen.box[2] - seen.box[0]), most or MOST)
 
-# %% ../nbs/42a_app.ipynb #9cc82b39
+# %% ../nbs/42a_app.ipynb #07bb4b7d
 @patch
-def result(self:App, asked:dict)->bytes: # a PNG
+def result(self:App, asked:dict)->bytes: # a PNG, with a note
     "The person in a pose; without a pose, the photo as it is"
     whole, background, size, shot = asked.get('whole'), asked.get('background', 'keep'), asked.get('size', 'screen'), self.known(asked)
     if size not in list(SIZES): raise DataError(f'there is no size {str(size)[:9]!r}', f'Take {", ".join(SIZES)}')
     if not isinstance(background, str): raise DataError('a background without a name', 'Take keep, plain or transparent')
     background_colour(background)
-    most = SIZES[size]
     if asked.get('pose') is None: return png(for_screen(shot.photo) if whole else self.seen(asked)[2].image)
     shot, k, seen = self.seen(asked)
-    aim, one = self.aimed(asked['pose']), self.portrait(shot, k, most)
-    if whole: return png(one.pasted(aim.rotmats, aim.camera, background))
-    return png(one.picture(aim.rotmats, aim.camera, self.square(seen, most), background)[0])
+    aim, one = self.aimed(asked['pose']), self.portrait(shot, k, SIZES[size])
+    if whole: image = one.pasted(aim.rotmats, aim.camera, background)
+    else: image = one.picture(aim.rotmats, aim.camera, self.square(seen, SIZES[size]), background)[0]
+    return png(image, '' if one.shown[0] >= SHOWN else f'The photo shows only {float(one.shown[0]):.0%} of what this pose shows: the rest is made up.')
 
-# %% ../nbs/42a_app.ipynb #11003b80
+# %% ../nbs/42a_app.ipynb #bc6af89b
 def for_screen(photo:Image.Image, most:int=1600)->Image.Image:
     "A photo, smaller if it is large"
     photo = photo.copy()
     photo.thumbnail((most, most))
     return photo
 
-def png(image:Image.Image)->bytes:
-    "A picture as it is sent; fast rather than as small as can be"
+class Png(bytes):
+    "A picture as it is sent, and a sentence about it"
+    note = ''
+
+def png(image:Image.Image, note:str='')->Png:
+    "A picture to send; made fast rather than as small as can be"
     buffer = io.BytesIO()
     image.save(buffer, 'PNG', compress_level=3)
-    return buffer.getvalue()
+    made = Png(buffer.getvalue())
+    made.note = note
+    return made
 
-# %% ../nbs/42a_app.ipynb #7933b7d7
+# %% ../nbs/42a_app.ipynb #481a9d9b
 @patch
 def answer(self:App, method:str, path:str, headers, body:bytes=b'')->Reply:
     "Whatever the browser asks"
@@ -273,7 +280,7 @@ def answer(self:App, method:str, path:str, headers, body:bytes=b'')->Reply:
     except Exception as e:                                                              # never a traceback
         print(f'spice_app: {path}: {type(e).__name__}: {" ".join(str(e).split())[:300]}', file=sys.stderr)
         return said(500, error='Something went wrong. The window in which spice_app runs says what.')
-    return Reply(200, 'image/png', made) if isinstance(made, bytes) else said(200, **made)
+    return Reply(200, 'image/png', made, made.note) if isinstance(made, Png) else said(200, **made)
 
 def sentence(text:str)->str: return text[:1].upper() + text[1:] + ('' if text.endswith(('.', '?')) else '.')
 
@@ -303,7 +310,7 @@ POLICY = {'Content-Security-Policy': "default-src 'none'; script-src 'self'; sty
                                      "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
           'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer', 'Cross-Origin-Resource-Policy': 'same-origin', 'Cache-Control': 'no-store'}
 
-# %% ../nbs/42a_app.ipynb #e7f4feba
+# %% ../nbs/42a_app.ipynb #10365182
 class Handler(BaseHTTPRequestHandler):
     "From HTTP to `App.answer` and back"
     protocol_version, server_version, sys_version, timeout = 'HTTP/1.1', 'spice', '', 60
@@ -315,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
         if answer is None: answer = self.server.app.answer(method, self.path, self.headers, self.rfile.read(self.length))
         else: self.close_connection = True                                             # the body was not read
         self.send_response(answer.status)
-        for name, value in {**POLICY, 'Content-Type': answer.kind, 'Content-Length': len(answer.body)}.items(): self.send_header(name, str(value))
+        for name, value in {**POLICY, 'Content-Type': answer.kind, 'Content-Length': len(answer.body), 'X-Spice-Note': answer.note}.items(): self.send_header(name, str(value))
         if self.close_connection: self.send_header('Connection', 'close')
         self.end_headers()
         self.wfile.write(answer.body)

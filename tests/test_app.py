@@ -200,12 +200,12 @@ def test_whole_photo_keeps_its_size_and_its_other_people(say, known):
         assert differ(image.resize((512, 256)).crop((0, 0, 150, 256)), known.both.crop((0, 0, 150, 256))) < (2 if size == 'draft' else .01)
 
 def test_a_large_photo_is_made_small_first(tool, people, photos, known):
-    size = 1500
+    size = 1200
     big, points = photos[0].resize((size, size)), people.keypoints[0].resize((size, size))
     app = App(tool, lambda photo: (points, [known.known[photos[0].tobytes()][1][0].resize((size, size))]))
     one = dict(photo=app.photo(sent(big, 'BMP'))['photo'], person=0)
     seen = app.person(one)
-    assert seen['square'] > 1400
+    assert seen['square'] > 1100
     pose = app.pose(one | dict(name='walk'))['pose']
     made = {o: opened(app.result(one | dict(pose=pose, size=o))) for o in ('draft', 'screen')}
     assert [made[o].size for o in made] == [(256, 256), (1024, 1024)] and differ(made['draft'], made['screen'].resize((256, 256))) < 8
@@ -216,6 +216,12 @@ def test_unknown_backgrounds_and_sizes(say, me, own):
                        (dict(photo='1'), 'this photo was forgotten')]:
         status, said = say('result', me | dict(pose=own['pose']) | what)
         assert status == 422 and word.lower() in said['error'].lower()
+
+def test_what_the_photo_does_not_show_is_said(app, me, own, monkeypatch):
+    pose = json.dumps(me | dict(pose=own['pose'])).encode()
+    assert app.answer('POST', '/result', {'X-Spice': 'mine'}, pose).note == ''
+    monkeypatch.setattr(module, 'SHOWN', 1.1)
+    assert app.answer('POST', '/result', {'X-Spice': 'mine'}, pose).note.startswith('The photo shows only ')
 
 # one at a time
 

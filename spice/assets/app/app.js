@@ -12,7 +12,8 @@ async function ask(path, body) {
     reply = await fetch(path, {method: 'POST', body: json ? JSON.stringify(body) : body,
                                headers: {'X-Spice': page, 'Content-Type': json ? 'application/json' : 'application/octet-stream'}});
   } catch { throw Error('The program does not answer. Is spice_app still running?'); }
-  if (reply.ok) return reply.headers.get('Content-Type') == 'application/json' ? reply.json() : reply.blob();
+  if (reply.ok && reply.headers.get('Content-Type') == 'application/json') return reply.json();
+  if (reply.ok) return Object.assign(await reply.blob(), {note: reply.headers.get('X-Spice-Note')});
   const said = await reply.json().catch(() => ({error: 'Something went wrong.'}));
   throw Object.assign(Error(said.error), {overtaken: reply.status == 409});
 }
@@ -107,7 +108,7 @@ async function picture(draft) {
   if (original) return say(before ? 'This is your photo.' : me.notes || 'Pick a pose, or drag a joint.');
   if (draft) return;
   const wide = $('picture').naturalWidth, own = whole() ? me.width : me.square, more = own > wide ? `, ${own} wide when downloaded` : '';
-  say([`Done: ${wide} × ${$('picture').naturalHeight} pixels${more}.`, me.notes].join(' ').trim());
+  say([`Done: ${wide} × ${$('picture').naturalHeight} pixels${more}.`, me.notes, blob.note].join(' ').trim());
   me.larger = own > wide ? asked(me.pose, 'own') : null;
   take(blob);
 }
