@@ -28,7 +28,7 @@ from .poses import POSES, pose_rows, settle
 from .surface import render_body
 from .widgets import bend
 
-# %% ../nbs/42a_app.ipynb #319b5bb7
+# %% ../nbs/42a_app.ipynb #5be1780e
 @dataclass
 class Reply:
     "What goes back to the browser"
@@ -39,7 +39,7 @@ class Reply:
 
 FILES = {'/': ('index.html', 'text/html; charset=utf-8'), '/app.css': ('app.css', 'text/css; charset=utf-8'),
          '/app.js': ('app.js', 'text/javascript; charset=utf-8'), '/icon.svg': ('icon.svg', 'image/svg+xml'),
-         '/poses.webp': ('poses.webp', 'image/webp')}
+         '/poses.jpg': ('poses.jpg', 'image/jpeg')}
 
 FIRST = ('walk', 'arms_up', 'hands_on_hips', 'wave', 'arms_crossed', 'sit_crossed', 'look_back', 'run',
          'contrapposto', 'tree', 'arms_wide', 'squat')
@@ -174,7 +174,7 @@ def notes(self:App, seen:Seen)->list: # of sentences
 CUT_OFF = 'The photo ends above the feet: what it does not show is made up.'
 DOUBTFUL = 'The pose in this photo was hard to read: the result may be wrong.'
 
-# %% ../nbs/42a_app.ipynb #e5a9ce6b
+# %% ../nbs/42a_app.ipynb #9d6d1e89
 @patch
 def posed(self:App, aim:Aim, seen:Seen)->dict:
     "Keep a pose, and say where its joints are"
@@ -195,7 +195,7 @@ def pose(self:App, asked:dict)->dict:
     if 'joint' in asked: aim = self.pulled(asked, seen)
     elif 'like' in asked: aim = self.tool.aim(self.seen(asked['like'])[2].fits.rotmats, seen, within=within)
     elif 'name' not in asked: aim = Aim(seen.keypoints.points, seen.fits.rotmats, seen.fits.camera)
-    elif asked['name'] in NAMES: aim = self.tool.aim(asked['name'], seen, within=within) # a name only: `aim` opens paths
+    elif asked['name'] in NAMES: aim = self.tool.aim(asked['name'], seen, within=within) # a name, no path
     else:
         raise DataError(f"there is no pose {str(asked['name'])[:30]!r}", f'Take {", ".join(FIRST[:4])} or another')
     return self.posed(aim, seen)
@@ -353,7 +353,7 @@ class Handler(BaseHTTPRequestHandler):
             return said(413, error=f'The file is too large: give one of at most {LARGEST//10**6} MB.')
         self.length = int(given)
 
-# %% ../nbs/42a_app.ipynb #d6469b58
+# %% ../nbs/42a_app.ipynb #a0946e98
 class Server(ThreadingHTTPServer):
     "One thread for each connection"
     daemon_threads, allow_reuse_address = True, os.name == 'posix' # elsewhere two could share a port
@@ -375,7 +375,7 @@ def serve(app:App, host:str='127.0.0.1', port:int=0)->Server: # not yet running;
     except OSError as first:
         try: return Server(app, host, 0)
         except OSError:
-            raise DataError(f'nothing can listen at {host} ({first.strerror})', 'Give an address of this computer') from None
+            raise DataError(f'nothing can listen at {host} ({first.strerror})', "Give this computer's address") from None
 
 # %% ../nbs/42a_app.ipynb #38a96355
 @command

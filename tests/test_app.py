@@ -294,7 +294,7 @@ def ask(server, method, path, body=None, **headers):
 def test_through_the_server(server, me, photos, own):
     status, headers, page = ask(server, 'GET', '/')
     assert status == 200 and b'<html lang="en">' in page and headers['Content-Security-Policy'].startswith("default-src 'none'")
-    for name in ('/app.js', '/app.css', '/icon.svg', '/poses.webp', '/about'): assert ask(server, 'GET', name)[0] == 200
+    for name in ('/app.js', '/app.css', '/icon.svg', '/poses.jpg', '/about'): assert ask(server, 'GET', name)[0] == 200
     for name in ('/app.py', '/../app.py', '/..%2fapp.py', '/assets/app/app.js', '//etc/passwd', '/photo'): assert ask(server, 'GET', name)[0] == 404
     assert json.loads(ask(server, 'POST', '/photo', sent(photos[0]))[2])['photo'] == me['photo']
     status, headers, body = ask(server, 'POST', '/result', json.dumps(me | dict(pose=own['pose'])))
