@@ -200,7 +200,7 @@ def pose(self:App, asked:dict)->dict:
         raise DataError(f"there is no pose {str(asked['name'])[:30]!r}", f'Take {", ".join(FIRST[:4])} or another')
     return self.posed(aim, seen)
 
-# %% ../nbs/42a_app.ipynb #2bd9fb95
+# %% ../nbs/42a_app.ipynb #957202ac
 @patch
 def aimed(self:App, name)->Aim:
     "A pose that was made before"
@@ -216,7 +216,8 @@ def pulled(self:App, asked:dict, seen:Seen)->Aim:
         raise DataError('a joint without a place', 'Give joint, 0 to 17, and to, [x, y] in pixels of the canvas')
     points = self.joints(aim, seen)
     points = torch.cat([points, torch.full_like(points[..., :1], .1)], 2)            # the others should stay, weakly
-    points[0, int(joint)] = points.new_tensor([*to, 1.])
+    size = self.tool.size[0]
+    points[0, int(joint)] = points.new_tensor([*(min(max(v, -size/2), 1.5*size) for v in to), 1.]) # near the canvas
     fits = replace(seen.fits, rotmats=aim.rotmats, camera=aim.camera)
     rotmats, camera = bend(self.tool.fitter, fits, Keypoints(points, self.tool.size), 24 if asked.get('done') else 8)
     return self.tool.aim_at(rotmats, seen.fits.betas, camera)
@@ -307,7 +308,7 @@ def asked_in(body:bytes)->dict:
     if not isinstance(asked, dict): raise DataError('this is no request of the page', 'Load it again')
     return asked
 
-# %% ../nbs/42a_app.ipynb #acc110f8
+# %% ../nbs/42a_app.ipynb #42aa3841
 def is_number(name:str)->bool: # an IP address
     try: return bool(ipaddress.ip_address(name))
     except ValueError: return False
@@ -316,7 +317,7 @@ def refused(method:str, headers, host:str)->str: # why; '' if it is not
     "Requests that do not come from the page"
     given = headers.get('Host', '')
     name = given.rpartition(':')[0] if given.rpartition(':')[2].isdigit() else given
-    if not (name in ('localhost', host) or is_number(name.strip('[]'))): return 'This is not the address of the page.'
+    if not (name and name in ('localhost', host) or is_number(name.strip('[]'))): return 'This is not the address of the page.'
     if method == 'GET': return ''
     if headers.get('Origin', f'http://{given}') != f'http://{given}': return 'This request comes from another page.'
     if headers.get('Sec-Fetch-Site', 'same-origin') != 'same-origin': return 'This request comes from another page.'
@@ -353,7 +354,7 @@ class Handler(BaseHTTPRequestHandler):
             return said(413, error=f'The file is too large: give one of at most {LARGEST//10**6} MB.')
         self.length = int(given)
 
-# %% ../nbs/42a_app.ipynb #a0946e98
+# %% ../nbs/42a_app.ipynb #0b7d9541
 class Server(ThreadingHTTPServer):
     "One thread for each connection"
     daemon_threads, allow_reuse_address = True, os.name == 'posix' # elsewhere two could share a port
@@ -363,7 +364,10 @@ class Server(ThreadingHTTPServer):
     def server_bind(self): # without asking the network for our name
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
-    def handle_error(self, request, client_address): pass # a browser that went away
+    def handle_error(self, request, client_address):
+        e = sys.exc_info()[1]
+        if isinstance(e, (ConnectionError, TimeoutError)): return                      # the browser went away
+        print(f'spice_app: {type(e).__name__}: {e}', file=sys.stderr)
     @property
     def url(self)->str:
         return f"http://{'127.0.0.1' if self.host in ('0.0.0.0', '') else self.host}:{self.server_port}/"

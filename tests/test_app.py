@@ -166,6 +166,13 @@ def test_pose_by_joints(app, say, me, own):
     assert (now - before).norm(dim=1)[[0, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13]].max() < 10
     assert differ(say('result', me | dict(pose=own['pose']))[1], say('result', me | dict(pose=pose))[1]) > .5
 
+def test_a_joint_that_is_pulled_far_away_stays_near_the_canvas(say, me, own):
+    pose = own['pose']
+    for joint in (8, 11, 1, 4): pose = say('pose', me | {'from': pose, 'joint': joint, 'to': [9999, -9999], 'done': True})[1]['pose']
+    status, reply = say('pose', me | {'from': pose, 'joint': 0, 'to': [9999, 9999.5], 'done': True})
+    assert status == 200 and np.isfinite(reply['points']).all() and np.abs(reply['points']).max() < 1000
+    assert say('result', me | dict(pose=reply['pose'], whole=True))[1].size == (256, 256)
+
 @pytest.mark.parametrize('wrong', [dict(joint=18), dict(joint=-1), dict(joint='4'), dict(joint=[4]), dict(to=None), dict(to=[1]), dict(to=[1, 'x']), dict(to=[1, 1e9]),
                                    dict(to=[float('nan'), 1]), {'from': 'other'}, {'from': None}, {'from': ['x']}])
 def test_wrong_joints_are_one_line(say, me, own, wrong):
