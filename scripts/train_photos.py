@@ -4,7 +4,7 @@
     python scripts/train_photos.py _data/ccp256 --minutes 30       # stops after that
     python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
     python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
-    python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16e)
+    python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16d)
     python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
     python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
 
@@ -212,7 +212,7 @@ def train(args, device, end):
 CARD = """# photos: a guided system
 
 A person of a photo in another pose: `repose('me.jpg', 'walk')`. Where pixels come from is computed from fitted bodies; this network of {weights:.2f} million weights decides
-what to believe, makes the rest and cuts the person out (chapters 16 to 16e of the book).
+what to believe, makes the rest and cuts the person out (chapters 16 to 16d and 24 of the book).
 
 | | |
 |---|---|

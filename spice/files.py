@@ -241,8 +241,7 @@ FILM_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif,avi,mpegts,mpeg,ogg' #
 def open_film(path): # a container of PyAV
     "An open film with pictures in it"
     given_file(path, 'a film, such as an .mp4')
-    with reading('the package av, which reads films,', 'pip install av'): import av
-    todo = 'Give an .mp4, .webm or .gif'
+    with reading('the package av, which reads films,', 'pip install av'):     todo = 'Give an .mp4, .webm or .gif'
     with reading(path, todo):
         film = av.open(f'file:{Path(path).absolute()}', options=dict(format_whitelist=FILM_FORMATS,
                                                                      protocol_whitelist='file'))

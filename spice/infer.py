@@ -233,7 +233,7 @@ def doubted(self:Reposer, seen:Seen)->Seen:
     if not bool(seen.fits.good.all()): warnings.warn(f'the body may be wrong: joints are off by {off:.1f} pixels of 256; the result may be, too')
     return seen
 
-# %% ../nbs/40_infer.ipynb #7c7489d2
+# %% ../nbs/40_infer.ipynb #31b910bf
 @dataclass
 class Aim:
     "A target: a pose on the canvas"
@@ -264,6 +264,7 @@ def _root(body, cut_off): # right, down
     "What stays in its place: the pelvis from left to right; the lowest point, or the pelvis if the feet are not in the photo"
     return torch.stack([body.joints[0, 0, 0], body.joints[0, 0, 1] if cut_off else body.verts[0, :, 1].max()])
 
+# %% ../nbs/40_infer.ipynb #a9d3dcef
 @patch
 def far_enough(self:Reposer,
                seen:Seen,
@@ -281,6 +282,7 @@ def far_enough(self:Reposer,
     fits = ((xy > xy.new_tensor([left, top])) & (xy < xy.new_tensor([right, bottom]))).all(2).all(1)
     return places[int(fits.float().argmax()) if fits.any() else -1]
 
+# %% ../nbs/40_infer.ipynb #15298d17
 @patch
 def photo_on_canvas(self:Reposer, seen:Seen)->tuple: # left, top, right, bottom
     "Where the whole photo lies, in pixels of the canvas"
@@ -297,6 +299,7 @@ def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Seen, within:boo
     if not cut_off: place = self.far_enough(seen, spot, now.verts - root, None if within else self.photo_on_canvas(seen))
     return self.aim_at(rotmats, betas, Camera(own.focal, own.center, (place - root)[None], self.size))
 
+# %% ../nbs/40_infer.ipynb #831c6a22
 @patch
 def aim_at(self:Reposer, rotmats, betas, camera)->Aim:
     "What such a body shows"
