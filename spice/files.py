@@ -235,7 +235,7 @@ def read_pickle(path, todo:str='Get it again'): # lists, tables, words, numbers 
                 raise DataError('a pickle of too many small things', AGAIN)
         return _DataUnpickler(io.BytesIO(raw), encoding='latin1').load()
 
-# %% ../nbs/00_files.ipynb #07b8e406
+# %% ../nbs/00_files.ipynb #d40f0235
 FILM_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif,avi,mpegts,mpeg,ogg' # FFmpeg's names
 
 def open_film(path): # a container of PyAV
@@ -243,7 +243,7 @@ def open_film(path): # a container of PyAV
     given_file(path, 'a film, such as an .mp4')
     with reading('the package av, which reads films,', 'pip install av'): import av
     todo = 'Give an .mp4, .webm or .gif'
-    with reading(path, todo):
+    with reading(path, todo, says='is no film, or damaged'):
         film = av.open(f'file:{Path(path).absolute()}', options=dict(format_whitelist=FILM_FORMATS,
                                                                      protocol_whitelist='file'))
     if not film.streams.video: what = 'has no pictures'

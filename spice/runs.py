@@ -159,7 +159,7 @@ class Stop(Callback):
         self.learn.checkpoints.save()
         raise stopped(f'step {self.learn.done} of {self.steps}')
 
-# %% ../nbs/23_runs.ipynb #aff5530b
+# %% ../nbs/23_runs.ipynb #5dbfc5f4
 def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     "Train a stage to its end, or go on with it"
     last = last_checkpoint(folder/'checkpoints')
@@ -168,6 +168,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
         with stopping() as asked, learn.added_cbs([Stop(asked, steps)]), (learn.no_bar() if quiet
                                                                           or not bars() else nullcontext()):
             with learn.no_logging() if quiet else nullcontext(): learn.train_to(steps)
+    except SpiceError as e: raise type(e)(str(e).split('`:\n\t')[-1]) from None # without the callback that fastai names
     except torch.OutOfMemoryError:
         raise SpiceError(f'the device has not enough memory for {len(learn.xb[0])} photos in a step',
                          'Give a smaller --bs, and --accumulate to make up for it') from None
@@ -176,6 +177,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     if learn.silent: return
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
+    if asked(): raise stopped(f'the end of a stage, {steps} steps')
 
 # %% ../nbs/23_runs.ipynb #b20809b3
 def train(out, plan:Plan, device=None,
