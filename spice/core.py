@@ -8,8 +8,8 @@ __all__ = ['STOPPED', 'PHOTO_HINT', 'PICTURE_FORMATS', 'MOST_PIXELS', 'SpiceErro
            'save_image', 'show_images', 'small', 'get_device', 'set_seed', 'seeded', 'one_thread', 'cache_folder',
            'packaged', 'file_hash', 'find_file', 'progress']
 
-# %% ../nbs/00_core.ipynb #f30fa9ac
-import functools, hashlib, io, math, os, platform, random, signal, stat, sys, tempfile, warnings
+# %% ../nbs/00_core.ipynb #d9a6c07a
+import functools, hashlib, io, logging, math, os, platform, random, signal, stat, sys, tempfile, warnings
 from contextlib import contextmanager
 from importlib.resources import files
 from multiprocessing import parent_process
@@ -116,10 +116,11 @@ def reading(name,      # a path, or what is read
         why = getattr(e, 'strerror', None) or str(e).strip().split('\n')[0][:80]
         raise error(f'{name} {says} ({type(e).__name__}{": " if why else ""}{why})', todo) from None
 
-# %% ../nbs/00_core.ipynb #71267386
+# %% ../nbs/00_core.ipynb #25f057de
 PHOTO_HINT = 'Give a JPEG, PNG or WebP picture'
 PICTURE_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF')
 MOST_PIXELS = 120_000_000
+logging.getLogger('PIL').setLevel(logging.CRITICAL) # what it logs, the error says too
 
 def open_picture(file,    # a path or a stream of bytes
                  name='', # for messages; empty is the path

@@ -110,7 +110,7 @@ def count_numbers(path, todo:str='Get it again')->int:
     with reading(path, todo, WeightsError), safe_open(path, 'pt') as f:
         return sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
 
-# %% ../nbs/00_files.ipynb #c563b6c7
+# %% ../nbs/00_files.ipynb #f442b413
 class Note:
     "What a pickle says of an object; nothing is made of it"
     args, state = (), None
@@ -123,7 +123,8 @@ AGAIN = 'Get the file from its owner again'
 
 def plain(value): # an array or what the pickle held
     "The value of a note"
-    return value.value() if isinstance(value, Note) else value
+    if not isinstance(value, Note): return value
+    with reading('the pickle', AGAIN): return value.value()
 
 # %% ../nbs/00_files.ipynb #5031c32e
 class _Kind(Note):

@@ -7,7 +7,7 @@ __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'PeoplePairs', 'body_of',
            'bars', 'Stop', 'run_stage', 'train', 'as_after', 'check_numbers', 'check_plan', 'check_stage', 'run_card',
            'log_rows', 'pairs_of', 'spice_train']
 
-# %% ../nbs/23_runs.ipynb #ce6bd228
+# %% ../nbs/23_runs.ipynb #35f6b089
 import json, platform, sys, time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,9 +18,10 @@ from fastai.callback.core import Callback
 from .body import load_body
 from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Fast, Guard, History, Judged, Samples, curves, last_checkpoint,
                              read_checkpoint, restore, save_weights)
-from .core import DataError, SpiceError, command, file_hash, get_device, inside, set_seed
+from .core import DataError, SpiceError, command, file_hash, get_device, inside, reading, set_seed
 from .data import Prepared
 from .distributed import Together, average_, together, wait
+from .files import read_text
 from .fits import FittedPool
 from .loaders import Couples, Draw, Paired, PairSteps, PhotoSteps, PoolSteps, Sessions, Unpaired, step_loaders
 from .objective import BODILY
@@ -256,7 +257,7 @@ def check_stage(plan, system, stage):
         raise SpiceError(f'stage {stage} needs f_3D for {" and ".join(on)}',
                          'Give --regressor, a folder that spice_regressor made, or --weights theta=0,beta=0')
 
-# %% ../nbs/23_runs.ipynb #77864343
+# %% ../nbs/23_runs.ipynb #19427aee
 def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->str: # Markdown
     "The card of what came out"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
@@ -277,8 +278,9 @@ def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->st
 def log_rows(path)->list: # of dicts of floats
     "A log as it was written"
     if not Path(path).is_file(): return []
-    head, *rows = Path(path).read_text().splitlines()
-    return [{k: float(v or 'nan') for k, v in zip(head.split(','), o.split(','))} for o in rows]
+    with reading(path, 'Remove it, and go on with the run'):
+        head, *rows = read_text(path).splitlines()
+        return [{k: float(v or 'nan') for k, v in zip(head.split(','), o.split(','))} for o in rows]
 
 # %% ../nbs/23_runs.ipynb #357b2fd7
 def pairs_of(text:str)->dict: # 'theta=0,beta=0' -> {'theta': 0., 'beta': 0.}
