@@ -26,8 +26,9 @@ from spice.core import DataError, SpiceError, WeightsError, read_image, writing
 from spice.data import PeoplePhotos, PhotoFolder, Prepared, prepare
 from spice.files import open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
 from spice.fits import spice_fit
+from spice.keypoints import named_skeleton
 from spice.people_detector import JointNet, spice_detector
-from spice.pose_files import read_annotations, read_keypoints
+from spice.pose_files import read_annotations, read_keypoints, write_openpose
 from spice.prepare import spice_prepare
 from spice.prior import read_gmm
 from spice.regressor import spice_regressor
@@ -394,6 +395,16 @@ def test_one_bad_photo_is_skipped_and_said(photos, tmp_path):
     assert Prepared(tmp_path/'out').names == ['0']
     skipped = dict(json.loads((tmp_path/'out'/'skipped.json').read_text()))
     assert 'not a picture' in skipped['1'] and 'should hold an array' in skipped['2'] and str(tmp_path) not in skipped['1']
+
+def test_joints_of_another_picture_are_refused(photos, tmp_path, bad_input):
+    write_openpose(named_skeleton('walk', (80, 60)), tmp_path/'p.json')
+    assert read_keypoints(tmp_path/'p.json', (80, 60)).size == (80, 60)
+    one_line(lambda: read_keypoints(tmp_path/'p.json', (60, 80)), 'of a picture of 60 x 80 pixels, not of 80 x 60')
+
+def test_json_is_all_that_is_printed(photos, tmp_path, capsys):
+    spice_prepare('folder', str(tmp_path/'out'), root=str(photos), size=64, fit=False, json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)['count'] == 3
 
 def test_no_usable_photo_is_an_error(photos, tmp_path):
     for o in photos.glob('*.png'): o.write_bytes(b'nothing')
