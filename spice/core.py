@@ -312,7 +312,9 @@ def save_image(image, # anything `read_image` takes
                path,  # its ending decides the format: .png, .jpg, .webp ...
               )->Path: # where it is
     "Write a picture, whole or not at all"
-    image, path = read_image(image), Path(path)
+    path = Path(path)
+    clear = isinstance(image, Image.Image) and image.mode == 'RGBA' and path.suffix.lower() in ('.png', '.webp') # keeps its alpha
+    image = image if clear else read_image(image)
     if path.suffix.lower() not in Image.registered_extensions():
         raise ImageError(f'{path}: {path.suffix or "no ending"} is no picture format', 'End the name in .png, .jpg or .webp')
     with writing(path) as temporary:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HAIR', 'COLOUR_PARTS', 'KIN', 'LIMBS', 'CHANNELS', 'colour_parts', 'kin', 'paint_parts', 'part_colours', 'Guide',
-           'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painted', 'decide', 'person_of', 'over', 'Guided']
+           'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painted', 'decide', 'carried_of', 'person_of', 'over',
+           'Guided']
 
 # %% ../nbs/16a_guided.ipynb #95db1b70
 from dataclasses import dataclass, replace
@@ -175,7 +176,7 @@ def decide(answer:Float[Tensor, 'b 5 h w'], # the network's; zeros for the carri
            x:Float[Tensor, 'b 15 h w'],     # its inputs
           )->Painted:
     "Colour, gate and matte"
-    answer, body = answer.float(), (x[:, 9:12].amax(1, keepdim=True) > -1).to(x)
+    answer, body = answer.float(), (x[:, 9:12].amax(1, keepdim=True) > -1).to(x)*(1 - x[:, 7:8])
     trust = x[:, 4:8].sum(1, keepdim=True).clamp(0, 1)
     start = x[:, 12:15]*body + (1 - body)*x[:, :3]
     solid = torch.maximum(body, x[:, 3:4])
@@ -183,6 +184,12 @@ def decide(answer:Float[Tensor, 'b 5 h w'], # the network's; zeros for the carri
     return Painted((start + answer[:, :3]).clamp(-1, 1), gate, matte)
 
 # %% ../nbs/16a_guided.ipynb #0bea2010
+def carried_of(x:Float[Tensor, 'b 15 h w'], # the network's inputs, which hold it times its trust
+              )->Float[Tensor, 'b 3 h w']:
+    "The carried photo; grey where nothing is trusted"
+    trust = x[:, 4:8].sum(1, keepdim=True)
+    return torch.where(trust > .02, x[:, :3]/trust.clamp(min=.02), 0.).clamp(-1, 1)
+
 def person_of(painted:Painted,
               carried:Float[Tensor, 'b 3 h w'], # the carried photo
              )->Float[Tensor, 'b 3 h w']:
@@ -234,6 +241,22 @@ def answer(self:Guided,
 
 @patch
 @torch.no_grad()
+def paint(self:Guided,
+          rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame
+          camera:Camera,                     # of the result, in the shape of the photo
+          size=None,                         # (h, w) of the result; None is the photo's
+         )->tuple: # inputs [b, 15, h, w], the carried photo [b, 3, h, w], `Painted`
+    "What becomes of a pose, part by part"
+    target = self._render(rotmats, camera, self.photo_size if size is None else size)
+    places = self.full.carrier.places(target)
+    carried = self.full.carrier.carry(places)
+    x = self.full.inputs(target, places, carried)
+    if self.net is None: return x, carried, decide(x.new_zeros(len(x), 5, *x.shape[2:]), x)
+    up = lambda o: F.interpolate(o, x.shape[2:], mode='bilinear', align_corners=False)
+    answer, colour = self.answer(rotmats, camera)
+    return x, carried, replace(decide(up(answer), x), colour=up(colour))
+
+@patch
 def repose(self:Guided,
            rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame
            camera:Camera,                     # of the result, in the shape of the photo
@@ -241,14 +264,6 @@ def repose(self:Guided,
            background=None,                   # [b, 3, h, w] or a number; None gives person and matte
           ): # the picture [b, 3, h, w]; or person and matte
     "The person in new poses"
-    target = self._render(rotmats, camera, self.photo_size if size is None else size)
-    places = self.full.carrier.places(target)
-    carried = self.full.carrier.carry(places)
-    x = self.full.inputs(target, places, carried)
-    up = lambda o: F.interpolate(o, x.shape[2:], mode='bilinear', align_corners=False)
-    if self.net is None: painted = decide(x.new_zeros(len(x), 5, *x.shape[2:]), x)
-    else:
-        answer, colour = self.answer(rotmats, camera)
-        painted = replace(decide(up(answer), x), colour=up(colour))
+    _, carried, painted = self.paint(rotmats, camera, size)
     person = person_of(painted, carried)
     return (person, painted.matte) if background is None else over(person, painted.matte, background)

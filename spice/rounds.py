@@ -367,7 +367,7 @@ def slopes(maps:Float[Tensor, 'b c h w'])->tuple: # to the right, down
     return maps[..., 1:] - maps[..., :-1], maps[..., 1:, :] - maps[..., :-1, :]
 
 def guided_terms(painted:Painted,
-                 carried:Float[Tensor, 'b 3 h w'], # times its trust
+                 carried:Float[Tensor, 'b 3 h w'], # see `carried_of`
                  truth:Float[Tensor, 'b 4 h w'],   # colour and matte
                  background:Float[Tensor, 'b 3 1 1'],
                  features=None,                    # a network of chapter 14; None leaves the term out

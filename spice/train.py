@@ -56,6 +56,7 @@ SYSTEMS = {} # {name: class}, filled as chapters go by
 class System(Pretrained, nn.Module):
     "What a way of reposing people has of its own"
     name, presets = '', {}
+    any_size = False             # works on the photo itself, at any size: has `open`
     paired, bodies = False, True # learns from true pairs: batches have `target_image`; needs bodies beside the joints
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -70,7 +71,8 @@ class System(Pretrained, nn.Module):
     def size(self)->tuple: raise NotImplementedError          # (h, w) it is meant for
 
 # %% ../nbs/20_train.ipynb #0f47a269
-HOMES = dict(gfla='spice.gfla', upis='spice.upis', dpt='spice.dpt', intrinsic='spice.intrinsic', parsing='spice.parsing') # {system: module}
+HOMES = dict(gfla='spice.gfla', upis='spice.upis', dpt='spice.dpt', intrinsic='spice.intrinsic', parsing='spice.parsing',
+             guided='spice.guided_system') # {system: module}
 
 def system_names()->list:
     "All systems, also those whose chapter was not imported yet"

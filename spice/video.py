@@ -536,7 +536,7 @@ def film_at(self:Reposer, rotmats, betas, camera, doubtful:int=0)->Aims:
     points = Keypoints(torch.cat([xy, torch.ones_like(xy[..., :1])], 2), self.size).drop_outside().points
     return Aims(points, rotmats, camera, doubtful)
 
-# %% ../nbs/41_video.ipynb #a7662e6f
+# %% ../nbs/41_video.ipynb #c7df8237
 @patch
 @torch.no_grad()
 def film_on_floor(self:Reposer,
@@ -550,13 +550,16 @@ def film_on_floor(self:Reposer,
     up = posed.verts[..., 1].amax(1) if height is None else posed.joints[:, 0, 1] + height  # y counts down
     shift = torch.stack([0*up, -up, 0*up], 1)                                               # (t, 3)
     everything = (posed.verts + shift[:, None]).reshape(1, -1, 3)
+    if self.system.any_size and not self.spot(seen)[1]:
+        place = self.far_enough(seen, self.spot(seen)[0], everything[:, ::37])
+        return self.film_at(rotmats, betas, Camera(own.focal.expand(n), own.center.expand(n, 2), place + shift, self.size))
     near = frame_body(everything, self.size, .94, own.focal)
     away = torch.maximum(near.translation, own.translation)[:, 2]/near.translation[:, 2]
     place = torch.cat([near.translation[:, :2]*away[:, None], near.translation[:, 2:]*away[:, None]], 1)
     camera = Camera(own.focal.expand(n), near.center.expand(n, 2), place + shift, self.size)
     return self.film_at(rotmats, betas, camera)
 
-# %% ../nbs/41_video.ipynb #94f1bb99
+# %% ../nbs/41_video.ipynb #d5072eee
 @patch
 def film_aims(self:Reposer,
               motion:Motion,
@@ -579,7 +582,22 @@ def film_aims(self:Reposer,
     fits = fit_pieces(self.fitter, keypoints) if smooth == 'film' and len(motion) > 2 else fit_keypoints(self.body, keypoints, fitter=self.fitter)
     doubtful = int((~fits.good).sum())
     if not retarget: return Aims(keypoints.points, fits.rotmats, fits.camera, doubtful)
-    return self.film_at(fits.rotmats, seen.fits.betas, fits.camera, doubtful)
+    camera = self.on_spot(fits.rotmats, fits.camera, seen) if self.system.any_size else fits.camera
+    return self.film_at(fits.rotmats, seen.fits.betas, camera, doubtful)
+
+# %% ../nbs/41_video.ipynb #5d0de823
+@patch
+@torch.no_grad()
+def on_spot(self:Reposer, rotmats:Float[Tensor, 't 24 3 3'], camera:Camera, seen:Seen)->Camera:
+    "A film's cameras, shifted so that the source stands where it stood"
+    own, betas = seen.fits.camera, seen.fits.betas
+    spot, cut_off = self.spot(seen)
+    here = own.focal_xy[0]*spot/own.translation[0, 2] + own.center[0]                        # in pixels
+    bodies = self.body(rotmats, betas.expand(len(rotmats), -1))
+    low = camera.project(bodies.joints[:, :1])[:, 0, :2]                                     # the pelvis
+    if not cut_off: low[:, 1] = camera.project(bodies.verts)[..., 1].amax(1)
+    middle = torch.stack([low[:, 0].median(), low[:, 1].quantile(.9)])
+    return replace(camera, center=camera.center + here - middle)
 
 # %% ../nbs/41_video.ipynb #02ce541d
 @patch
@@ -659,14 +677,14 @@ def _live_aims(self:Reposer, motion, seen, retarget)->Aims:
     camera = Camera(*(join(o) for o in ('focal', 'center', 'translation')), self.size)
     return Aims(torch.cat([o.points for o in aims]), torch.cat([o.rotmats for o in aims]), camera, live.doubtful)
 
-# %% ../nbs/41_video.ipynb #e80279b1
+# %% ../nbs/41_video.ipynb #4cbf899f
 class Animation:
     "A photo that moves; loop over it for the frames"
-    def __init__(self, tool:Reposer, seen:Seen, aims:Aims, fps:float, motion:Motion|None=None, paste:bool=False):
-        self.tool, self.seen, self.aims, self.fps, self.motion, self.paste = tool, seen, aims, fps, motion, paste
+    def __init__(self, tool:Reposer, seen:Seen, aims:Aims, fps:float, motion:Motion|None=None, **how): # `paste`, `size`, `background`
+        self.tool, self.seen, self.aims, self.fps, self.motion, self.how = tool, seen, aims, fps, motion, how
     def __len__(self): return len(self.aims)
     def __repr__(self): return f'Animation: {len(self)} frames at {self.fps:g} a second'
-    def __iter__(self): return (o.image for o in self.tool.stream(((self.seen, o) for o in self.aims), paste=self.paste))
+    def __iter__(self): return (o.image for o in self.tool.stream(((self.seen, o) for o in self.aims), **self.how))
     def bodies(self, batch:int=8):
         "R of each frame"
         for k in range(0, len(self), batch):
@@ -695,7 +713,7 @@ def _turns(rotmats):
     if not (torch.linalg.det(rotmats) > 0).all(): raise DataError('mirrored rotations, of determinant -1', 'Give rotation matrices [t, 24, 3, 3]')
     return rotmats
 
-# %% ../nbs/41_video.ipynb #70a59a37
+# %% ../nbs/41_video.ipynb #fc7febc4
 def animate(photo,                 # anything `read_image` takes
             driver,                # a film, `Frames`, a folder of frames or of OpenPose files, a motion's name, joints, bodies: see `motion_of`
             model=None,            # a `Reposer`, or what it takes
@@ -707,22 +725,26 @@ def animate(photo,                 # anything `read_image` takes
             smooth:str='film',     # 'film', 'live' or 'none', see `film_aims`
             retarget:bool=True,    # the source keeps its proportions
             repeat:int=1,          # times, for a motion of People
-            paste:bool=False,      # put the results back into the photo
+            paste:bool=False,      # the whole photo, at its own size
             detector=None,         # finds joints: a `Detector` or its name; None is BlazePose
             device=None,           # None takes the fastest there is
+            size:int|None=None,    # pixels of a side, for a system of any size; None is its canvas
+            background='keep',     # for such a system: 'keep', 'plain', or a colour
+            matte=None,            # 'L', of the photo's size: which pixels are the person's; None finds out
            )->Animation:
     "A photo that moves as somebody in a film does"
     if fps is not None: check_fps(fps)
+    if background == 'transparent': raise DataError('a film has no transparent background', "Give 'keep', 'plain' or a colour")
     tool = model if isinstance(model, Reposer) else Reposer(model, detector=detector, device=device)
-    seen = tool.see(photo, keypoints, person)
-    if isinstance(driver, str) and driver in MOTIONS: return Animation(tool, seen, tool.named_motion(driver, seen, fps or 25, repeat), fps or 25, paste=paste)
+    seen, how = tool.see(photo, keypoints, person, matte), dict(paste=paste, size=size, background=background)
+    if isinstance(driver, str) and driver in MOTIONS: return Animation(tool, seen, tool.named_motion(driver, seen, fps or 25, repeat), fps or 25, **how)
     if isinstance(driver, Tensor) and driver.shape[-3:] == (24, 3, 3):
-        return Animation(tool, seen, tool.film_on_floor(_turns(driver).to(tool.body.rest), seen), fps or 25, paste=paste)
+        return Animation(tool, seen, tool.film_on_floor(_turns(driver).to(tool.body.rest), seen), fps or 25, **how)
     motion = motion_of(driver, fps, detector or tool.detector, whose, driver_keypoints)
     found, aims = int(motion.found.sum()), tool.film_aims(motion, seen, retarget, smooth)
     if 2*found < len(motion): warnings.warn(f'the person was found in {found} of {len(motion)} frames only; the other poses are guessed')
     if aims.doubtful: warnings.warn(f'the body may be wrong in {aims.doubtful} of {len(aims)} frames; the results may be, too')
-    return Animation(tool, seen, aims, motion.fps, motion, paste)
+    return Animation(tool, seen, aims, motion.fps, motion, **how)
 
 # %% ../nbs/41_video.ipynb #4cbf93a0
 def film_flow(body:Body,
@@ -760,7 +782,7 @@ def identity_drift(source:Float[Tensor, '1 3 h w'], # the photo, in [-1, 1]
     distance = 1 - F.cosine_similarity(rows[:1], rows[1:])
     return dict(distance=distance, drift=float(distance[-third:].mean() - distance[:third].mean()))
 
-# %% ../nbs/41_video.ipynb #b81de58a
+# %% ../nbs/41_video.ipynb #4a9d948c
 @command
 def spice_video(photo:str,              # a photo of a person
                 driver:str,             # a film, a folder of frames or OpenPose files, a .npy of joints, or a motion's name
@@ -775,18 +797,20 @@ def spice_video(photo:str,              # a photo of a person
                 repeat:int=1,           # times, for a motion by its name
                 as_driver:bool=False,   # the driver's proportions instead of the photo's
                 sides:bool=False,       # photo, driver, body and result side by side
-                paste:bool=False,       # put the results back into the photo
+                paste:bool=False,       # the whole photo, at its own size
+                size:int=0,             # pixels of a side; 0 is 256, or what the system makes
+                background:str='keep',  # keep, plain, or a colour such as #ffcc00
                 overwrite:bool=False,   # a film that is there already is made again
                 device:str='',          # cpu, cuda, mps; empty is the fastest there is
                 json:bool=False,        # print JSON
                ):
-    "Make a photo move as somebody in a film does. Example: spice_video me.jpg dance.mp4 --model _ckpt/first --out me_dancing.mp4 --sides"
+    "Make a photo move as somebody in a film does. Example: spice_video me.jpg dance.mp4 --out me_dancing.mp4 --sides"
     codec_of(out)
     if Path(out).exists() and not overwrite: raise DataError(f'{out} is there already', 'Give --overwrite to make it again')
     number, begin = lambda o: int(o) if o.isdigit() else o or None, time.perf_counter()
     tool = Reposer(model or None, device=device or None)
     film = animate(photo, driver, tool, keypoints or None, number(person), number(whose), driver_keypoints or None, fps or None, smooth, not as_driver,
-                   repeat, paste)
+                   repeat, paste, size=size or None, background=background)
     film.save(out, sides)
     found = int(film.motion.found.sum()) if film.motion else len(film)
     row = dict(out=str(out), frames=len(film), fps=film.fps, found=found, doubtful=film.aims.doubtful, seconds=round(time.perf_counter() - begin, 2))

@@ -218,22 +218,23 @@ def nobody(tool:Reposer)->Seen:
     fits = Fits(rotmats, betas, camera, zero, zero, zero, torch.ones_like(zero, dtype=torch.bool), tool.body.hash)
     return Seen(None, (0, 0, *tool.size[::-1]), None, Keypoints(tool.aim_at(rotmats, betas, camera).points, tool.size), fits)
 
-# %% ../nbs/42_widgets.ipynb #93571792
+# %% ../nbs/42_widgets.ipynb #35e3490c
 class PoseEditor(VBox):
     "A pose, to be dragged and turned"
     def __init__(self,
                  start='stand',        # a pose: whatever `repose` takes
-                 model=None,           # a `Reposer`, or what it takes; None carries over what the photo shows
+                 model=None,           # a `Reposer`, or what it takes; None is what ships
                  photo=None,           # who is reposed; None is the average body, without a result
                  keypoints=None,       # of the photo's people; None looks for them
                  person=None,          # which, if there are several: 'largest', or a number from the left
-                 size:int|tuple=256,   # (h, w) of the picture where there is no model
+                 matte=None,           # 'L', of the photo's size: which pixels are the person's; None finds out
+                 size:int|tuple=256,   # (h, w) of the picture where there is no photo
                  wait:float=.2,        # seconds between two results
                  longest:int=380,      # pixels of the canvas on the screen
                 ):
         if model is not None and photo is None: raise DataError('a model but no photo', 'Give the photo of the person to repose')
-        self.tool = model if isinstance(model, Reposer) else Reposer(Carried(size) if model is None else model)
-        self.seen = nobody(self.tool) if photo is None else self.tool.see(photo, keypoints, person)
+        self.tool = model if isinstance(model, Reposer) else Reposer(Carried(size) if photo is None else model)
+        self.seen = nobody(self.tool) if photo is None else self.tool.see(photo, keypoints, person, matte)
         self.start, self.hearers, self.later = start, [], Throttle(self.deliver, wait)
         self.result, self.loud, self.grip = None, True, -1
         self.make_parts(longest)
@@ -450,18 +451,19 @@ def picture(self:Browser)->Image.Image: # noqa: F811
 @patch
 def paint(self:Browser): self.sheet.value = encode(self.picture())
 
-# %% ../nbs/42_widgets.ipynb #3a4925e8
+# %% ../nbs/42_widgets.ipynb #bfcf0622
 def browse(photos:dict,     # {name: photo}
            poses,           # {name: pose} of whatever `repose` takes, or names of poses
-           model=None,      # a `Reposer`, or what it takes; None carries over what the photos show
+           model=None,      # a `Reposer`, or what it takes; None is what ships
            keypoints=None,  # {name: joints} of the photos' people; None looks for them
            person=None,     # which, if there are several: 'largest', or a number from the left
+           mattes=None,     # {name: 'L' picture}: which pixels are the people's; None finds out
            **how,           # for `Browser`
           )->Browser:
     "A browser of people and poses"
-    tool, seen = model if isinstance(model, Reposer) else Reposer(Carried() if model is None else model), {}
+    tool, seen = model if isinstance(model, Reposer) else Reposer(model), {}
     def make(name, pose):
-        if name not in seen: seen[name] = tool.see(photos[name], (keypoints or {}).get(name), person)
+        if name not in seen: seen[name] = tool.see(photos[name], (keypoints or {}).get(name), person, (mattes or {}).get(name))
         return tool.render([seen[name]], [tool.aim(pose, seen[name])], return_all=True)[0]
     return Browser({o: o for o in photos}, poses, make, **how)
 

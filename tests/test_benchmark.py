@@ -65,7 +65,7 @@ def test_commands_make_all_that_they_use():
         with pytest.raises(SpiceError, match=words): compare_commands(**wrong)
 
 def test_every_system_has_its_share():
-    for name in system_names():
+    for name in {*system_names()} - {'guided'}:                                   # it has a script of its own
         kind = system_class(name)
         assert list(SHARES[name]) == list(kind(kind.presets['tiny']()).stages()) and sum(SHARES[name].values()) == pytest.approx(1)
     for line in compare_commands(30_000, bs=8)[2:-1]:

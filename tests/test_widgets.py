@@ -175,7 +175,7 @@ def test_a_model_from_a_folder(people, photo, tmp_path):
     assert differ(first, editor.result) > .1
 
 def test_pictures_need_not_be_square(people, photo):
-    wide = PoseEditor('arms_up', photo=photo, keypoints=people.keypoints[0], size=(128, 96))
+    wide = PoseEditor('arms_up', Reposer(Carried((128, 96)), device='cpu'), photo, people.keypoints[0])
     assert wide.result.size == (96, 128) and wide.canvas.picture().size == (285, 380)
     x, y, _ = wide.canvas.points[10]
     drag(wide.canvas, 'right_ankle', (x + 6, y))

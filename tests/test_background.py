@@ -1,0 +1,84 @@
+"Behind the person: plain grounds, what is never looked at, batches, edges, moved photos, sharpness, small and bad input."
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spice.background import RIM, complete, fill_behind, grow
+from spice.core import DataError
+
+def person(h=96, w=72, top=20, bottom=80, left=25, right=47):
+    matte = torch.zeros(1, 1, h, w)
+    matte[..., top:bottom, left:right] = 1
+    return matte
+
+def street(h=96, w=72, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    coarse = F.interpolate(torch.randn(1, 3, h//12, w//12, generator=random), (h, w), mode='bilinear')
+    return (.5*coarse + .2*torch.randn(1, 3, h, w, generator=random)).clamp(-1, 1)
+
+@pytest.mark.parametrize('box', [(20, 80, 25, 47), (0, 96, 25, 47), (40, 96, 0, 30), (0, 30, 50, 72)])
+@pytest.mark.parametrize('size', [1, 5])
+def test_smooth_grounds_come_back(box, size):
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 96*size), torch.linspace(-1, 1, 72*size), indexing='ij')
+    matte = F.interpolate(person(96, 72, *box), scale_factor=size)
+    for ground in (torch.full_like(matte[0], -.4).expand(3, -1, -1), torch.stack([.4*x, .3*y, .2*x - .5*y])):
+        filled = fill_behind(torch.where(matte > 0, 1., ground[None]), matte)
+        assert (filled - ground).abs().max() < 1/255
+
+def test_what_is_far_from_the_person_stays():
+    photo, matte = street(), person()
+    far = grow(matte[0, 0], RIM) == 0
+    assert torch.equal(fill_behind(photo, matte)[..., far], photo[..., far])
+    assert torch.equal(fill_behind(photo, matte*0), photo)
+
+def test_the_person_is_never_looked_at():
+    photo, matte = street(), person()
+    black, white = (fill_behind(torch.where(matte > 0, colour, photo), matte) for colour in (-1., 1.))
+    assert torch.equal(black, white)
+
+def test_same_again_and_in_batches():
+    photos, mattes = torch.cat([street(seed=seed) for seed in range(2)]), torch.cat([person(), person(left=5, right=30)])
+    before = photos.clone()
+    both = fill_behind(photos, mattes)
+    torch.rand(3)
+    assert torch.equal(both, fill_behind(photos, mattes)) and torch.equal(photos, before)
+    for i in range(2): assert torch.equal(fill_behind(photos[i:i + 1], mattes[i:i + 1])[0], both[i])
+
+def test_chance_outside_is_left_alone():
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    fill_behind(street(), person())
+    assert torch.equal(torch.rand(3), wanted)
+
+def test_beyond_the_photo_is_filled_and_never_copied():
+    photo, known = street(), torch.ones(1, 1, 96, 72)
+    known[..., :10] = 0
+    filled = fill_behind(torch.where(known > 0, photo*.5, 1.), person(), known)
+    assert filled.max() <= photo[..., 10:].max()*.5 + .1 and filled[..., :10].std() > .05
+
+def test_stripes_are_continued():
+    stripes = torch.where(torch.arange(72) % 8 < 4, -.5, .5).expand(1, 3, 96, 72)
+    filled = fill_behind(torch.where(person() > 0, 0., stripes), person())
+    assert (filled - stripes).abs()[..., 20:80, 25:47].mean() < .05 # a smooth fill is off by .5
+
+def test_a_large_photo_stays_sharp():
+    grain = .3*torch.randn(1, 3, 1200, 900, generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
+    filled = fill_behind(grain, F.interpolate(person(), (1200, 900)))[..., 300:950, 330:560]
+    steps = lambda picture: float((picture[..., 1:] - picture[..., :-1]).std())
+    assert steps(filled) > .8*steps(grain)
+
+@pytest.mark.parametrize('size', [(24, 24), (9, 40), (60, 13)])
+def test_small_photos(size):
+    h, w = size
+    matte = person(h, w, h//4, h - 1, w//4, w//2 + 1)
+    filled = fill_behind(torch.full((1, 3, h, w), .25), matte)
+    assert torch.isfinite(filled).all()
+
+def test_no_whole_patch_gives_nothing():
+    assert complete(torch.zeros(3, 8, 8), torch.eye(8)) is None
+
+def test_nothing_but_the_person_is_told_in_one_line():
+    with pytest.raises(DataError, match='no background') as told: fill_behind(street(), person()*0 + 1)
+    assert '\n' not in str(told.value)
+    with pytest.raises(DataError, match='no background'): fill_behind(torch.zeros(1, 3, 5, 5), person(5, 5, 1, 4, 1, 3)) # the rim covers the rest
