@@ -126,7 +126,7 @@ class Network:
         self.net.invoke()
         return [self.net.get_tensor(index)[0].copy() for index in self.out]
 
-# %% ../nbs/01c_blazepose.ipynb #425b62f1
+# %% ../nbs/01c_blazepose.ipynb #bfbbbbc7
 SIDE, CROP = 224, 256 # pixels that the detector and the landmark network look at
 
 def sample(photo:Image.Image,
@@ -141,6 +141,7 @@ def sample(photo:Image.Image,
 
 def letterbox(photo:Image.Image)->Float[np.ndarray, 's s 3']: # in [-1, 1]
     "The whole photo in a black square"
+    if photo.width*photo.height > 40_000_000: photo = photo.reduce(4) # of the largest, no second copy
     side = max(photo.size)
     shift = (np.array(photo.size) - side)/2 + 1    # one more pixel of black, so that the edge fades into it
     square = sample(ImageOps.expand(photo, 1, 'black'), SIDE, np.eye(2)*side/SIDE, shift)

@@ -8,8 +8,8 @@ __all__ = ['STOPPED', 'PHOTO_HINT', 'PICTURE_FORMATS', 'MOST_PIXELS', 'SpiceErro
            'save_image', 'show_images', 'small', 'get_device', 'set_seed', 'seeded', 'one_thread', 'cache_folder',
            'packaged', 'file_hash', 'find_file', 'progress']
 
-# %% ../nbs/00_core.ipynb #f30fa9ac
-import functools, hashlib, io, math, os, platform, random, signal, stat, sys, tempfile, warnings
+# %% ../nbs/00_core.ipynb #d9a6c07a
+import functools, hashlib, io, logging, math, os, platform, random, signal, stat, sys, tempfile, warnings
 from contextlib import contextmanager
 from importlib.resources import files
 from multiprocessing import parent_process
@@ -116,10 +116,11 @@ def reading(name,      # a path, or what is read
         why = getattr(e, 'strerror', None) or str(e).strip().split('\n')[0][:80]
         raise error(f'{name} {says} ({type(e).__name__}{": " if why else ""}{why})', todo) from None
 
-# %% ../nbs/00_core.ipynb #71267386
+# %% ../nbs/00_core.ipynb #25f057de
 PHOTO_HINT = 'Give a JPEG, PNG or WebP picture'
 PICTURE_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF')
 MOST_PIXELS = 120_000_000
+logging.getLogger('PIL').setLevel(logging.CRITICAL) # what it logs, the error says too
 
 def open_picture(file,    # a path or a stream of bytes
                  name='', # for messages; empty is the path
@@ -253,7 +254,7 @@ def to_pil(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]; values outside are cli
     arrays = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return [Image.fromarray(o) for o in arrays.movedim(1, 3).cpu().numpy()]
 
-# %% ../nbs/00_core.ipynb #b82c337c
+# %% ../nbs/00_core.ipynb #b433e491
 _tidied = set() # folders
 
 def _tidy(folder)->str: # what temporary names begin with
@@ -271,9 +272,9 @@ def _tidy(folder)->str: # what temporary names begin with
 def _full(error)->str:
     "Why the disk refused, if that is what an error is about"
     if isinstance(error, OSError) and error.errno is not None: return error.strerror
-    words = ('space left', 'file write failed', 'PytorchStreamWriter', 'inline_container', 'IoError')
-    text = str(error)
-    return text.strip().split('\n')[0][:80] if any(o in text for o in words) else ''
+    words = ('space left', 'file write failed', 'PytorchStreamWriter', 'inline_container',
+             'IoError') # torch's, safetensors'
+    return 'the disk is full, or refuses' if any(o in str(error) for o in words) else ''
 
 # %% ../nbs/00_core.ipynb #61e46854
 @contextmanager
@@ -405,7 +406,7 @@ def _share_cores():
 
 _share_cores()
 
-# %% ../nbs/00_core.ipynb #348aad05
+# %% ../nbs/00_core.ipynb #99abd32a
 def cache_folder(*parts:str, # folders below it
                 )->Path: # not made until something is written there
     "The library's own folder: `SPICE_HOME`, or `spice` in the user's cache folder"
@@ -413,7 +414,9 @@ def cache_folder(*parts:str, # folders below it
     if sys.platform == 'win32': base = os.environ.get('LOCALAPPDATA', '~/AppData/Local')
     elif sys.platform == 'darwin': base = '~/Library/Caches'
     else: base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(base).expanduser().joinpath('spice', *parts)
+    try: return Path(base).expanduser().joinpath('spice', *parts)
+    except RuntimeError:
+        raise DataError('there is no home folder', 'Set SPICE_HOME to a folder that is yours') from None
 
 def packaged(name:str, # such as 'free_body.npz'
             )->Path:

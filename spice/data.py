@@ -536,7 +536,7 @@ def _claim(source, out, detector=None):
                todo='Give an empty folder, or the same settings and photos as before')
     for folder in ('images', 'parts'): (out/folder).mkdir(parents=True, exist_ok=True)
 
-# %% ../nbs/07_data.ipynb #92cd5c1f
+# %% ../nbs/07_data.ipynb #71e5ac3a
 def prepare(source:Source,       # the photos
             out,                 # the folder of the prepared dataset
             process:int=0,       # this process' number
@@ -551,7 +551,8 @@ def prepare(source:Source,       # the photos
     chunks = range(-(-len(source)//CHUNK))
     todo = [k for k in chunks if k % of == process and not _chunk_path(out, k).exists()]
     for k in progress(todo, text='photos'): prepare_chunk(source, out, k, detector)
-    if all(_chunk_path(out, k).exists() for k in chunks): _join(source, out, chunks)
+    if not all(_chunk_path(out, k).exists() for k in chunks): return out
+    with reading(out/'parts', 'Remove that folder, and run the same command again'): _join(source, out, chunks)
     return out
 
 # %% ../nbs/07_data.ipynb #83e4094e

@@ -110,7 +110,7 @@ def count_numbers(path, todo:str='Get it again')->int:
     with reading(path, todo, WeightsError), safe_open(path, 'pt') as f:
         return sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
 
-# %% ../nbs/00_files.ipynb #c563b6c7
+# %% ../nbs/00_files.ipynb #f442b413
 class Note:
     "What a pickle says of an object; nothing is made of it"
     args, state = (), None
@@ -123,7 +123,8 @@ AGAIN = 'Get the file from its owner again'
 
 def plain(value): # an array or what the pickle held
     "The value of a note"
-    return value.value() if isinstance(value, Note) else value
+    if not isinstance(value, Note): return value
+    with reading('the pickle', AGAIN): return value.value()
 
 # %% ../nbs/00_files.ipynb #5031c32e
 class _Kind(Note):
@@ -235,14 +236,15 @@ def read_pickle(path, todo:str='Get it again'): # lists, tables, words, numbers 
                 raise DataError('a pickle of too many small things', AGAIN)
         return _DataUnpickler(io.BytesIO(raw), encoding='latin1').load()
 
-# %% ../nbs/00_files.ipynb #07b8e406
+# %% ../nbs/00_files.ipynb #d40f0235
 FILM_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif,avi,mpegts,mpeg,ogg' # FFmpeg's names
 
 def open_film(path): # a container of PyAV
     "An open film with pictures in it"
     given_file(path, 'a film, such as an .mp4')
-    with reading('the package av, which reads films,', 'pip install av'):     todo = 'Give an .mp4, .webm or .gif'
-    with reading(path, todo):
+    with reading('the package av, which reads films,', 'pip install av'): import av
+    todo = 'Give an .mp4, .webm or .gif'
+    with reading(path, todo, says='is no film, or damaged'):
         film = av.open(f'file:{Path(path).absolute()}', options=dict(format_whitelist=FILM_FORMATS,
                                                                      protocol_whitelist='file'))
     if not film.streams.video: what = 'has no pictures'

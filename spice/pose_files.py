@@ -94,11 +94,16 @@ def to_dwpose(keypoints:Keypoints, # who is in the picture
     array = to_array(keypoints, 134, pixel_numbers=False)
     return array[..., :2]/[w, h], array[..., 2]
 
-# %% ../nbs/01b_pose_files.ipynb #5cdb7b35
+# %% ../nbs/01b_pose_files.ipynb #f4d082c4
 def _frame_of(data, size, path):
     "The picture's size: as given, or as the file says"
-    if size is not None: return frame_size(size)
-    if isinstance(data, dict) and 'canvas_height' in data and 'canvas_width' in data: return frame_size((data['canvas_height'], data['canvas_width']))
+    own = isinstance(data, dict) and 'canvas_height' in data and 'canvas_width' in data
+    own = frame_size((data['canvas_height'], data['canvas_width'])) if own else None
+    given = own if size is None else frame_size(size)
+    if own and own != given:
+        raise DataError(f'{path} is of a picture of {own[1]} x {own[0]} pixels, not of {given[1]} x {given[0]}',
+                        'Give the joints of this one')
+    if given: return given
     raise DataError(f'{path} does not say how large its picture is',
                     'Write canvas_width and canvas_height into it, or in Python give size=(height, width)')
 

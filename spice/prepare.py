@@ -6,7 +6,9 @@
 __all__ = ['WORN', 'SKIN', 'FEET', 'LIMBS_OF', 'WHERE', 'nearest_limb', 'book_labels', 'Ccp', 'only_person', 'prepared_sheet',
            'body_over', 'prepared_report', 'spice_prepare']
 
-# %% ../nbs/08c_real_photos.ipynb #b65ba802
+# %% ../nbs/08c_real_photos.ipynb #73204b27
+import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -185,7 +187,7 @@ def _report(out, fit, json):
         lines.append(f"{Path(out)/'prepared.png'} shows the worst")
     print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))
 
-# %% ../nbs/08c_real_photos.ipynb #54c581e2
+# %% ../nbs/08c_real_photos.ipynb #44f81ba7
 @command
 def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market or video
                   out:str,           # the folder of the prepared dataset
@@ -204,11 +206,12 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
     "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
     options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None))
-    source = open_source(kind, root, size or None, **options.get(kind, {}))
-    if detector and kind not in ('folder', 'ccp', 'video'):
-        raise DataError(f'--detector {detector}', f'{kind} brings its keypoints')
-    looks = any(item.keypoints is None and item.path is not None for item in source.items)
-    prepare(source, out, process, of, load_detector(detector or 'blazepose') if looks else None)
+    with redirect_stdout(sys.stderr) if json else nullcontext():                # notes are not the manifest's
+        source = open_source(kind, root, size or None, **options.get(kind, {}))
+        if detector and kind not in ('folder', 'ccp', 'video'):
+            raise DataError(f'--detector {detector}', f'{kind} brings its keypoints')
+        looks = any(item.keypoints is None and item.path is not None for item in source.items)
+        prepare(source, out, process, of, load_detector(detector or 'blazepose') if looks else None)
     manifest = Path(out)/'manifest.json'
     if not manifest.is_file(): print('{}' if json else f'{out}: this part is done, others are still at work')
     else: _report(out, fit and kind in ('folder', 'ccp'), json)

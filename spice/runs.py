@@ -7,7 +7,7 @@ __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'PeoplePairs', 'body_of',
            'bars', 'Stop', 'run_stage', 'train', 'as_after', 'check_numbers', 'check_plan', 'check_stage', 'run_card',
            'log_rows', 'pairs_of', 'spice_train']
 
-# %% ../nbs/23_runs.ipynb #ce6bd228
+# %% ../nbs/23_runs.ipynb #35f6b089
 import json, platform, sys, time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,9 +18,10 @@ from fastai.callback.core import Callback
 from .body import load_body
 from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Fast, Guard, History, Judged, Samples, curves, last_checkpoint,
                              read_checkpoint, restore, save_weights)
-from .core import DataError, SpiceError, command, file_hash, get_device, inside, set_seed
+from .core import DataError, SpiceError, command, file_hash, get_device, inside, reading, set_seed
 from .data import Prepared
 from .distributed import Together, average_, together, wait
+from .files import read_text
 from .fits import FittedPool
 from .loaders import Couples, Draw, Paired, PairSteps, PhotoSteps, PoolSteps, Sessions, Unpaired, step_loaders
 from .objective import BODILY
@@ -159,7 +160,7 @@ class Stop(Callback):
         self.learn.checkpoints.save()
         raise stopped(f'step {self.learn.done} of {self.steps}')
 
-# %% ../nbs/23_runs.ipynb #aff5530b
+# %% ../nbs/23_runs.ipynb #5dbfc5f4
 def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     "Train a stage to its end, or go on with it"
     last = last_checkpoint(folder/'checkpoints')
@@ -168,6 +169,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
         with stopping() as asked, learn.added_cbs([Stop(asked, steps)]), (learn.no_bar() if quiet
                                                                           or not bars() else nullcontext()):
             with learn.no_logging() if quiet else nullcontext(): learn.train_to(steps)
+    except SpiceError as e: raise type(e)(str(e).split('`:\n\t')[-1]) from None # without the callback that fastai names
     except torch.OutOfMemoryError:
         raise SpiceError(f'the device has not enough memory for {len(learn.xb[0])} photos in a step',
                          'Give a smaller --bs, and --accumulate to make up for it') from None
@@ -176,6 +178,7 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
     if learn.silent: return
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
+    if asked(): raise stopped(f'the end of a stage, {steps} steps')
 
 # %% ../nbs/23_runs.ipynb #b20809b3
 def train(out, plan:Plan, device=None,
@@ -254,7 +257,7 @@ def check_stage(plan, system, stage):
         raise SpiceError(f'stage {stage} needs f_3D for {" and ".join(on)}',
                          'Give --regressor, a folder that spice_regressor made, or --weights theta=0,beta=0')
 
-# %% ../nbs/23_runs.ipynb #77864343
+# %% ../nbs/23_runs.ipynb #19427aee
 def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->str: # Markdown
     "The card of what came out"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
@@ -275,8 +278,9 @@ def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->st
 def log_rows(path)->list: # of dicts of floats
     "A log as it was written"
     if not Path(path).is_file(): return []
-    head, *rows = Path(path).read_text().splitlines()
-    return [{k: float(v or 'nan') for k, v in zip(head.split(','), o.split(','))} for o in rows]
+    with reading(path, 'Remove it, and go on with the run'):
+        head, *rows = read_text(path).splitlines()
+        return [{k: float(v or 'nan') for k, v in zip(head.split(','), o.split(','))} for o in rows]
 
 # %% ../nbs/23_runs.ipynb #357b2fd7
 def pairs_of(text:str)->dict: # 'theta=0,beta=0' -> {'theta': 0., 'beta': 0.}

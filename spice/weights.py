@@ -160,7 +160,7 @@ def unfilled(kind, path, weights): # a network
     with reading(path, f'These settings make no {kind.__name__}: get it again', WeightsError), no_larger(most, path):
         return kind(kind.settings_class(**{k: v for k, v in settings.items() if k in known}))
 
-# %% ../nbs/00a_weights.ipynb #a2112d65
+# %% ../nbs/00a_weights.ipynb #cd205b3b
 @patch
 def save_pretrained(self:Pretrained, folder,
                     half:bool=False,   # store floats in 16 bits
@@ -175,7 +175,7 @@ def save_pretrained(self:Pretrained, folder,
                            'Train with lower rates')
     with writing(folder/'model.safetensors') as f: save_file(state, f, metadata=dict(format='pt'))
     if card:
-        with writing(folder/'README.md') as f: Path(f).write_text(card)
+        with writing(folder/'README.md') as f: Path(f).write_text(card, encoding='utf-8')
     with writing(folder/'config.json') as f: Path(f).write_text(json.dumps(dict(network=type(self).__name__, settings=asdict(self.settings)), indent=1))
     return folder
 

@@ -23,11 +23,12 @@ from processes import Running, command
 from safetensors.torch import save_file
 
 from spice.core import DataError, SpiceError, WeightsError, read_image, writing
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.data import PeoplePhotos, PhotoFolder, Prepared, prepare
 from spice.files import open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
 from spice.fits import spice_fit
+from spice.keypoints import named_skeleton
 from spice.people_detector import JointNet, spice_detector
-from spice.pose_files import read_annotations, read_keypoints
+from spice.pose_files import read_annotations, read_keypoints, write_openpose
 from spice.prepare import spice_prepare
 from spice.prior import read_gmm
 from spice.regressor import spice_regressor
@@ -317,7 +318,7 @@ FILMS = {
 def test_films(name, tmp_path):
     for end in ('.mp4', '.m3u8'):
         (tmp_path/f'film{end}').write_bytes(FILMS[name])
-        one_line(lambda: open_film(tmp_path/f'film{end}'), 'can not be read', DataError)
+        one_line(lambda: open_film(tmp_path/f'film{end}'), 'is no film, or damaged', DataError)
 
 @pytest.mark.parametrize('name', ['concat:a.mp4|b.mp4', 'http://127.0.0.1:9/a.mp4', 'pipe:0', 'data:video/mp4;base64,AAAA', 'subfile,,start,0,end,9,,:a.mp4'])
 def test_addresses_are_no_films(name): one_line(lambda: open_film(name), 'there is no such file', DataError)
@@ -372,6 +373,66 @@ def test_damaged_prepared_pictures(content, says, prepared, tmp_path):
     (tmp_path/'images').mkdir()
     data.path(0).write_bytes(content)
     one_line(lambda: data.image(0), says)
+
+# ---- folders of photos
+
+def somebody(width, height): # an array of joints as it lies beside a photo
+    return np.c_[np.random.default_rng(1).uniform(.2*width, .8*width, 18), np.random.default_rng(2).uniform(.1*height, .9*height, 18), np.ones(18)]
+
+@pytest.fixture
+def photos(tmp_path):
+    "Three photos with joints beside them"
+    (tmp_path/'mine').mkdir()
+    for k in range(3):
+        photo.resize((60, 80)).save(tmp_path/'mine'/f'{k}.png')
+        np.save(tmp_path/'mine'/f'{k}.npy', somebody(60, 80))
+    return tmp_path/'mine'
+
+def test_one_bad_photo_is_skipped_and_said(photos, tmp_path):
+    (photos/'1.png').write_bytes(PICTURES['EPS as .jpg'][0])
+    (photos/'2.npy').write_bytes(npy('(1000000, 1000000)'))
+    prepare(PhotoFolder(photos, 64), tmp_path/'out')
+    assert Prepared(tmp_path/'out').names == ['0']
+    skipped = dict(json.loads((tmp_path/'out'/'skipped.json').read_text()))
+    assert 'not a picture' in skipped['1'] and 'should hold an array' in skipped['2'] and str(tmp_path) not in skipped['1']
+
+def test_joints_of_another_picture_are_refused(photos, tmp_path, bad_input):
+    write_openpose(named_skeleton('walk', (80, 60)), tmp_path/'p.json')
+    assert read_keypoints(tmp_path/'p.json', (80, 60)).size == (80, 60)
+    one_line(lambda: read_keypoints(tmp_path/'p.json', (60, 80)), 'of a picture of 60 x 80 pixels, not of 80 x 60')
+
+def test_json_is_all_that_is_printed(photos, tmp_path, capsys):
+    spice_prepare('folder', str(tmp_path/'out'), root=str(photos), size=64, fit=False, json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)['count'] == 3
+
+def test_no_usable_photo_is_an_error(photos, tmp_path):
+    for o in photos.glob('*.png'): o.write_bytes(b'nothing')
+    one_line(lambda: spice_prepare('folder', str(tmp_path/'out'), root=str(photos), size=64), 'of 3 photos none could be used, the first since: 0: not a picture'[:40])
+
+def test_a_detector_without_weights_stops_everything(photos, tmp_path):
+    "Its error is not that of a photo: nothing is finished, and nothing is finished for good"
+    (photos/'1.npy').unlink()
+    class Lost:
+        name = 'lost'
+        def __call__(self, images): raise WeightsError('the weights are not here', 'Get them')
+    one_line(lambda: prepare(PhotoFolder(photos, 64), tmp_path/'out', detector=Lost()), 'the weights are not here', WeightsError)
+    assert not (tmp_path/'out'/'manifest.json').exists() and not list((tmp_path/'out').rglob('*.npz'))
+
+CHANGES = {
+    'a photo': (lambda root: photo.resize((60, 80)).rotate(180).save(root/'1.png'), 64, 'photos'),
+    'joints': (lambda root: np.save(root/'1.npy', somebody(59, 80)), 64, 'files'),
+    'another photo more': (lambda root: photo.save(root/'3.png'), 64, 'count'),
+    'a name': (lambda root: (root/'1.png').rename(root/'x.png'), 64, 'names'),
+    'the size': (lambda root: None, 32, 'size'),
+}
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_what_changed_is_named(name, photos, tmp_path):
+    change, size, says = CHANGES[name]
+    prepare(PhotoFolder(photos, 64), tmp_path/'out')
+    change(photos)
+    one_line(lambda: prepare(PhotoFolder(photos, size), tmp_path/'out'), f'was begun with {says} = ')
 
 # ---- options
 

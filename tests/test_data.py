@@ -124,7 +124,7 @@ def test_fashion_video(tmp_path, capsys):
     data = Prepared(tmp_path/'out')
     assert data.names == ['a_0000', 'a_0005', 'a_0010', 'b_0000', 'b_0005'] and data.groups == ['a']*3 + ['b']*2
     said = capsys.readouterr().out
-    assert 'such as gone.mp4' in said and 'c.mp4 can not be read' in said and '500 in the papers' in said
+    assert 'such as gone.mp4' in said and 'c.mp4 is no film, or damaged' in said and '500 in the papers' in said
 
 def test_folder_of_photos(tmp_path):
     "Any size, keypoints beside them or found"

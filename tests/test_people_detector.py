@@ -1,5 +1,7 @@
 "People's detector: its frames, its loss, what it learns, and that it fits where keypoint R-CNN does."
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -116,6 +118,33 @@ def test_it_learns_from_photos_and_keypoints_alone(pool):
     photos = pool[torch.arange(12)]
     untrained, trained = (detector_errors(PeopleDetector(o, 'cpu'), photos) for o in (JointNet('tiny'), net))
     assert untrained['missed'] == 1 and trained['pck'] > .5 and trained['photos'] == 12
+
+@pytest.mark.parametrize('at', [1, 3, 4])
+def test_ctrl_c_in_the_middle_of_a_step(pool, tmp_path, monkeypatch, at):
+    "The step is finished and saved; going on ends with the same weights, and NaN is never saved"
+    def make():
+        set_seed(3)
+        return JointNet('tiny')
+    terms = JointTraining.terms
+    def impatient(self, *rest):
+        if self.count == at - 1 and not (tmp_path/'state.pt').exists(): os.kill(os.getpid(), signal.SIGINT)
+        return terms(self, *rest)
+    whole = train_detector(pool, 4, make(), bs=6)
+    monkeypatch.setattr(JointTraining, 'terms', impatient)
+    with pytest.raises(SpiceError, match=f'stopped at step {at} of 4. The same command'): train_detector(pool, 4, make(), tmp_path, bs=6)
+    again = train_detector(pool, 4, make(), tmp_path, bs=6)
+    for k, v in whole.state_dict().items(): assert torch.equal(again.state_dict()[k], v)
+    with pytest.raises(WeightsError, match='has done 4 steps already, not 2'): train_detector(pool, 2, make(), tmp_path, bs=6)
+
+def test_nan_is_never_saved(pool, tmp_path):
+    training = JointTraining(JointNet('tiny'), pool, 3, 6)
+    training.step()
+    training.save(tmp_path/'state.pt')
+    with torch.no_grad(): next(training.net.parameters()).fill_(torch.nan)
+    before = (tmp_path/'state.pt').read_bytes()
+    with pytest.raises(SpiceError, match='is not finite after step 1, which is not saved'): training.save(tmp_path/'state.pt')
+    with pytest.raises(SpiceError, match='the loss is not finite at step 1'): training.step()
+    assert (tmp_path/'state.pt').read_bytes() == before
 
 def test_saved_loaded_and_resumed(pool, tmp_path):
     def make():
