@@ -293,7 +293,7 @@ NAMES = ('_ckpt/first', 'owner/name', 'nowhere', '../models', 'people/../../free
 def test_no_name_leaves_the_disk(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('spice.weights.hf_hub_download', lambda *a: pytest.fail(f'the Hub was asked for {a}'))
-    one_line(lambda: load_system(name, 'cpu'), '' if name == '/' else 'there is no such folder or model. Give a folder, a Hub id, or one of people; a Hub id is written hf:owner/name', WeightsError)
+    one_line(lambda: load_system(name, 'cpu'), '' if name == '/' else 'there is no such folder or model. Give a folder, a Hub id, or one of people, photos; a Hub id is written hf:owner/name', WeightsError)
 
 def test_a_marked_name_asks_the_hub_in_one_line(monkeypatch):
     asked = []

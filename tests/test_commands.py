@@ -42,7 +42,7 @@ def test_photo_of_nobody_is_refused(sky):
 
 def test_warnings_are_one_line(sky):
     "The model's own detector finds somebody in a sky: the model does something, and says that it doubts"
-    out = command('spice_repose', 'sky.png', 'walk', '--device', 'cpu', '--detector', 'own', cwd=sky)
+    out = command('spice_repose', 'sky.png', 'walk', '--model', 'people', '--device', 'cpu', '--detector', 'own', cwd=sky)
     assert out.returncode == 0 and out.stderr.startswith('spice_repose: the body may be wrong') and out.stderr.count('\n') == 1
     assert [path.name for path in (sky/'reposed').iterdir()] == ['sky_walk.png']
 
