@@ -62,14 +62,16 @@ def _check_model(model, name):
     if tuple(model['kintree_table'][0][1:].astype(np.int64)) != PARENTS[1:]: raise DataError(f'{name}: its joints form another tree than SMPL\'s', again)
     return model | dict(shapedirs=model['shapedirs'][..., :10], posedirs=model.get('posedirs', np.zeros((v, 3, 207), np.float32)))
 
-# %% ../nbs/02_body.ipynb #115a2a1b
+# %% ../nbs/02_body.ipynb #2b2f4627
 def read_smpl(path, # an official .pkl, or a .npz with the same names
              )->dict: # arrays by name
     "The arrays of a user's SMPL file; nothing in it is run"
     path = given_file(path, 'an SMPL .pkl or .npz')
     todo = 'Give an SMPL .pkl or .npz'
     model = read_arrays(path, todo, only=[*NEEDED, 'posedirs']) if path.suffix == '.npz' else read_pickle(path, todo)
-    if not isinstance(model, dict): raise DataError(f'{path} holds a {type(model).__name__}, no table of arrays', 'Give an SMPL .pkl or .npz')
+    if not isinstance(model, dict):
+        raise DataError(f'{path} holds a {type(model).__name__.strip("_").lower()}, no table of arrays',
+                        'Give an SMPL .pkl or .npz')
     with reading(path, 'Give an SMPL .pkl or .npz'): return _check_model(model, str(path))
 
 # %% ../nbs/02_body.ipynb #eddc5733

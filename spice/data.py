@@ -618,7 +618,7 @@ def save_bodies(folder, names, fields:dict, body_hash:str, how:str, error=None, 
                      else error,
                      good=np.ones(n, bool) if good is None else good, **{k: np.asarray(v, np.float32) for k, v in fields.items()})
 
-# %% ../nbs/07_data.ipynb #4bef9815
+# %% ../nbs/07_data.ipynb #12ee3d71
 class Prepared:
     "A folder of photos in the one form"
     def __init__(self, folder):
@@ -641,8 +641,8 @@ class Prepared:
     def bodies(self): # arrays by name in the order of `names`, or None
         path = self.folder/'bodies.npz'
         if not path.is_file(): return None
-        table = read_arrays(path, 'Run spice_fit again')
-        with reading(path, 'Run spice_fit again', says='is no whole table'): return self._bodies(table)
+        table = read_arrays(path, 'Remove it, and run spice_fit')
+        with reading(path, 'Remove it, and run spice_fit', says='is no whole table'): return self._bodies(table)
 
 # %% ../nbs/07_data.ipynb #892af672
 AGAIN = 'Prepare it again'

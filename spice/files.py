@@ -85,7 +85,7 @@ def check_unpacked(path, unpacked:int, size:int): # both in bytes
         raise DataError(f'{path} has {size/1e6:,.1f} MB and would become {unpacked/1e6:,.0f}',
                         f'At most {MOST_UNPACKED/1e6:,.0f} MB are unpacked: save it uncompressed')
 
-# %% ../nbs/00_files.ipynb #fe65db13
+# %% ../nbs/00_files.ipynb #62198b9c
 def read_torch(path,
                todo:str='Give a file written by torch.save',
                error=WeightsError,
@@ -96,7 +96,9 @@ def read_torch(path,
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as z: parts = sum(o.file_size for o in z.infolist())
             if parts > size: raise error(f'{path} is compressed, as no file of torch.save is', todo)
-        return torch.load(path, map_location='cpu', weights_only=True)
+        try: return torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as e: # torch's own words advise to run what is inside
+            raise error(f'{path} can not be read ({type(e).__name__})', todo) from None
 
 def read_safetensors(path, todo:str='Get it again')->tuple: # tensors by name, and what the file says of itself
     "What a safetensors file holds"

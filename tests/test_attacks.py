@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 import scipy.sparse
 import torch
 from PIL import Image
-from processes import Running, command
+from processes import ROOT, Running, command
 from safetensors.torch import save_file
 
 from spice.core import DataError, SpiceError, WeightsError, read_image, writing
@@ -269,7 +270,8 @@ WEIGHTS = {'compressed': (packed(), 'is compressed'), 'a pickle that runs': (pic
 def test_weights(name, tmp_path):
     content, says = WEIGHTS[name]
     (tmp_path/'w.pt').write_bytes(content)
-    one_line(lambda: read_state(tmp_path/'w.pt'), says, WeightsError)
+    line = one_line(lambda: read_state(tmp_path/'w.pt'), says, WeightsError)
+    assert 'weights_only' not in line                                              # torch's advice would run it
 
 SAFETENSORS = {'a header of 8 EB': struct.pack('<Q', 2**63 - 1) + b'{}', 'no header': b'abc', 'offsets beyond': struct.pack('<Q', 64) + json.dumps(
     {'w': dict(dtype='F32', shape=[9], data_offsets=[0, 36])}).encode().ljust(64) + bytes(4), 'a shape without end': struct.pack('<Q', 96) + json.dumps(
@@ -520,6 +522,18 @@ print('megabytes', most() - before)
     run = Running(code, tmp_path).wait()
     assert run.returncode == 0, run.stderr
     assert int(run.stdout.split()[-1]) < 500
+
+# ---- the habit
+
+OPENS = r'(?<![\w.])(?:np\.load|torch\.load|Image\.open|av\.open|load_file|safe_open|pickle\.load|loadmat)\('
+WHERE = {'core.py': 'listed formats', 'files.py': 'the one place', 'body.py': 'the package\'s own file', 'prepare.py': 'after its size, inside `reading`',
+         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'places.py': 'its own cache', 'app.py': 'listed formats, its own way',
+         'evaluate.py': 'not yet', 'infer.py': 'not yet', 'video.py': 'not yet; it also writes'}
+
+def test_files_are_opened_in_one_place():
+    "Whoever opens a user's file by other means than `spice.files` writes down why"
+    found = {path.name for path in (ROOT/'spice').glob('*.py') if re.search(OPENS, path.read_text(encoding='utf-8'))}
+    assert found <= set(WHERE), f'{found - set(WHERE)}: open it with spice.files, or say here why not'
 
 # ---- mutations
 
