@@ -1,5 +1,5 @@
 """Semantic parsing transformation: boxes, the search, each equation, the stages, the data, runs."""
-import json, sys
+import json, os, signal, sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
