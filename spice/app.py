@@ -386,7 +386,7 @@ def serve(app:App, host:str='127.0.0.1', port:int=0)->Server: # not yet running;
 def spice_app(host:str='127.0.0.1',    # where to listen; 0.0.0.0 lets others in the network in, such as your phone
               port:int=8000,           # another one if it is taken
               no_browser:bool=False,   # only say the address
-              model:str='',            # a folder, a name, or a Hub id of a model of any size; empty is what ships
+              model:str='',            # a folder, a name, or hf:owner/name of a model of any size; empty is what ships
               detector:str='',         # blazepose (also if empty), rcnn, or a folder of weights
               device:str='',           # cpu, cuda, mps; empty is the fastest there is
              ):

@@ -7,7 +7,7 @@ __all__ = ['SHIPPED', 'SHOWN', 'PICTURES', 'demo_photos', 'matte_of', 'demo_pers
            'Reposer', 'pick_person', 'matte_around', 'Aim', 'shown', 'Result', 'Source', 'pasted', 'repose',
            'demo_result', 'spice_demo', 'files_of', 'planned', 'joints_for', 'spice_repose', 'front_picture']
 
-# %% ../nbs/40_infer.ipynb #3dd2a427
+# %% ../nbs/40_infer.ipynb #101d24b3
 import hashlib, warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from .camera import Camera, frame_body, world_to_view
 from .core import DataError, ImageError, WeightsError, command, get_device, progress, read_image, save_image, seeded, show_images, to_pil, to_tensor
 from .data import box_in, cut, into_box, person_box
 from .detector import detect, load_detector
+from .files import read_array
 from .guided_system import Portrait, background_colour
 from .keypoints import Keypoints, heatmaps
 from .loaders import Batch, Draw
@@ -106,8 +107,8 @@ def content(*parts)->str:
         else: h.update(o.tobytes() + repr(o.size).encode() if isinstance(o, Image.Image) else repr(o).encode())
     return h.hexdigest()
 
-# %% ../nbs/40_infer.ipynb #f1b75e32
-def own_detector(model,      # a folder, a name, a Hub id, or a `System`
+# %% ../nbs/40_infer.ipynb #00d3d98d
+def own_detector(model,      # a folder, a name, hf:owner/name, or a `System`
                  device,
                 ): # a `PeopleDetector`, or None
     "The detector that was saved beside a system, if there is one"
@@ -117,11 +118,11 @@ def own_detector(model,      # a folder, a name, a Hub id, or a `System`
     find_weights(model, 'detector/model.safetensors')                    # from the Hub, each file comes by itself
     return PeopleDetector(config.parent, device)
 
-# %% ../nbs/40_infer.ipynb #34db08ad
+# %% ../nbs/40_infer.ipynb #532e5d7d
 class Reposer:
     "A trained system with all that it needs, loaded once"
     def __init__(self,
-                 model=None,      # a `System`, a folder, a name of `list_models`, or a Hub id; None is `SHIPPED`
+                 model=None,      # a `System`, a folder, a name of `list_models`, or hf:owner/name; None is `SHIPPED`
                  body:Body|None=None,  # the body it was trained with; None is the free one
                  detector=None,   # finds people: a `Detector`, its name, or 'own', the model's; None is BlazePose
                  device=None,     # None takes the fastest there is
@@ -130,7 +131,7 @@ class Reposer:
                 ):
         model = SHIPPED if model is None else model
         if not isinstance(model, (System, str, Path)): raise WeightsError(f'a {type(model).__name__} is no model',
-                                                                          'Give a System, a folder, a name, or a Hub id')
+                                                                          'Give a System, a folder, a name, or hf:owner/name')
         if batch is not None and batch < 1: raise DataError(f'batch={batch}', 'Give at least 1')
         self.device = get_device(device)
         if detector == 'own':
@@ -333,11 +334,7 @@ def _checked(rotmats):
     if not off < 1e-2 or not bool((torch.linalg.det(rotmats) > 0).all()): raise DataError('these are no rotations', 'Give orthogonal matrices [24, 3, 3]')
     return rotmats
 
-# %% ../nbs/40_infer.ipynb #adb35a80
-def _array_in(path):
-    try: return np.load(path, allow_pickle=False)
-    except ValueError as e: raise DataError(f'{path} holds no array ({e})', 'Give one saved by numpy.save') from None
-
+# %% ../nbs/40_infer.ipynb #7e7c478f
 def _frame_around(array):
     "A frame (h, w) around joints, of which only the box counts; None for arrays that are pictures"
     try: array = np.asarray(array.cpu() if isinstance(array, Tensor) else array, np.float64)
@@ -352,7 +349,7 @@ def driver(self:Reposer, pose, person=None)->Seen:
     name = str(pose).lower() if isinstance(pose, (str, Path)) else ''
     if isinstance(pose, (str, Path)) and not Path(pose).exists(): raise DataError(f'{pose} is neither a pose nor a file',
                                                                                   f'Poses are {", ".join(list(POSES)[:6])} and others: see POSES')
-    if name.endswith('.npy'): pose, name = _array_in(pose), ''
+    if name.endswith('.npy'): pose, name = read_array(pose, 'Give one saved by numpy.save'), ''
     size = _frame_around(pose) if isinstance(pose, (np.ndarray, Tensor, list)) else None
     if not (size or isinstance(pose, Keypoints) or name.endswith(('.json', '.npy', '.npz'))): return self.see(pose, person=person)
     one = pick_person(read_keypoints(pose, size), person)
@@ -523,10 +520,10 @@ def pasted(seen:Seen, image:Image.Image)->Image.Image:
     out.paste(image.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
     return out
 
-# %% ../nbs/40_infer.ipynb #dd03d6a3
+# %% ../nbs/40_infer.ipynb #f87ff5ea
 def repose(photo,               # a photo, or a list of them: paths, PIL images, arrays
            pose,                # a pose, or a list: a name, a body, joints, a photo
-           model=None,          # a `Reposer`, or what it takes: a folder of spice_train, a name, a Hub id
+           model=None,          # a `Reposer`, or what it takes: a folder of spice_train, a name, hf:owner/name
            keypoints=None,      # of the photo's people; None looks for them
            person=None,         # which, if there are several: 'largest', or a number from the left
            retarget:bool=True,  # the source keeps its proportions
@@ -576,14 +573,14 @@ def demo_result(model=None,      # a `Reposer`, or what it takes
     steps = repose(to_pil(source.image.cpu())[0], pose, tool, known, return_all=True, size=None, matte=alpha).steps
     return shown(steps | {'the true photo': to_pil(target.image.cpu())[0]})
 
-# %% ../nbs/40_infer.ipynb #74a82056
+# %% ../nbs/40_infer.ipynb #4110a343
 @command
 def spice_demo(pose:str='walk',            # a named pose
                person:int=19,              # which person, 0 to 199
                out:str='spice_demo.png',   # the picture to write
                photo:str='',               # your photo in place of a made person
                keypoints:str='',           # a file with the joints of the photo's people; empty looks for them
-               model:str='',               # a folder of spice_train, a name, or a Hub id; empty is what ships
+               model:str='',               # a folder of spice_train, a name, or hf:owner/name; empty is what ships
               ):
     "Put a person into a pose and show every step, in one picture. Example: spice_demo --pose arms_up --person 7 --out pose.png"
     if pose not in POSES: raise DataError(f'there is no pose {pose!r}', f'Take one of {", ".join(POSES)}')
@@ -631,12 +628,12 @@ def _try(f, wrong, *what):
     try: return f()
     except (DataError, ImageError) as e: wrong.append(dict(what=', '.join(map(str, what)), error=str(e)))
 
-# %% ../nbs/40_infer.ipynb #a2b96e05
+# %% ../nbs/40_infer.ipynb #8e18ff94
 @command
 def spice_repose(photos:str,            # photos: files, a folder or a pattern, with commas between
                  poses:str,             # poses: names, photos, .json or .npy files, a folder, with commas between
                  out:str='reposed',     # the folder of the results
-                 model:str='',          # a folder of spice_train, a name, or a Hub id
+                 model:str='',          # a folder of spice_train, a name, or hf:owner/name
                  keypoints:str='',      # the joints of the photo's people, or a folder of such files; empty looks for them
                  person:str='',         # which, if there are several: largest, or a number from the left
                  detector:str='',       # blazepose (also if empty), rcnn, own (the model's), or a folder of weights

@@ -8,12 +8,12 @@ __all__ = ['CODECS', 'OPTIONS', 'check_fps', 'at_rate', 'numbered_files', 'Frame
            'detect_film', 'motion_of', 'film_boxes', 'smooth_path', 'on_boxes', 'fit_pieces', 'spin_camera', 'Aims',
            'Live', 'Animation', 'animate', 'film_flow', 'warping_error', 'identity_drift', 'spice_video']
 
-# %% ../nbs/41_video.ipynb #2090b637
+# %% ../nbs/41_video.ipynb #61877a5d
 import math, re, time, warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
-from json import dumps, loads
+from json import dumps
 from numbers import Real
 from pathlib import Path
 import av
@@ -29,6 +29,7 @@ from .body import Body
 from .camera import Camera, frame_body, spin_focal, world_to_view
 from .core import DataError, command, progress, read_image, show_images, to_pil, writing
 from .detector import find_people
+from .files import open_film, read_json
 from .fits import deviations # noqa: F401 (`fit_film` comes with it)
 from .infer import PICTURES, Aim, Reposer, Seen, person_box, pick_person
 from .keypoints import Keypoints
@@ -39,18 +40,7 @@ from .poses import MOTIONS, motion, settle
 from .smplify import Fits, Fitter, fit_keypoints
 from .surface import SEEN, render_body, warp
 
-# %% ../nbs/41_video.ipynb #ff633df4
-def _opened(path):
-    "An open film, or one line that says why not"
-    path = Path(path)
-    if not path.exists(): raise DataError(f'{path}: there is no such file', 'Check the path')
-    if not path.is_file() or not path.stat().st_size: raise DataError(f'{path} is {"empty" if path.is_file() else "no file"}', 'Give a film, such as an .mp4')
-    try: film = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as e: raise DataError(f'{path} is no film, or damaged ({e.strerror})', 'Give an .mp4, .webm or .gif') from None
-    if film.streams.video: return film
-    film.close()
-    raise DataError(f'{path} has no pictures', 'Give a film, not only its sound')
-
+# %% ../nbs/41_video.ipynb #d376a615
 def _upright(frame):
     "A frame as a picture"
     clear = any(o.is_alpha for o in frame.format.components)
@@ -59,7 +49,7 @@ def _upright(frame):
 
 def _decoded(path):
     "Time in seconds of each frame, and the frame"
-    with _opened(path) as film:
+    with open_film(path) as film:
         stream, count = film.streams.video[0], 0
         try:
             for frame in film.decode(stream):
@@ -92,7 +82,7 @@ def numbered_files(folder, ends:tuple)->list: # of paths
     order = lambda o: [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', o.name)]
     return sorted((o for o in Path(folder).iterdir() if o.suffix.lower() in ends), key=order)
 
-# %% ../nbs/41_video.ipynb #5a143c55
+# %% ../nbs/41_video.ipynb #2938fdf1
 class Frames:
     "The frames of a film, one at a time; every loop begins anew"
     def __init__(self,
@@ -111,7 +101,7 @@ class Frames:
             if not self.pictures: raise DataError('an empty list of frames' if listed else f'{source} holds no pictures', 'Give at least one')
             self.fps, self.own, self.count = float(fps or 25), float(fps or 25), len(self.pictures)
         else:
-            with _opened(source) as film:
+            with open_film(source) as film:
                 self.own = float(film.streams.video[0].average_rate or 25)
                 self.fps, self.count = float(fps or self.own), film.streams.video[0].frames or None
     def __repr__(self): return f'Frames: {self.count or "?"} of {Path(self.source).name if self.pictures is None else "pictures"}, {self.fps:g} a second'
@@ -331,7 +321,7 @@ def calm_joints(points:Float[Tensor, 't 18 3'], fps:float, **kwargs)->Float[Tens
     calm = CalmJoints(fps, **kwargs)
     return torch.stack([calm(o) for o in points])
 
-# %% ../nbs/41_video.ipynb #732b9104
+# %% ../nbs/41_video.ipynb #39843072
 @dataclass
 class Motion:
     "How somebody moves"
@@ -353,8 +343,7 @@ def read_poses(folder, # of OpenPose files, one for each frame
     numbers = [int(o.group()) if (o := re.search(r'\d+(?=\D*$)', f.stem)) else None for f in files]
     for k, path in enumerate(files):
         if k and None not in numbers[k - 1:k + 1]: out += [None]*((numbers[k] - numbers[k - 1])//(_steps(numbers)) - 1)
-        try: data = loads(path.read_text(encoding='utf-8'))
-        except ValueError as e: raise DataError(f'{path} is no valid JSON ({e})', 'Export it again') from None
+        data = read_json(path, 'Export it again')
         people = data.get('people') if isinstance(data, dict) else None
         nobody = isinstance(people, list) and not any(any(_scores(o)) for o in people)
         out.append(None if nobody else read_openpose(path, size or (None if 'canvas_height' in (data or {}) else (2, 2))))
@@ -782,12 +771,12 @@ def identity_drift(source:Float[Tensor, '1 3 h w'], # the photo, in [-1, 1]
     distance = 1 - F.cosine_similarity(rows[:1], rows[1:])
     return dict(distance=distance, drift=float(distance[-third:].mean() - distance[:third].mean()))
 
-# %% ../nbs/41_video.ipynb #4a9d948c
+# %% ../nbs/41_video.ipynb #7d77d965
 @command
 def spice_video(photo:str,              # a photo of a person
                 driver:str,             # a film, a folder of frames or OpenPose files, a .npy of joints, or a motion's name
                 out:str='film.mp4',     # .mp4, .mov, .webm or .gif
-                model:str='',           # a folder of spice_train, a name, or a Hub id
+                model:str='',           # a folder of spice_train, a name, or hf:owner/name
                 keypoints:str='',       # a file with the joints of the photo's people; empty looks for them
                 person:str='',          # which of them: largest, or a number from the left
                 driver_keypoints:str='', # a folder of OpenPose files, one for every frame of the film; empty looks for joints

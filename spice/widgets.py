@@ -7,8 +7,8 @@ __all__ = ['DRAG', 'STAY', 'AS_IT_IS', 'encode', 'JointCanvas', 'event_loop', 'T
            'nobody', 'PoseEditor', 'Browser', 'steps_of', 'browse', 'read_log', 'StageSeen', 'read_run', 'read_stage',
            'Monitor', 'run_line']
 
-# %% ../nbs/42_widgets.ipynb #0af63e8e
-import asyncio, csv, html, io, json, time
+# %% ../nbs/42_widgets.ipynb #a35ff586
+import asyncio, csv, html, io, time
 from collections import OrderedDict
 from contextlib import contextmanager
 from copy import copy
@@ -28,6 +28,7 @@ from .body import JOINTS
 from .callbacks import curves
 from .camera import frame_body, world_to_view
 from .core import DataError, SpiceError, read_image, show_images, to_pil
+from .files import read_json
 from .infer import Aim, Reposer, Result, Seen
 from .keypoints import COLORS, KEYPOINTS, LIMBS, Keypoints, frame_size
 from .people import free_body
@@ -492,14 +493,13 @@ class StageSeen:
     @property
     def at(self)->int: return int(max([o['step'] for o in self.rows[-1:]] + list(self.samples) + [0]))
 
-# %% ../nbs/42_widgets.ipynb #bd121ccb
+# %% ../nbs/42_widgets.ipynb #3a1c1d29
 def read_run(folder)->tuple: # the plan as a dict, `StageSeen`s in the order they began
     "What a run has left so far"
     folder = Path(folder)
     if not folder.is_dir(): raise DataError(f'{folder}: there is no such folder', 'Start a run of spice_train there, or check the path')
-    try: plan = json.loads((folder/'plan.json').read_text())
-    except (OSError, ValueError): plan = {}
-    plan = plan if isinstance(plan, dict) else {}
+    try: plan = read_json(folder/'plan.json', 'Give the folder of a run', kind=dict)
+    except SpiceError: plan = {}
     parts = [o for o in folder.iterdir() if o.is_dir() and any((o/p).exists() for p in ('log.csv', 'samples', 'checkpoints', 'last'))]
     order = list(plan.get('stages') or [])
     parts.sort(key=lambda o: (order.index(o.name) if o.name in order else len(order), _changed(o)))

@@ -164,7 +164,7 @@ def test_bad_files_get_one_line(tool, photo, mine, tmp_path, bad_input):
     files = {'cut.json': ('{"people": [', 'is no valid JSON'), 'empty.json': ('{"people": []}', 'holds no people'), 'list.json': ('[1, 2]', 'has no list "people"'),
              'five.json': (one([1, 2, 3, 4, 5]), 'has 5 numbers'), 'zeros.json': (one([0]*54), 'all joints of the pose are missing'),
              'size.json': ('{"people": [{"pose_keypoints_2d": %s}]}' % ([1]*54), 'does not say how large its picture is'),
-             'text.npy': ('walk', 'holds no array'), 'text.txt': ('walk', 'is not a picture'), 'nothing.png': ('', 'the file is empty')}
+             'text.npy': ('walk', 'can not be read'), 'text.txt': ('walk', 'is not a picture'), 'nothing.png': ('', 'the file is empty')}
     for name, (text, says) in files.items():
         (tmp_path/name).write_text(text)
         with pytest.raises(SpiceError) as e: repose(photo, tmp_path/name, tool, mine)
