@@ -357,13 +357,14 @@ def driver(self:Reposer, pose, person=None)->Seen:
     moved = self.on_canvas(one, box)
     return self.doubted(Seen(None, box, None, moved, self.fit(moved)))
 
-# %% ../nbs/40_infer.ipynb #3f70d451
+# %% ../nbs/40_infer.ipynb #24eb592a
 def shown(pictures:dict, # {title: PIL image}
           tall:int=160,  # pixels that a picture should have at least
          )->Image.Image:
     "Pictures with titles; small ones larger"
     scale = max(1., tall/min(o.height for o in pictures.values()))
-    return show_images(list(pictures.values()), list(pictures), cols=min(5, len(pictures)), scale=scale)
+    rows = -(-len(pictures)//5)
+    return show_images(list(pictures.values()), list(pictures), cols=-(-len(pictures)//rows), scale=scale)
 
 @dataclass
 class Result:
