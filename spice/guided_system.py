@@ -188,7 +188,7 @@ def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Im
     out.putalpha(alpha)
     return out
 
-# %% ../nbs/24_guided_system.ipynb #2d2dc8a0
+# %% ../nbs/24_guided_system.ipynb #4c3fbfee
 @patch
 def picture(self:Portrait,
             rotmats:Float[Tensor, 'b 24 3 3'],
@@ -205,9 +205,12 @@ def picture(self:Portrait,
 
 @patch
 def ground(self:Portrait, size:int)->Float[Tensor, '1 3 size size']:
-    "The canvas without the person, at a size; made once"
+    "The canvas without the person, at a size; made once. Beyond the photo it goes on like the photo"
     if size not in self.grounds:
-        self.grounds = {size: self.tensor(cut(self.behind(), self.box, (size, size)))}
+        ground = self.tensor(cut(self.behind(), self.box, (size, size)))
+        known = cut(Image.new('L', self.photo.size, 255), self.box, (size, size))         # the canvas may reach beyond the photo
+        known = torch.from_numpy(np.array(known)).to(ground)[None, None]/255
+        self.grounds = {size: fill_behind(ground, 0*known, known) if known.min() < .5 else ground}
     return self.grounds[size]
 
 @patch
