@@ -1,25 +1,45 @@
-"The website up to Quarto: one processed page a chapter, each a notebook that Quarto can read, with links and pictures that exist."
+"The website up to Quarto: one processed page a chapter, each a notebook that Quarto can read, and nothing on it that a reader must not meet."
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-CHAPTERS = sorted(ROOT.glob('nbs/*.ipynb'))
+sys.path.insert(0, str(ROOT/'.ci'))
+import check_pages
+import pages as site
 
-@pytest.fixture(scope='session')
-def pages(tmp_path_factory):
-    "All pages, processed in a copy of the repository"
-    copy = tmp_path_factory.mktemp('docs')/'spice'
+CHAPTERS = sorted(ROOT.glob('nbs/*.ipynb'))
+TUTORIALS = sorted(ROOT.glob('nbs/tutorials/*.ipynb'))
+MADE = ['commands.qmd', 'references.qmd'] # pages that no notebook is behind
+
+def make_pages(copy):
+    "Process a copy of the repository"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', '_*cache*', '_data', '_ckpt', '_docs', '_proc', '__pycache__', 'build', '*.egg-info'))
     out = subprocess.run([sys.executable, '.ci/docs.py'], cwd=copy, capture_output=True, text=True)
-    assert out.returncode == 0, out.stdout + out.stderr
-    return copy/'_proc'
+    (copy.parent/'said.txt').write_text(f'{out.returncode}\n{out.stdout}{out.stderr}', encoding='utf-8')
+
+@pytest.fixture(scope='session')
+def pages(tmp_path_factory, worker_id):
+    "All pages, processed once: the first worker does it, the others wait"
+    base = tmp_path_factory.getbasetemp() if worker_id == 'master' else tmp_path_factory.getbasetemp().parent
+    folder = base/'docs'
+    try: folder.mkdir()
+    except FileExistsError: pass
+    else: make_pages(folder/'spice')
+    for _ in range(600):
+        if (folder/'said.txt').exists(): break
+        time.sleep(1)
+    said = (folder/'said.txt').read_text(encoding='utf-8')
+    assert said.startswith('0\n'), said[-3000:]
+    return folder/'spice'/'_proc'
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 
@@ -31,12 +51,13 @@ def contents(section):
 
 def test_sidebar_tells_the_story_in_order():
     sidebar = list(contents(yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']))
-    assert sidebar == ['index.ipynb'] + [f'nbs/{o.name}' for o in CHAPTERS]
+    assert [o for o in sidebar if o not in MADE] == ['index.ipynb'] + [f'nbs/tutorials/{o.name}' for o in TUTORIALS] + [f'nbs/{o.name}' for o in CHAPTERS]
+    assert [o for o in sidebar if o in MADE] == MADE
 
 def test_one_page_a_chapter_and_no_stray_file(pages):
     files = {str(o.relative_to(pages)) for o in pages.rglob('*') if o.is_file()}
-    wanted = {'index.ipynb', '_quarto.yml', 'nbdev.yml', 'nbs/spice.scss'} | {f'nbs/{o.name}' for o in CHAPTERS}
-    wanted |= {str(o.relative_to(ROOT)) for o in ROOT.glob('nbs/images/*')}
+    wanted = {'index.ipynb', '_quarto.yml', 'nbdev.yml', 'references.bib', 'nbs/images/favicon.svg', *MADE}
+    wanted |= {o.relative_to(ROOT).as_posix() for o in [*CHAPTERS, *TUTORIALS, *ROOT.glob('nbs/*.scss'), *ROOT.glob('nbs/images/*')]}
     assert files == wanted
 
 def test_pages_are_notebooks_that_quarto_reads(pages):
@@ -51,15 +72,84 @@ def test_pages_are_notebooks_that_quarto_reads(pages):
             for output in cell.get('outputs', []): assert output['output_type'] != 'error', f'{page.name} shows an error'
         assert ''.join(notebook['cells'][0]['source']).startswith('---'), f'{page.name} has no front matter'
 
-def test_links_and_pictures_exist(pages):
-    for page in pages.rglob('*.ipynb'):
-        for cell in cells(page):
-            if cell['cell_type'] != 'markdown': continue
-            for target in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'`[^`]*`|\$[^$]*\$', '', ''.join(cell['source']))):
-                if re.match(r'https?://|mailto:|#', target): continue
-                path = page.parent/target.split('#')[0]
-                if path.suffix == '.html': path = path.with_suffix('.ipynb')
-                assert path.exists(), f'{page.name}: {target} is not there'
+@pytest.mark.parametrize('check', check_pages.CHECKS, ids=lambda o: o.__name__)
+def test_nothing_to_complain_about(pages, check):
+    complaints = list(check(pages, ROOT) if check is check_pages.equations else check(pages))
+    assert not complaints, '\n'.join(complaints[:20])
+
+def bad_page(cells, folder, number='10'):
+    "A page of a chapter, as a check finds it"
+    path = folder/'nbs'/f'{number}_bad.ipynb'
+    path.parent.mkdir(parents=True)
+    matter = dict(cell_type='raw', metadata={}, source=['---\n', 'title: Bad\n', 'output-file: bad.html\n', '---\n'])
+    path.write_text(json.dumps(dict(cells=[matter, *cells], metadata={}, nbformat=4, nbformat_minor=5)), encoding='utf-8')
+    shutil.copy(ROOT/'references.bib', folder/'references.bib')
+    return folder
+
+def code(source, *outputs): return dict(cell_type='code', metadata={}, execution_count=None, source=source.splitlines(True), outputs=list(outputs))
+def words(text): return dict(cell_type='markdown', metadata={}, source=text.splitlines(True))
+def documented(text): return code('#| echo: false\nshow_doc(f)', dict(output_type='execute_result', data={'text/markdown': text.splitlines(True)}))
+PICTURE = dict(output_type='display_data', data={'image/png': ''})
+
+@pytest.mark.parametrize('check, cell', [
+    ('wide_code', code('total = ' + ' + '.join(f'number_{i}' for i in range(20)))),
+    ('rubbish', documented('### f\n\n```python\ndef f(\n    x:NoneType=None\n):\n```\n')),
+    ('rubbish', documented('### f\n\n```python\ndef f(\n    x, # a [`g`](https://somewhere)\n):\n```\n')),
+    ('rubbish', code('x = 1  # noqa: F811')),
+    ('no_alt_text', code('draw()', PICTURE)),
+    ('no_alt_text', words('![](picture.png)')),
+    ('unlinked', words('As chapter 07a says.')),
+    ('unlinked', words('Ren et al. do it so.')),
+    ('unlinked', words('Ren et al. [@nobody1999] do it so.')),
+    ('dead_links', words('[there](99_nowhere.ipynb)')),
+    ('dead_links', words(f'[`f`]({site.SITE}nbs/bad.html#nothing)')),
+    ('scraps', code('f()', dict(output_type='stream', name='stderr', text=['careful\n']))),
+    ('scraps', words('## [`f`](somewhere)')),
+])
+def test_checks_find_what_they_look_for(check, cell, tmp_path):
+    assert list(getattr(check_pages, check)(bad_page([cell], tmp_path)))
+
+def test_equations_need_their_code(tmp_path):
+    folder = bad_page([code('#| exports\ndef term(x):\n    "A loss, Eq. (5)"\n    return x')], tmp_path/'source')
+    for fold, complains in (('', False), ('#| code-fold: true\n', True)):
+        shutil.rmtree(tmp_path/'page', ignore_errors=True)
+        page = bad_page([code(f'{fold}def term(x):\n    "A loss, Eq. (5)"\n    return x')], tmp_path/'page')
+        assert bool(list(check_pages.equations(page, folder))) == complains
+
+def test_code_is_folded_into_the_same_program():
+    code = 'def f(a):\n    if a: raise ValueError(f"a is {a}, not {a + 1}", ' + ', '.join(f'argument_{i}' for i in range(12)) + ') # why\n    return a'
+    folded = site.fold_lines(code)
+    assert max(map(len, folded.split('\n'))) <= site.WIDTH and '# why' in folded
+    text = 'x = "' + 'long '*40 + '"'
+    assert site.fold_lines(text) == text
+
+def test_exported_cells_become_one_function_each():
+    cell = SimpleNamespace(cell_type='code', source='#| export\nimport os\n\ndef f(): pass\n\nN = 3\ndef g(): pass\ng.n = N')
+    for number, folded in (('10', 0), ('41', 2)):
+        notebook = SimpleNamespace(cells=[cell])
+        site.open_code(notebook, str, number)
+        assert len(notebook.cells) == 2 and sum('code-fold' in o for o in notebook.cells) == folded
+        assert notebook.cells[0].endswith('def f(): pass') and notebook.cells[1].endswith('N = 3\ndef g(): pass\ng.n = N')
+
+def test_signatures_are_as_a_reader_would_write_them():
+    text = 'def Settings(\n    net:spice.guided.GuidedSettings | dict=<factory>, names:list=<factory>, image:PIL.Image.Image | None=None, x:NoneType=None\n)->None:'
+    assert site.tidy_signature(text) == ('class Settings(\n    net:GuidedSettings | dict=GuidedSettings(), names:list=[], image:Image | None=None, x=None\n):')
+
+def test_commands_page_has_every_command(pages):
+    text = (pages/'commands.qmd').read_text(encoding='utf-8')
+    names = re.findall(r'(?m)^\s*(?:console_scripts = )?(spice_\w+)=', (ROOT/'settings.ini').read_text())
+    assert len(names) > 10 and all(f'## {o}\n' in text and f'usage: {o}' in text for o in names)
+
+def test_chapters_carry_their_numbers_and_can_be_taken_along(pages):
+    for path in (pages/'nbs').glob('*.ipynb'):
+        page = cells(path)
+        assert str(site.front_matter(page[0])['title']).startswith(site.number(path))
+        assert 'Open in Colab' in ''.join(page[1]['source']) and path.name in ''.join(page[1]['source'])
+
+def test_references_are_cited_and_complete():
+    entries = site.bibliography(ROOT/'references.bib')
+    assert len(entries) > 25 and all({'author', 'title', 'year'} <= set(o) for o in entries.values())
+    assert yaml.safe_load((ROOT/'CITATION.cff').read_text())['references'][0]['year'] == int(entries['sanyal2021']['year'])
 
 def test_exported_functions_are_documented_on_their_page(pages):
     text = ''.join(''.join(o['source']) + str(o.get('outputs', '')) for o in cells(pages/'nbs'/'00_core.ipynb'))
@@ -68,4 +158,6 @@ def test_exported_functions_are_documented_on_their_page(pages):
 def test_front_page_and_colours_exist():
     quarto = yaml.safe_load((ROOT/'_quarto.yml').read_text())
     assert (ROOT/quarto['website']['image']).exists()
-    for theme in quarto['format']['html']['theme']: assert theme == 'cosmo' or (ROOT/theme).exists()
+    for themes in quarto['format']['html']['theme'].values():
+        for theme in themes: assert theme in ('cosmo', 'darkly') or (ROOT/theme).exists()
+    assert 'commonmark' not in quarto['format'] and quarto['format']['html']['code-overflow'] == 'wrap' and quarto['website']['page-navigation']
