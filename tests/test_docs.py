@@ -1,4 +1,5 @@
 "The website up to Quarto: one processed page a chapter, each a notebook that Quarto can read, and nothing on it that a reader must not meet."
+import ast
 import json
 import re
 import shutil
@@ -145,6 +146,30 @@ def test_chapters_carry_their_numbers_and_can_be_taken_along(pages):
         page = cells(path)
         assert str(site.front_matter(page[0])['title']).startswith(site.number(path))
         assert 'Open in Colab' in ''.join(page[1]['source']) and path.name in ''.join(page[1]['source'])
+
+def signature_of(module, name):
+    "Names of the arguments of a function or class of the library, from its source; None takes any"
+    for node in ast.parse((ROOT/'spice'/f'{module}.py').read_text(encoding='utf-8')).body:
+        if getattr(node, 'name', None) == name:
+            if isinstance(node, ast.ClassDef): node = next((o for o in node.body if getattr(o, 'name', '') == '__init__'), None)
+            if node is None or node.args.kwarg: return None
+            return {o.arg for o in node.args.args + node.args.kwonlyargs}
+    raise AssertionError(f'spice.{module} has no {name}')
+
+@pytest.mark.parametrize('path', [ROOT/'index.ipynb', *TUTORIALS, *CHAPTERS], ids=lambda o: o.stem)
+def test_examples_in_prose_call_what_is_there(path):
+    "Python between prose does not run, but its names and arguments exist"
+    for cell in cells(path):
+        for example in re.findall(r'(?m)^```python\n(.*?)^```', ''.join(cell['source']), re.S) if cell['cell_type'] == 'markdown' else []:
+            tree = ast.parse(example)
+            known = {o.name: signature_of(node.module[6:], o.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith('spice.') for o in node.names}
+            for call in (o for o in ast.walk(tree) if isinstance(o, ast.Call) and isinstance(o.func, ast.Name)):
+                for keyword in call.keywords: assert known.get(call.func.id) is None or keyword.arg in known[call.func.id], f'{call.func.id}({keyword.arg}=)'
+
+@pytest.mark.parametrize('name', ['20_train', '23_runs', '31_evaluate', '40_infer', '41_video'])
+def test_use_comes_first(pages, name):
+    headings = [o for cell in cells(pages/'nbs'/f'{name}.ipynb') if cell['cell_type'] == 'markdown' for o in re.findall(r'(?m)^## .*$', ''.join(cell['source']))]
+    assert headings[0] == '## Use'
 
 def test_references_are_cited_and_complete():
     entries = site.bibliography(ROOT/'references.bib')
