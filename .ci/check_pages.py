@@ -31,6 +31,9 @@ def wide_code(folder):
             if rows:
                 strings = string_rows(code)
                 yield from (f'{path.name}: {len(line)} columns: {line}' for i, line in rows if i not in strings)
+            prose = [source(cell)] if cell['cell_type'] == 'markdown' else []
+            yield from (f'{path.name}: {len(line)} columns: {line}' for text in prose for fence in re.findall(r'(?m)^```\w*\n(.*?)^```', text, re.S)
+                        for line in fence.split('\n') if len(line) > made.WIDTH)
             for text in documented(cell):
                 yield from (f'{path.name}: signature of {len(line)} columns: {line}' for fence in re.findall(r'```python\n(.*?)```', text, re.S)
                             for line in fence.split('\n') if len(line) > made.WIDTH + 10)

@@ -22,12 +22,18 @@ def number(path):
 FOLDED = '#| code-fold: true\n#| code-summary: "{}"\n'
 
 def pieces(code):
-    "A cell's code, cut behind each function and class: a heading of its own for each"
-    lines, cuts = code.split('\n'), []
-    for node in ast.parse(code).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)): cuts.append(node.end_lineno)
+    "A cell's code, cut behind each function and class that others may call: a heading of its own for each. What stands before one belongs to it"
+    lines, body = code.split('\n'), ast.parse(code).body
+    cuts = [node.end_lineno for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)) and public(node.name)]
     cuts = [0, *cuts[:-1], len(lines)]
     return [text for a, b in zip(cuts, cuts[1:]) if (text := '\n'.join(lines[a:b]).strip('\n'))]
+
+def public(name): return name[0] != '_' or name[:2] == '__'
+
+def defines(code, name):
+    "Whether code has a function or class of that name"
+    try: return any(getattr(node, 'name', None) == name for node in ast.walk(ast.parse(directives(code)[1])))
+    except SyntaxError: return False
 
 def only_imports(code): return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(code).body)
 
@@ -82,9 +88,10 @@ def break_line(code, row, width):
         if token.type == tokenize.COMMENT:                                          # a comment goes above its line
             above = textwrap.wrap(token.string.lstrip('# '), width - indent - 2)
             return '\n'.join(before + [' '*indent + '# ' + o for o in above] + ([code_left] if (code_left := line[:token.start[1]].rstrip()) else []) + after)
-        if token.string not in ORDER or (not depth and token.string in ('if', 'else', 'for')): continue
+        if token.string not in ORDER or (not depth and (token.string == 'for' or re.match(r'\s*(if|elif|else|for|while|with|lambda)\b', line))): continue
         place = token.end[1] if token.string == ',' else token.start[1]
-        order = (ORDER[token.string] > 1, not depth, depth, ORDER[token.string], -place)
+        small = bracket and bracket[0] == row and place - bracket[1] < 20               # no break within `isinstance(x, Tensor)`
+        order = (ORDER[token.string] > 1, depth + 2*bool(small) if depth else 1.5, ORDER[token.string], -place)
         if indent + 12 < place <= width - 2 and line[place:].strip() and (best is None or order < best[0]): best = order, place, depth, bracket
     if best is None: return '\n'.join(before + [' '*40 + line.lstrip()] + after) if indent > 40 else None     # too deep: start further left
     _, place, depth, bracket = best
@@ -107,6 +114,32 @@ def tidy_code(source):
     first, code = directives(source)
     code = re.sub(r'(?m)\s*#\s*noqa(?::\s*[A-Z]\d+(?:,\s*[A-Z]\d+)*)?(?:\s*-\s*(?=\S))?(.*)$', lambda m: f'  # {m[1].strip()}' if m[1].strip() else '', code)
     return '\n'.join([*first, fold_lines(code)])
+
+def shell_lines(line, width=WIDTH):
+    "One command in lines that a shell reads as one"
+    if len(line) <= width: return [line]
+    places = [found.start() for found in re.finditer(r' (?=&& |--|> )', line) if 20 < found.start() <= width - 2]
+    return [line[:places[-1]] + ' ' + chr(92), *shell_lines('    ' + line[places[-1] + 1:], width)] if places else [line]
+
+def tidy_fence(match):
+    "Code between prose: comments closer to their lines, then above them, then shorter lines"
+    language, lines = match[1], match[2].rstrip('\n').split('\n')
+    split = [re.match(r'(.*?\S)(\s+)(# .*)$', line) for line in lines]
+    gaps = [len(o[2]) for o in split if o]
+    over = max(map(len, lines)) - WIDTH
+    if over > 0 and gaps and min(gaps) > 2:
+        less = min(over, min(gaps) - 2)
+        lines = [o[1] + o[2][less:] + o[3] if o else line for o, line in zip(split, lines)]
+    above = any(len(line) > WIDTH and ' # ' in line for line in lines)          # one comment above its line: then all of them
+    out = []
+    for line in lines:
+        found = re.match(r'(.*?\S)\s+(# .*)$', line) if above else None
+        if found: out += [found[2], *([found[1]] if language == 'python' else shell_lines(found[1]))]
+        else: out += [line] if language == 'python' else shell_lines(line)
+    code = '\n'.join(out)
+    return f'```{language}\n{fold_lines(code) if language == "python" else code}\n```'
+
+def tidy_fences(text): return re.sub(r'(?ms)^```(python|bash|sh)\n(.*?)^```', tidy_fence, text)
 
 # ---- signatures
 
@@ -136,12 +169,13 @@ def tidy_signature(text):
     return '\n'.join(lines)
 
 def tidy_doc(text, code_follows=False):
-    "What `show_doc` wrote: heading, signature, one line. Where the code itself follows, it is the signature"
+    "What `show_doc` wrote: heading, signature, one line. Where the code itself follows, it has both"
     text = re.sub(r'\n*\*?Call self as a function\.\*?', '', text)
     fence = re.search(r'```python\n(.*?)\n```\n*', text, re.S)
     if fence:
-        bare = code_follows or re.match(r'(?:def|class) \w+\(\s*\*args, \*\*kwargs\s*\)', fence[1])
-        text = text[:fence.start()] + ('' if bare else f'```python\n{tidy_signature(fence[1])}\n```\n\n') + text[fence.end():]
+        bare = re.match(r'(?:def|class) \w+\(\s*\*args, \*\*kwargs\s*\)', fence[1])
+        signature = '' if bare else f'```python\n{tidy_signature(fence[1])}\n```\n\n'
+        text = text[:fence.start()] + ('' if code_follows else signature + text[fence.end():])
     return text.rstrip() + '\n'
 
 # ---- links in prose
@@ -257,7 +291,7 @@ MAINTENANCE = re.compile(r'save_image\([^\n]*images/')
 def prose(text, page, pages, entries, cited):
     "A Markdown cell for a page"
     text = re.sub(r'(?m)^(#+ .*)$', lambda m: re.sub(r'\[(`[^`]*`)\]\([^)]*\)', r'\1', m[1]), text)          # a heading is no link
-    return outside(text, lambda o: link_authors(link_chapters(o, page, pages), entries, cited))
+    return outside(tidy_fences(text), lambda o: link_authors(link_chapters(o, page, pages), entries, cited))
 
 def own_links(text, module, syms):
     "A name that several modules have means this page's own; a name without a heading is no link"
@@ -292,7 +326,8 @@ def finish(notebook, page, pages, entries, module='', syms={}, root='.'):
             if MAINTENANCE.search(source): continue
             if 'show_doc(' in source and '#| echo: false' in source:
                 after = next((''.join(o['source']) for o in notebook['cells'][i + 1:i + 2] if o['cell_type'] == 'code'), '')
-                shown = 'show_doc(' not in after and '#| code-fold' not in after and after.startswith(('def ', 'class ', '@'))
+                name = source[source.index('show_doc(') + 9:].split(')')[0].split('.')[-1]
+                shown = 'show_doc(' not in after and '#| code-fold' not in after and defines(after, name)
                 for output in cell['outputs']:
                     if 'text/markdown' in output.get('data', {}):
                         text = tidy_doc(own_source(own_links(''.join(output['data']['text/markdown']), module, syms), module, root), shown)

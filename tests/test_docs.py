@@ -186,3 +186,69 @@ def test_front_page_and_colours_exist():
     for themes in quarto['format']['html']['theme'].values():
         for theme in themes: assert theme in ('cosmo', 'darkly') or (ROOT/theme).exists()
     assert 'commonmark' not in quarto['format'] and quarto['format']['html']['code-overflow'] == 'wrap' and quarto['website']['page-navigation']
+
+# ---- in a browser
+
+WIDTHS = {'desk': 900, 'phone': 356} # pixels of the body on screens of 1,440 and 390
+
+MEASURE = """<script>
+const out = {};
+for (const page of document.querySelectorAll('section')) {
+  const cut = [...page.querySelectorAll('pre, p, li, h2, h3, summary')].filter(o => o.scrollWidth > o.clientWidth + 1).map(o => o.textContent.slice(0, 80));
+  out[page.id] = {cut, wide: page.scrollWidth - page.clientWidth, column: page.querySelector('.ruler').getBoundingClientRect().width};
+}
+const said = document.createElement('script');
+said.type = 'application/json'; said.id = 'said'; said.textContent = JSON.stringify(out);
+document.body.replaceChildren(said);
+</script>"""
+
+def styles():
+    "The rules of the site's theme, with its colours put in"
+    text = ''.join((ROOT/'nbs'/o).read_text() for o in ('spice_light.scss', 'spice.scss'))
+    for name, value in re.findall(r'(?m)^(\$[\w-]+): ([^;]+);', text): text = text.replace(f': {name};', f': {value};')
+    return 'html { font-size: 17px } pre { font-family: monospace; padding: .4em } ' + text.split('/*-- scss:rules --*/')[1]
+
+def as_html(path, parser):
+    "A processed page as plain HTML: prose, code and printed output, without pictures"
+    from html import escape
+    parts = []
+    for cell in cells(path):
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown': parts.append(parser.render(source))
+        elif cell['cell_type'] == 'code':
+            if check_pages.shown(cell): parts.append(f'<div class="sourceCode"><pre><code>{escape(site.directives(source)[1])}</code></pre></div>')
+            for output in cell['outputs']:
+                data = output.get('data', {})
+                if 'text/markdown' in data: parts.append(parser.render(''.join(data['text/markdown'])))
+                elif output.get('text') or ('text/plain' in data and not any(o.startswith('image/') for o in data)):
+                    parts.append(f'<div class="cell-output"><pre>{escape("".join(output.get("text") or data["text/plain"]))}</pre></div>')
+    return '\n'.join(parts)
+
+@pytest.mark.long
+@pytest.mark.parametrize('screen', WIDTHS)
+def test_nothing_is_cut_or_scrolls_sideways(pages, screen, tmp_path):
+    "All pages in Chromium, in the width that a body has on such a screen"
+    parser = pytest.importorskip('markdown_it').MarkdownIt().enable('table')
+    program = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    if not program: pytest.skip('no Chromium on this machine')
+    width, found = WIDTHS[screen], {}
+    ruler = f'<pre style="display: inline-block"><code class="ruler">{"0"*site.WIDTH if screen == "desk" else "0"}</code></pre>'
+    body = ''.join(f'<section id="{path.stem}" style="width: {width}px">{ruler}{as_html(path, parser)}</section>' for path in pages.rglob('*.ipynb'))
+    (tmp_path/'all.html').write_text(f'<!doctype html><meta charset="utf-8"><style>{styles()}</style><body>{body}{MEASURE}</body>', encoding='utf-8')
+    out = subprocess.run([program, '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1440,900', '--dump-dom',
+                          f'--user-data-dir={tmp_path}/profile', f'file://{tmp_path}/all.html'], capture_output=True, text=True, timeout=300)
+    found = json.loads(re.search(r'id="said"[^>]*>(.*?)</script>', out.stdout, re.S)[1])
+    assert len(found) == len(list(pages.rglob('*.ipynb')))
+    assert not {k: v for k, v in found.items() if v['cut'] or v['wide'] > 0}
+    assert all(v['column'] < width - 12 for v in found.values())                          # a full line of code fits without wrapping
+
+@pytest.mark.quarto
+def test_quarto_renders_without_a_warning(pages):
+    "Every page, with references, links and formulas"
+    if not shutil.which('quarto'): pytest.skip('no Quarto on this machine')
+    out = subprocess.run(['quarto', 'render', str(pages), '--no-cache'], capture_output=True, text=True)
+    said = out.stdout + out.stderr
+    assert out.returncode == 0 and not re.findall(r'(?m)^.*(?:WARN|ERROR).*$', said), said[-3000:]
+    made = list((pages/'_docs').rglob('*.html'))
+    assert len(made) == len(list(pages.rglob('*.ipynb'))) + len(MADE)
+    assert not [o.name for o in made if re.search(r'<img(?![^>]*alt="[^"]+)', o.read_text(encoding='utf-8'))]
