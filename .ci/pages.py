@@ -257,25 +257,45 @@ def plain(text):
     text = re.sub(r'\[-?@\w+\]', '', text)
     return re.sub(r'\s+', ' ', re.sub(r'[*`{}"\\]|\$', '', text)).strip()
 
+LABELLED = ('set_title', 'set_xlabel', 'set_ylabel', 'suptitle', 'title', 'xlabel', 'ylabel')
+
 def literal_titles(source):
-    "Lists of strings that a cell gives to a function: the titles of its pictures"
+    "Titles of pictures and labels of axes: lists of strings that a cell gives to a function, and what it names"
     try: tree = ast.parse(directives(source)[1])
     except SyntaxError: return []
     lists = [node for call in ast.walk(tree) if isinstance(call, ast.Call) for node in call.args if isinstance(node, (ast.List, ast.BinOp))]
-    words = [o.value for node in lists for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str) and o.value.strip()]
+    named = [node for call in ast.walk(tree) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LABELLED for node in call.args]
+    named += [o.value for call in ast.walk(tree) if isinstance(call, ast.Call) for o in call.keywords if o.arg in ('label', 'title', 'xlabel', 'ylabel')]
+    words = [o.value for node in lists + named for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str) and re.search(r'\w\w', o.value)]
     return list(dict.fromkeys(words))
 
 def alt_text(prose, heading, source, after=''):
     "What a picture shows, from the paragraph above it, or else the heading and the paragraph below it, and the titles in it"
-    paragraphs = [o for o in re.split(r'\n\s*\n', prose) if o.strip() and not re.match(r'\s*(#|\||```|\$\$|:::|<)', o)]
+    prose = re.sub(r'(?m)^#+ .*$', '', prose)
+    paragraphs = [o for o in re.split(r'\n\s*\n', prose) if o.strip() and not re.match(r'\s*(>|\||```|\$\$|:::|<)', o)]
     below = [o for o in re.split(r'\n\s*\n', after) if o.strip() and not re.match(r'\s*(\||```|\$\$|:::|<)', o)]
     words = plain(paragraphs[-1]) if paragraphs else f'{plain(heading)}: {plain(below[0]).lstrip("# ")}' if below else plain(heading)
     if len(words) > 240: words = words[:240].rsplit('. ', 1)[0] if '. ' in words[80:240] else words[:240].rsplit(' ', 1)[0] + ' ...'
     titles = literal_titles(source)
-    words = words.rstrip('.:') + ('. Pictures: ' + ', '.join(titles[:8]) if titles else '')
+    words = words.rstrip('.:') + ('. In the picture: ' + ', '.join(titles[:8]) if titles else '')
     return (words or 'Picture') + '.'
 
 def has_picture(cell): return sum(any(o.startswith('image/') for o in output.get('data', {})) for output in cell.get('outputs', []))
+
+# ---- tables
+
+def align_numbers(text):
+    "Columns of numbers in tables stand on the right, digit under digit"
+    rows, lines = [], text.split('\n')
+    for i, line in enumerate([*lines, '']):
+        if line.lstrip().startswith('|'): rows.append(i)
+        elif rows:
+            table = [[o.strip() for o in re.split(r'(?<!\\)\|', lines[k].strip().strip('|'))] for k in rows]
+            if len(table) > 2 and all(re.fullmatch(r':?-+:?', o) for o in table[1]) and len({len(o) for o in table}) == 1:
+                numbers = [all(re.match(r'[\s*]*[-+~<]?\d[\d,.]*|[-–]?$', o[k]) for o in table[2:]) and any(o[k] for o in table[2:]) for k in range(len(table[0]))]
+                lines[rows[1]] = '|' + '|'.join('---:' if is_number else o for is_number, o in zip(numbers, table[1])) + '|'
+            rows = []
+    return '\n'.join(lines)
 
 # ---- a page
 
@@ -284,9 +304,10 @@ def front_matter(cell): return yaml.safe_load(''.join(cell['source']).split('---
 def tools(page):
     "Links above a page: try it, take it"
     return (f'::: {{.page-tools}}\n[Open in Colab](https://colab.research.google.com/github/spice-authors/spice/blob/main/{page}) · '
-            f'[Download the notebook](https://raw.githubusercontent.com/spice-authors/spice/main/{page})\n:::')
+            f'[Download the notebook](https://raw.githubusercontent.com/spice-authors/spice/main/{page})'
+            f' · in Colab, run `%pip install -q git+{REPO}` first\n:::')
 
-MAINTENANCE = re.compile(r'save_image\([^\n]*images/')
+MAINTENANCE = re.compile(r"save(?:_image)?\([^\n]*'images/")
 
 def prose(text, page, pages, entries, cited):
     "A Markdown cell for a page"
@@ -319,7 +340,7 @@ def finish(notebook, page, pages, entries, module='', syms={}, root='.'):
     for i, cell in enumerate(notebook['cells']):
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown' and not source.startswith('<!--'):
-            source = prose(own_links(source, module, syms), page, pages, entries, cited)
+            source = align_numbers(prose(own_links(source, module, syms), page, pages, entries, cited))
             above, heading = source, (re.findall(r'(?m)^#+ (.*)$', source) or [heading])[-1]
         if cell['cell_type'] == 'code':
             cell['outputs'] = [o for o in cell['outputs'] if o.get('name') != 'stderr']
@@ -332,7 +353,10 @@ def finish(notebook, page, pages, entries, module='', syms={}, root='.'):
                     if 'text/markdown' in output.get('data', {}):
                         text = tidy_doc(own_source(own_links(''.join(output['data']['text/markdown']), module, syms), module, root), shown)
                         output['data'] = {'text/markdown': lines(outside(text, lambda o: link_authors(link_chapters(o, page, pages), entries, cited)))}
-            else: source = tidy_code(source)
+            else:
+                source = tidy_code(source)
+                for output in cell['outputs']:
+                    if 'text/markdown' in output.get('data', {}): output['data']['text/markdown'] = lines(align_numbers(''.join(output['data']['text/markdown'])))
             n = has_picture(cell)
             if n and 'fig-alt' not in source:
                 after = next((''.join(o['source']) for o in notebook['cells'][i + 1:] if o['cell_type'] == 'markdown'), '')

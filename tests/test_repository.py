@@ -56,5 +56,5 @@ def test_no_trace_of_a_machine():
     if tracked.returncode: pytest.skip('not a git checkout')
     for name in tracked.stdout.split('\n'):
         path = ROOT/name
-        if not path.is_file() or path.suffix in ('.npz', '.png', '.jpg', '.safetensors'): continue
+        if not path.is_file() or path.suffix in ('.npz', '.png', '.jpg', '.webp', '.safetensors'): continue
         assert not words.search(path.read_text(encoding='utf-8')), f'{name} holds a path of somebody\'s machine'
