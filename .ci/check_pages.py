@@ -68,6 +68,7 @@ def unlinked(folder):
             made.outside(text, lambda o: loose.append(o) or o)
             for part in loose:
                 yield from (f'{path.name}: no link: {" ".join(m[0].split())}' for pattern in (made.CHAPTERS, made.AUTHORS) for m in pattern.finditer(part))
+                yield from (f'{path.name}: Quarto would cite {o!r}' for o in re.findall(r'(?<![\w@])@(\w+)', part) if o not in entries)
             whole += text
         for key in set(re.findall(r'#ref-(\w+)|\[@(\w+)\]', whole)):
             key = ''.join(key)
@@ -105,7 +106,9 @@ def scraps(folder):
     for path in notebooks(folder):
         for cell in cells(path):
             if any(o.get('name') == 'stderr' for o in cell.get('outputs', [])): yield f'{path.name}: a warning is shown'
-            if shown(cell) and made.MAINTENANCE.search(source(cell)): yield f'{path.name}: {source(cell)[:60]!r}'
+            if shown(cell) and made.maintenance(source(cell)): yield f'{path.name}: {source(cell)[:60]!r}'
+            if cell['cell_type'] == 'code':
+                yield from (f'{path.name}: Quarto cannot read {o!r}' for o in made.directives(source(cell))[0] if not re.match(r'#\| [\w-]+: \S', o))
             if cell['cell_type'] == 'markdown': yield from (f'{path.name}: a heading is a link: {o}' for o in re.findall(r'(?m)^#+ .*\]\(.*$', source(cell)))
 
 CHECKS = (wide_code, rubbish, no_alt_text, unlinked, dead_links, equations, scraps)

@@ -307,7 +307,9 @@ def tools(page):
             f'[Download the notebook](https://raw.githubusercontent.com/spice-authors/spice/main/{page})'
             f' · in Colab, run `%pip install -q git+{REPO}` first\n:::')
 
-MAINTENANCE = re.compile(r"save(?:_image)?\([^\n]*'images/")
+def maintenance(source):
+    "A cell that does nothing but write a picture of this or another page"
+    return re.search(r"save(?:_image)?\([^\n]*'images/", source) and len(directives(source)[1].strip().split('\n')) < 4
 
 def prose(text, page, pages, entries, cited):
     "A Markdown cell for a page"
@@ -344,7 +346,7 @@ def finish(notebook, page, pages, entries, module='', syms={}, root='.'):
             above, heading = source, (re.findall(r'(?m)^#+ (.*)$', source) or [heading])[-1]
         if cell['cell_type'] == 'code':
             cell['outputs'] = [o for o in cell['outputs'] if o.get('name') != 'stderr']
-            if MAINTENANCE.search(source): continue
+            if maintenance(source): continue
             if 'show_doc(' in source and '#| echo: false' in source:
                 after = next((''.join(o['source']) for o in notebook['cells'][i + 1:i + 2] if o['cell_type'] == 'code'), '')
                 name = source[source.index('show_doc(') + 9:].split(')')[0].split('.')[-1]

@@ -102,6 +102,8 @@ PICTURE = dict(output_type='display_data', data={'image/png': ''})
     ('unlinked', words('As chapter 07a says.')),
     ('unlinked', words('Ren et al. do it so.')),
     ('unlinked', words('Ren et al. [@nobody1999] do it so.')),
+    ('unlinked', words('Write to @somebody.')),
+    ('scraps', code('#| slow\nf()')),
     ('dead_links', words('[there](99_nowhere.ipynb)')),
     ('dead_links', words(f'[`f`]({site.SITE}nbs/bad.html#nothing)')),
     ('scraps', code('f()', dict(output_type='stream', name='stderr', text=['careful\n']))),
@@ -135,6 +137,21 @@ def test_exported_cells_become_one_function_each():
 def test_signatures_are_as_a_reader_would_write_them():
     text = 'def Settings(\n    net:spice.guided.GuidedSettings | dict=<factory>, names:list=<factory>, image:PIL.Image.Image | None=None, x:NoneType=None\n)->None:'
     assert site.tidy_signature(text) == ('class Settings(\n    net:GuidedSettings | dict=GuidedSettings(), names:list=[], image:Image | None=None, x=None\n):')
+
+def test_alt_text_comes_from_the_prose_around():
+    prose = '## Fits\nBodies over photos, `theta` in **bold**:\n\n> Departure: not in the paper.\n'
+    assert site.alt_text(prose, 'Fits', "show_images(x, ['photo', 'fit'])") == 'Bodies over photos, theta in bold. In the picture: photo, fit.'
+    assert site.alt_text('## Fits', 'Fits', "ax.set_xlabel('metres')", 'What they show.') == 'Fits: What they show. In the picture: metres.'
+
+def test_numbers_stand_on_the_right():
+    table = '| row | l1 |\n| --- | --- |\n| a | 0.10 [0.1, 0.2] |\n| b | 12 |'
+    assert site.align_numbers(table).split('\n')[1] == '|---|---:|'
+    assert site.align_numbers('| a | b |\n|---|---|\n| c | d |') == '| a | b |\n|---|---|\n| c | d |'
+
+def test_fences_get_shorter_and_stay_commands():
+    long = '```bash\nspice_eval a,b --protocol people-256 --count 200 --real 300 --detector people/judge --json --out a_long_folder > results.json\n```'
+    lines = site.tidy_fences(long).split('\n')
+    assert max(map(len, lines)) <= site.WIDTH and ' '.join(lines[1:-1]).replace(' \\     ', ' ') == long.split('\n')[1]
 
 def test_commands_page_has_every_command(pages):
     text = (pages/'commands.qmd').read_text(encoding='utf-8')
