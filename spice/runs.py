@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'PeoplePairs', 'body_of', 'plan_loaders', 'weights_of', 'stage_learner',
            'bars', 'Stop', 'run_stage', 'train', 'as_after', 'check_numbers', 'check_plan', 'check_stage', 'run_card',
-           'log_rows', 'pairs_of', 'spice_train']
+           'log_rows', 'pairs_of', 'spice_train', 'paper_run']
 
 # %% ../nbs/23_runs.ipynb #35f6b089
 import json, platform, sys, time
@@ -336,3 +336,18 @@ def spice_train(out:str,                  # the folder of the run; the same comm
     path = train(out, plan, device or None)
     print(f'{path}: done; README.md says what came of it')
     return path
+
+# %% ../nbs/23_runs.ipynb #dae0ccb1
+def paper_run(data:str,          # the folder of a prepared dataset
+              regressor:str,     # the folder of f_3D
+              photos:int=25_341, # in the dataset
+              epochs:int=400,
+              flow:int=10,       # epochs of the flow network alone
+              processes:int=8,
+              **changes,         # fields of `Plan`
+             )->Plan:
+    "The run of SPICE's section 4"
+    plan = Plan(**{**dict(system='spice', preset='paper', data=data, regressor=regressor, bs=8, ema=0.), **changes})
+    plan.epoch = max(1, photos//(plan.bs*processes))
+    plan.stages, plan.steps = ['flow', 'full'], [flow*plan.epoch, epochs*plan.epoch]
+    return plan
