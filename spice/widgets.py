@@ -8,7 +8,7 @@ __all__ = ['DRAG', 'STAY', 'AS_IT_IS', 'encode', 'JointCanvas', 'event_loop', 'T
            'Monitor', 'run_line']
 
 # %% ../nbs/42_widgets.ipynb #a35ff586
-import asyncio, csv, html, io, time
+import asyncio, html, io, time
 from collections import OrderedDict
 from contextlib import contextmanager
 from copy import copy
@@ -473,7 +473,7 @@ def read_log(path)->list: # of dicts of numbers
     "The whole lines of a log that may still be written"
     try: text = Path(path).read_text(errors='replace')
     except OSError: return []
-    head, *lines = csv.reader(io.StringIO(text[:text.rfind('\n') + 1])) if '\n' in text else [[]]
+    head, *lines = [o.split(',') for o in text[:text.rfind('\n') + 1].splitlines()] or [[]]
     rows = []
     for line in lines:
         try: rows.append({k: float(v or 'nan') for k, v in zip(head, line, strict=True)})
