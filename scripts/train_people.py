@@ -1,8 +1,8 @@
-"""Train SPICE on People from nothing: a detector, f_3D, the system, a judge; and the runs of the ablation.
+"""Train SPICE on People from nothing: a detector, f_3D, the system, a judge; and the runs of chapter 62.
 
     python scripts/train_people.py                         # all parts into _ckpt/people; the same command goes on
     python scripts/train_people.py --minutes 30            # stops after that, at the latest a step later
-    python scripts/train_people.py --parts spice --variant no-pose
+    python scripts/train_people.py --parts spice --variant mended-no-pose
     python scripts/train_people.py --publish               # what came out becomes the model `people` of the package
     python scripts/train_people.py --quick                 # a rehearsal of a few minutes in _ckpt/people-quick
 
@@ -10,11 +10,10 @@ No part sees a pair of photos or a true body. The detector learns from the joint
 from single photos, fits and f_3D: first the flow, then photos in their own pose (`copy`), then everything. `judge` is a second detector, with other
 people and another seed, which only measures: it says whether a made person stands in the pose.
 
-Beyond the paper, for the sake of so few steps, all variants have the stage `copy`, keep its term to the end (`full.own=1`), start with larger weights
-(chapter 10) and leave spectral norm out of the generator. `full` is the baseline of the ablation; each other variant changes the loss, and `plain-critic` the
-critic's input. `true-flow`, which ships, teaches the flow by the bodies' own. All share detector, f_3D, steps and seed.
+`true-flow` ships: beyond the paper it has the stage `copy`, keeps its term to the end (`full.own=1`), starts with larger weights (chapter 10), leaves
+spectral norm out of the generator, and is taught the flow by the bodies' own.
 
-`paper` and the `mended` ones are chapter 15c's: neither has the stage `copy` nor the term `own`, both have 2,000 steps of flow and 3,200 of
+`paper` and the `mended` ones are chapter 62's: none has the stage `copy` nor the term `own`, all have 2,000 steps of flow and 3,200 of
 everything (25,600 photos). `paper` is the paper's own network, narrower, with its terms; `mended` has the preset `mended64` and its teachers. What is
 called `mended-...` changes one thing of `mended`. Without an f_3D in the folder they take the one that ships.
 """
@@ -38,7 +37,7 @@ PARTS, STAGES = ('detector', 'f_3d', 'spice', 'judge'), ('flow', 'copy', 'full')
 STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1750, judge=700), # those of the stages are whole epochs
          128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
 WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
-VARIANTS = {'full': {}, 'no-shape': dict(beta=0.), 'no-pose': dict(theta=0.), 'no-appearance': dict(app=0.), 'plain-critic': {}, 'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
+VARIANTS = {'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
 SHIPPED = 'true-flow'
 MENDED = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 5., 'correct': 0., 'flow.true_flow': 50.},
           'mended-no-shape': dict(beta=0.), 'mended-no-pose': dict(theta=0.), 'mended-no-appearance': dict(app=0., parts=0.),
@@ -104,7 +103,7 @@ def mended_plan(variant, root, steps, args):
 def plan_of(variant, size, root, steps, args):
     "The run of a variant"
     narrow = dict(kernels=(3, 3), hidden=32) if size == 64 else {}
-    critic = discriminator_settings(f'narrow{size}', gain=1., channels=3 if variant == 'plain-critic' else 6)
+    critic = discriminator_settings(f'narrow{size}', gain=1.)
     settings = dict(generator=asdict(generator_settings(f'narrow{size}', spectral_norm=False, gain=1., **narrow)), critic=asdict(critic), warm=True)
     return Plan('spice', {64: 'tiny', 128: 'small'}[size], 'people', [*STAGES], [steps[o] for o in STAGES], args.bs, regressor=str(root/'f_3d'),
                 settings=settings, weights=WEIGHTS | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed,
