@@ -89,7 +89,7 @@ class PeoplePairs:
     def __len__(self): return len(self.fields['source_image'])
     def __getitem__(self, i): return {k: v[i] for k, v in self.fields.items()}
 
-# %% ../nbs/23_runs.ipynb #3e1c0bac
+# %% ../nbs/23_runs.ipynb #af01b204
 def body_of(plan:Plan, device):
     "The body of a plan's data"
     return free_body(str(device)) if plan.data == 'people' else load_body().to(device)
@@ -110,8 +110,9 @@ def plan_loaders(plan:Plan, system:System, device, share:tuple=(0, 1)):
     body = body_of(plan, device)
     if data.bodies is not None: body.require(data.bodies['body'])
     valid = Paired(data, 'valid') if data.pairs.get('valid') else Unpaired(data, 'valid') if data.splits.get('valid') and not system.paired else None
-    if system.paired: train = Paired(data, 'train') if data.pairs.get('train') else Couples(data, seed=plan.seed)
-    else: train = Unpaired(data, seed=plan.seed)
+    if not system.paired: train = Unpaired(data, seed=plan.seed, fitted=system.bodies)
+    elif data.pairs.get('train'): train = Paired(data, 'train', fitted=system.bodies)
+    else: train = Couples(data, seed=plan.seed, fitted=system.bodies)
     return step_loaders(PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, draw=Draw(body, retarget=system.bodies), device=device)
 
 # %% ../nbs/23_runs.ipynb #161e9838
