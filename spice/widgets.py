@@ -13,6 +13,7 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+from inspect import Parameter, Signature
 from pathlib import Path
 import anywidget
 import matplotlib.pyplot as plt
@@ -105,6 +106,7 @@ def encode(image:Image.Image, quality:int=88)->bytes: # of a JPEG
 
 class JointCanvas(anywidget.AnyWidget):
     "Joints that can be dragged over a picture"
+    __signature__ = Signature([Parameter('values', Parameter.VAR_KEYWORD)]) # that of traitlets can't be read on Python 3.10
     _esm = DRAG
     points = traitlets.List().tag(sync=True)       # 18 lists of x, y in pixels of the frame, score
     held = traitlets.Int(-1).tag(sync=True)        # the joint under the pointer
