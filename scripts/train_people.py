@@ -39,7 +39,7 @@ STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1750, judge
 WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
 VARIANTS = {'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
 SHIPPED = 'true-flow'
-MENDED = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 5., 'correct': 0., 'flow.true_flow': 50.},
+MENDED = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 5., 'correct': 0., 'wheels': 0., 'flow.true_flow': 50.},
           'mended-no-shape': dict(beta=0.), 'mended-no-pose': dict(theta=0.), 'mended-no-appearance': dict(app=0., parts=0.),
           'mended-plain-critic': {}}
 SHORT = dict(flow=2000, full=3200) # steps of these

@@ -302,7 +302,7 @@ def objective(size=64, **weights):
     return loss, (batch, made, made.roll(1, 0)*.9, *flows), made
 
 def test_every_term_reaches_the_picture_or_the_flow():
-    loss, arguments, made = objective(true_flow=1., parts=1., own=1., masks=1., ground=1.)
+    loss, arguments, made = objective(true_flow=1., parts=1., own=1., wheels=1., masks=1., ground=1.)
     masks = [learn(torch.rand(2, 1, n, n)) for n in (8, 16)]
     terms = loss.for_generator(*arguments, own=made*.8, masks=masks)
     assert set(terms) == set(loss.weights.terms)
@@ -330,7 +330,7 @@ def test_papers_weights():
 
 def test_bodies_are_exact_in_16_bits():
     "Under autocast a body would be off by pixels"
-    loss, (batch, _, _, flows, _), _ = objective(true_flow=1., masks=1., ground=1., adv=0., theta=0., beta=0., app=0.)
+    loss, (batch, _, _, flows, _), _ = objective(true_flow=1., wheels=1., masks=1., ground=1., adv=0., theta=0., beta=0., app=0.)
     flows, masks = [[o.detach() for o in flows], [torch.rand(2, 1, n, n) for n in (8, 16)]]
     exact = loss.beyond_terms(batch, None, flows, masks)
     with torch.autocast('cpu', torch.bfloat16): half = loss.beyond_terms(batch, None, flows, masks)
