@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MOST_CUT', 'PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE', 'BODY_FIELDS', 'TOGETHER', 'CHUNK', 'AGAIN',
            'SOURCES', 'fit_canvas', 'person_box', 'cut', 'into_box', 'Item', 'Shot', 'Source', 'plain_name',
-           'pictures_below', 'PhotoFolder', 'box_in', 'shot_of', 'find_below', 'flat_name', 'read_names', 'read_pairs',
-           'picture_size', 'DeepFashion', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos', 'looked_at',
-           'prepare_chunk', 'write_pictures', 'prepare', 'table_hash', 'save_bodies', 'Prepared', 'open_source']
+           'pictures_below', 'PhotoFolder', 'box_in', 'shot_of', 'find_below', 'known_pairs', 'train_pairs',
+           'flat_name', 'read_names', 'read_pairs', 'picture_size', 'DeepFashion', 'Market', 'FashionVideo',
+           'read_frames', 'PeoplePhotos', 'looked_at', 'prepare_chunk', 'write_pictures', 'prepare', 'table_hash',
+           'save_bodies', 'Prepared', 'open_source']
 
 # %% ../nbs/07_data.ipynb #c19cb6cf
 import hashlib, json, math, os
@@ -227,7 +228,7 @@ def shot_of(photo:Image.Image,
         shot.joints3d = one.joints3d[0].numpy()
     return shot
 
-# %% ../nbs/07_data.ipynb #bc708daf
+# %% ../nbs/07_data.ipynb #ea3a487f
 OFFERED = {
     'deepfashion': 'DeepFashion In-shop: images from its owners, mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html; '
                    'lists and annotations with github.com/RenYurui/Global-Flow-Local-Attention',
@@ -236,7 +237,10 @@ OFFERED = {
     'video': 'Fashion Video: the lists of addresses from its owners, vision.cs.ubc.ca/datasets/fashion'}
 SPELLED = {'train': ('fasion-resize-annotation-train.csv', 'fasion-annotation-train.csv', 'fashion-resize-annotation-train.csv'),
            'test': ('fasion-resize-annotation-test.csv', 'fasion-annotation-test.csv', 'fashion-resize-annotation-test.csv'),
-           'pairs': ('fasion-resize-pairs-test.csv', 'fasion-pairs-test.csv', 'fashion-resize-pairs-test.csv')}
+           'pairs': ('fasion-resize-pairs-test.csv', 'fasion-pairs-test.csv', 'fashion-resize-pairs-test.csv'),
+           'train pairs': ('fasion-resize-pairs-train.csv', 'fasion-pairs-train.csv', 'fashion-resize-pairs-train.csv'),
+           'market pairs': ('market-pairs-test.csv', 'market-re-id-pairs-test.csv'),
+           'market train pairs': ('market-pairs-train.csv', 'market-re-id-pairs-train.csv')}
 COUNTS = {'train.lst': 48_674, 'test.lst': 4_038, 'nose to knee': 25_341, 'pairs': 8_570, 'photos in pairs': 3_144, 'held out': 100, 'market pairs': 12_000,
           'videos train': 500, 'videos test': 100}
 
@@ -245,6 +249,16 @@ def find_below(root:Path, names:tuple, owner:str)->Path:
     found = [o for name in names for o in sorted(Path(root).rglob(name))]
     if not found: raise DataError(f'{root}: there is no {" or ".join(names[:2])} in it', OFFERED[owner])
     return found[0]
+
+def known_pairs(path, stems)->list: # of stems
+    "The pairs of a table of which both photos are known"
+    pairs = [(Path(a).stem, Path(b).stem) for a, b in read_pairs(path)]
+    return [o for o in pairs if set(o) <= stems]
+
+def train_pairs(source, root:Path, names:tuple):
+    "The field's training pairs, where their table is there: systems that learn from pairs take these"
+    found = [o for name in names for o in sorted(Path(root).rglob(name))]
+    if found: source.pairs['train'] = known_pairs(found[0], {o.name for o in source.items if o.split == 'train'})
 
 def flat_name(path:str, # such as MEN/Denim/id_00000080/01_1_front.jpg
              )->str: # fashionMENDenimid0000008001_1front.jpg
@@ -332,16 +346,16 @@ def _hold_out(self:DeepFashion):
     order = sorted(train, key=lambda o: hashlib.sha256(o.name.encode()).hexdigest())
     for o in order[:min(COUNTS['held out'], len(order)//10)]: o.split = 'valid'
 
-# %% ../nbs/07_data.ipynb #c61912d2
+# %% ../nbs/07_data.ipynb #734ed45c
 @patch
 def _read_pairs(self:DeepFashion):
     "The field's test pairs, of which both photos are here"
-    pairs = read_pairs(find_below(self.root, SPELLED['pairs'], 'deepfashion'))
-    self.expect('test pairs', len(pairs), COUNTS['pairs'])
-    here = {o.name for o in self.items}
-    both = [(Path(a).stem, Path(b).stem) for a, b in pairs if Path(a).stem in here and Path(b).stem in here]
-    if len(both) < len(pairs): self.note(f'{len(pairs) - len(both)} of {len(pairs)} pairs lack a photo')
+    path = find_below(self.root, SPELLED['pairs'], 'deepfashion')
+    count, both = len(read_pairs(path)), known_pairs(path, {o.name for o in self.items})
+    self.expect('test pairs', count, COUNTS['pairs'])
+    if len(both) < count: self.note(f'{count - len(both)} of {count} pairs lack a photo')
     self.pairs['test'] = both
+    train_pairs(self, self.root, SPELLED['train pairs'])
 
 @patch
 def load(self:DeepFashion, i, detector=None): # noqa: F811
@@ -353,7 +367,7 @@ def load(self:DeepFashion, i, detector=None): # noqa: F811
         image.paste(photo, (40, 0))
     return *fit_canvas(image, item.keypoints, self.size), None
 
-# %% ../nbs/07_data.ipynb #2ad0da44
+# %% ../nbs/07_data.ipynb #2dabce0d
 class Market(Source):
     "Market-1501 with the field's annotations"
     kind = 'market'
@@ -374,10 +388,10 @@ class Market(Source):
                 done.add(name)
                 points = torch.tensor(row + .5*np.array([1, 1, 0])*(row[:, 2:] > 0), dtype=torch.float32)[None]
                 self.items.append(Item(Path(name).stem, files[name], split, name.split('_')[0], Keypoints(points, (128, 64))))
-        pairs = read_pairs(find_below(root, ('market-pairs-test.csv', 'market-re-id-pairs-test.csv'), 'market'))
-        self.expect('test pairs', len(pairs), COUNTS['market pairs'])
-        here = {o.name for o in self.items}
-        self.pairs['test'] = [(Path(a).stem, Path(b).stem) for a, b in pairs if Path(a).stem in here and Path(b).stem in here]
+        path = find_below(root, SPELLED['market pairs'], 'market')
+        self.expect('test pairs', len(read_pairs(path)), COUNTS['market pairs'])
+        self.pairs['test'] = known_pairs(path, {o.name for o in self.items})
+        train_pairs(self, root, SPELLED['market train pairs'])
 
 # %% ../nbs/07_data.ipynb #90aeac7d
 class FashionVideo(Source):

@@ -348,7 +348,7 @@ class DptSettings:
     @property
     def dense(self): return self.warps or any(o not in ('keypoints', 'none') for o in (self.source_pose, self.target_pose)) # needs I, U, V
 
-# %% ../nbs/52_dense_pose_transfer.ipynb #2315eaf2
+# %% ../nbs/52_dense_pose_transfer.ipynb #6cc256de
 _small = partial(DptSettings, features='people', style=5e3, same=0., norm='none', keep=True, views=3)
 
 class Dpt(System):
@@ -370,6 +370,7 @@ class Dpt(System):
     @property
     def size(self): return self.settings.size
     def parts(self): return dict(self.named_children())
+    def photos_in(self, stage): return self.settings.views if self.stages()[stage].weights.inpaint else 2
     def stages(self):
         s = self.settings
         alone, stage = lambda **on: DptWeights(**{**dict.fromkeys(vars(DptWeights()), 0.), **on}), lambda weights, *names: Stage({o: s.rate for o in names},

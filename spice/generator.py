@@ -6,9 +6,10 @@
 __all__ = ['PRESETS', 'MENDED', 'GeneratorSettings', 'generator_settings', 'SourceEncoder', 'Renderer', 'Reposed', 'Generator',
            'load_gfla', 'gfla_state']
 
-# %% ../nbs/12_generator.ipynb #21e1bed3
+# %% ../nbs/12_generator.ipynb #d523b701
 from dataclasses import dataclass
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ class Renderer(SourceEncoder):
             x = decoder(x)
         return x
 
-# %% ../nbs/12_generator.ipynb #6ab99506
+# %% ../nbs/12_generator.ipynb #fe163245
 @patch
 def carried(self:Renderer,
             photo:SourceRows,              # its pixels
@@ -133,6 +134,7 @@ def paint(self:Renderer,
           x:Float[Tensor, 'b c h w'], # features
           photo:SourceRows|None,      # the source's pixels, where the settings want them
           flow:Float[Tensor, 'b 2 h2 w2'], # the finest
+          mask:Float[Tensor, 'b 1 h2 w2'], # of the finest level: what can be taken from the source
          )->Float[Tensor, 'b 3 h w']:
     "A picture from features, and from the photo itself"
     if not hasattr(self, 'pixelconv') and not self.statistics: return self.outconv(x)
@@ -142,7 +144,7 @@ def paint(self:Renderer,
         spread, mean = (o.mT[..., None] for o in torch.std_mean(colours, 1, keepdim=True))             # (b, 3, 1, 1)
         image = (mean + spread*self.outconv.model[:-1](x)).clamp(-1, 1)
     if not hasattr(self, 'pixelconv'): return image
-    share = (self.pixelconv(x) + 1)/2
+    share = (self.pixelconv(x) + 1)/2*F.interpolate(mask, x.shape[2:], mode='bilinear', align_corners=False)
     return share*self.carried(photo, flow, tuple(x.shape[2:])) + (1 - share)*image
 
 # %% ../nbs/12_generator.ipynb #7bf68f3a
@@ -168,7 +170,7 @@ class Generator(Pretrained, nn.Module):
         self.source, self.target, self.flow_net = SourceEncoder(s), Renderer(s), FlowNet(s.flow)
         if s.gain != GAIN: regain(self, s.gain)
 
-# %% ../nbs/12_generator.ipynb #e7b8e1d0
+# %% ../nbs/12_generator.ipynb #a13bc4d8
 @patch
 def encode_source(self:Generator,
                   source:Float[Tensor, 'b 3 h w'], # photos in [-1, 1]
@@ -197,7 +199,7 @@ def forward(self:Generator,
                guide=(guide, s.guide), source=(source, 3))
     flows, masks = self.flow_net(guide, source_heat, target_heat)
     encoded = self.encode_source(source) if encoded is None else encoded
-    image = self.target.paint(self.target(target_heat, encoded, flows, masks), encoded[-1], flows[-1])
+    image = self.target.paint(self.target(target_heat, encoded, flows, masks), encoded[-1], flows[-1], masks[-1])
     return Reposed(image.to(target_heat.dtype), flows, masks)
 
 # %% ../nbs/12_generator.ipynb #96fa470d

@@ -43,17 +43,18 @@ def person_of(data:Prepared, i:int, side:str, image:bool)->dict:
     if image: out[f'{side}_image'] = ((data.image(i) + 1)*127.5).round().to(torch.uint8)
     return out
 
-# %% ../nbs/07a_loaders.ipynb #d693d884
+# %% ../nbs/07a_loaders.ipynb #a73a7f0a
 class Unpaired:
     "A source photo, and the pose of somebody else"
     def __init__(self,
                  data:Prepared,
                  split:str='train', # whose photos
                  seed:int=0,        # of chance
+                 fitted:bool=True,  # only those whose body fits well, where there are bodies
                 ):
         self.data, self.seed, self.epoch = data, seed, 0
         rows = data.rows(split)
-        self.rows = rows if data.bodies is None else rows[data.bodies['good'][rows].numpy()]
+        self.rows = rows[data.bodies['good'][rows].numpy()] if fitted and data.bodies is not None else rows
         self.groups = np.array([data.groups[i] for i in self.rows])
         if len(set(self.groups.tolist())) < 2: raise DataError(f'{split} has photos of fewer than two people',
                                                                'Unpaired training takes the pose of somebody else')
@@ -68,26 +69,31 @@ class Unpaired:
 
 class Paired:
     "Two photos of one person, for evaluation and for the supervised systems"
-    def __init__(self, data:Prepared, split:str='test'):
+    def __init__(self, data:Prepared, split:str='test',
+                 fitted:bool=False, # only pairs whose bodies fit well, where there are bodies
+                ):
         if not data.pairs.get(split): raise DataError(f'{data.folder} has no pairs in {split}',
                                                       f'It has pairs in {", ".join(k for k, v in data.pairs.items() if v) or "none"}')
-        self.data, self.pairs = data, [(data.index[a], data.index[b]) for a, b in data.pairs[split]]
+        pairs, good = [(data.index[a], data.index[b]) for a, b in data.pairs[split]], data.bodies and data.bodies['good']
+        self.data, self.pairs = data, [(a, b) for a, b in pairs if good[a] and good[b]] if fitted and good is not None else pairs
+        if not self.pairs: raise DataError(f'{data.folder} has no pair in {split} whose bodies both fit', 'Look at the sheet that spice_fit draws')
     def __len__(self): return len(self.pairs)
     def __getitem__(self, k):
         a, b = self.pairs[k]
         return person_of(self.data, a, 'source', True) | person_of(self.data, b, 'target', True)
 
-# %% ../nbs/07a_loaders.ipynb #345b249a
+# %% ../nbs/07a_loaders.ipynb #e30aa976
 class Couples:
     "A photo, and another one of the same outfit: pairs for training, others in each epoch"
     def __init__(self,
                  data:Prepared,
                  split:str='train', # whose photos
                  seed:int=0,        # of chance
+                 fitted:bool=True,  # only those whose body fits well, where there are bodies
                 ):
         self.data, self.seed, self.epoch, outfits = data, seed, 0, {}
         for i in data.rows(split):
-            if data.bodies is None or data.bodies['good'][i]: outfits.setdefault(data.groups[i], []).append(int(i))
+            if not fitted or data.bodies is None or data.bodies['good'][i]: outfits.setdefault(data.groups[i], []).append(int(i))
         self.rows = [(i, rows) for rows in outfits.values() if len(rows) > 1 for i in rows]
         if not self.rows: raise DataError(f'{split} of {data.folder} has no two photos of one outfit', 'Learning from pairs needs some')
     def __len__(self): return len(self.rows)

@@ -6,18 +6,19 @@
 __all__ = ['CONTENT', 'STYLE', 'GAN_FORMS', 'widen', 'precise', 'pixel', 'gram', 'perceptual', 'style', 'features_of',
            'cycle_terms', 'critic_loss', 'generator_loss', 'Adversarial', 'largest_cosine', 'sample', 'gaussian_warp',
            'correctness', 'Correctness', 'affine_regularisation', 'flow_terms', 'end_point_error', 'true_flow',
-           'what_is_known', 'known_masks', 'still_background', 'squares', 'content', 'root_squares', 'norms',
-           'gram_norms', 'region_grams', 'patch_style', 'semantic_style', 'weighted_cross_entropy']
+           'carried_wheels', 'what_is_known', 'known_masks', 'still_background', 'squares', 'content', 'root_squares',
+           'norms', 'gram_norms', 'region_grams', 'patch_style', 'semantic_style', 'weighted_cross_entropy']
 
-# %% ../nbs/15_losses.ipynb #efe8a752
+# %% ../nbs/15_losses.ipynb #60a31f3a
 import functools, math
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from torchvision.transforms.functional import gaussian_blur
 from .core import SpiceError
-from .surface import HIDDEN, SEEN, resize_flow
+from .surface import HIDDEN, SEEN, resize_flow, warp
 
 # %% ../nbs/15_losses.ipynb #b1fe50c9
 def widen(x):
@@ -283,6 +284,23 @@ def true_flow(flows:list,                    # each [b, 2, h, w], in pixels of t
         wanted, seen = resize_flow(flow, tuple(o.shape[2:]), visibility)
         total = total + end_point_error(o, wanted, (seen == SEEN) | (seen == HIDDEN))/o.shape[2]
     return total
+
+# %% ../nbs/15_losses.ipynb #663f5ca7
+@precise
+def carried_wheels(flows:list,                        # each [b, 2, h, w], in pixels of that map
+                   source:Float[Tensor, 'b 3 h w'],   # R of the source
+                   target:Float[Tensor, 'b 3 h w'],   # R of the target
+                   visibility:Int[Tensor, 'b h w'],   # 0 seen, 1 hidden, 2 background, of the target's pixels
+                   blurs:tuple=(0, 2),                # pixels
+                  )->Float[Tensor, '']:
+    "Mean absolute difference of the source's R, carried by the flow, to the target's, over levels and blurs (beyond the paper)"
+    seen, total = (visibility == SEEN)[:, None].to(source.dtype), 0
+    soft = lambda x, k: gaussian_blur(x, 4*k + 1, float(k)) if k else x
+    pairs = [(soft(source, k), soft(target, k)) for k in blurs]
+    for o in flows:
+        flow = resize_flow(o, tuple(source.shape[2:]))
+        for a, b in pairs: total = total + ((warp(a, flow) - b).abs().mean(1, keepdim=True)*seen).sum()
+    return total/(seen.sum().clamp(min=1)*len(flows)*len(pairs))
 
 # %% ../nbs/15_losses.ipynb #cddb9603
 def what_is_known(visibility:Int[Tensor, 'b h w'],  # 0 seen, 1 hidden, 2 background, of the target's pixels

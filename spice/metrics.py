@@ -130,7 +130,7 @@ def ms_ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return out
 
-# %% ../nbs/30_metrics.ipynb #927d5738
+# %% ../nbs/30_metrics.ipynb #329bbf3b
 def masked(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
            mask:Tensor,                     # [b, h, w] or [b, 1, h, w], 1 where it counts
            background:float=-1.,            # the rest; black as the field has it
@@ -152,7 +152,7 @@ def masked_ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
     if form not in ('field', 'inside'): raise ImageError(f'form={form!r}', "Give 'field' or 'inside'")
     a, b = masked(made, mask), masked(wanted, mask)
     if form == 'field': return ssim(a, b)
-    inside = (mask.flatten(1, -3) if mask.ndim == 4 else mask)[:, RADIUS:-RADIUS, RADIUS:-RADIUS] > .5
+    inside = (mask[:, 0] if mask.ndim == 4 else mask)[:, RADIUS:-RADIUS, RADIUS:-RADIUS] > .5
     maps = ssim_maps(unit(made), unit(wanted))[0].mean(1)
     return (maps*inside).sum((1, 2))/inside.sum((1, 2))
 

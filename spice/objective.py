@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALPHAS', 'BODILY', 'WEIGHTS', 'SpiceWeights', 'spice_weights', 'Terms', 'SpiceLoss']
 
-# %% ../nbs/15b_objective.ipynb #f98c811d
+# %% ../nbs/15b_objective.ipynb #c39c456f
 from dataclasses import dataclass, replace
 import torch
 from fastcore.basics import patch
@@ -14,10 +14,11 @@ from torch import Tensor
 from .consistency import Appearance, pose_loss, shape_loss, turn_between
 from .core import SpiceError
 from .loaders import Batch
-from .losses import Adversarial, Correctness, cycle_terms, flow_terms, known_masks, still_background, true_flow
+from .losses import (Adversarial, Correctness, carried_wheels, cycle_terms, flow_terms, known_masks, still_background,
+                          true_flow)
 from .surface import render_body
 
-# %% ../nbs/15b_objective.ipynb #4581ae95
+# %% ../nbs/15b_objective.ipynb #e54def12
 @dataclass
 class SpiceWeights:
     "How much each term of Eq. (11) counts; the paper's names"
@@ -37,6 +38,7 @@ class SpiceWeights:
     true_flow: float = 0.   # beyond the paper: the exact flow between the bodies
     parts: float = 0.       # beyond the paper: appearance on all 24 parts
     own: float = 0.         # beyond the paper: photos made again in their own pose, as Eq. (3)
+    wheels: float = 0.      # beyond the paper: R, carried along by the flow
     masks: float = 0.       # beyond the paper: masks against what the bodies know can be taken
     ground: float = 0.      # beyond the paper: no flow where both photos show background
     @property
@@ -45,10 +47,10 @@ class SpiceWeights:
                     regular=self.flow*self.regular, adv=self.adv, theta=self.theta, beta=self.beta, app_content=self.app*self.a1,
                     app_style=self.app*self.a2, true_flow=self.true_flow, parts_content=self.parts*self.a1, parts_style=self.parts*self.a2,
                     own_percep=self.own*self.percep, own_style=self.own*self.style, own_pix=self.own*self.pix,
-                    masks=self.masks, ground=self.ground)
+                    wheels=self.wheels, masks=self.masks, ground=self.ground)
 
 ALPHAS = ('cycle', 'flow', 'adv', 'theta', 'beta', 'app')
-BODILY = ('true_flow', 'parts', 'masks', 'ground') # beyond the paper: what only two bodies know
+BODILY = ('true_flow', 'parts', 'wheels', 'masks', 'ground') # beyond the paper: what only two bodies know
 WEIGHTS = {'paper': {}, 'paper-means': dict(theta=.01, beta=.01), 'flow': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., correct=20., regular=.01),
            'copy': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., own=1.)}
 
@@ -101,7 +103,7 @@ class SpiceLoss:
         weights = self.weights.terms
         return [o for o in names if weights[o]]
 
-# %% ../nbs/15b_objective.ipynb #9dcd3a44
+# %% ../nbs/15b_objective.ipynb #76d28038
 @patch
 def body_terms(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'])->dict:
     "Eq. (6) and (7)"
@@ -127,17 +129,18 @@ def appearance_terms(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'], kind:
 @patch
 def beyond_terms(self:SpiceLoss, batch, made, flows, masks=())->dict:
     "What the paper doesn't have: the bodies' flow, what can be taken from the source, and appearance on 24 parts"
-    if not self.on('true_flow', 'parts_content', 'parts_style', 'masks', 'ground'): return {}
+    if not self.on('true_flow', 'parts_content', 'parts_style', 'wheels', 'masks', 'ground'): return {}
     with torch.no_grad(), torch.autocast(batch['source_rotmats'].device.type, enabled=False):     # in 16 bits a body is off by pixels
         there, here = (render_body(self.body, batch[f'{o}_rotmats'], batch['source_betas'], Batch(batch).camera(o)) for o in ('source', 'target'))
-        flow, visibility = here.flow_from(there) if self.on('true_flow', 'masks', 'ground') else (None, None)
+        flow, visibility = here.flow_from(there) if self.on('true_flow', 'wheels', 'masks', 'ground') else (None, None)
         each = torch.arange(1, 25, device=here.parts.device).view(24, 1, 1)
         parts = tuple(o.parts[:, None] == each for o in (there, here))
-    terms = dict(true_flow=lambda: true_flow(flows, flow, visibility), masks=lambda: known_masks(masks, visibility, there.parts > 0),
+    terms = dict(true_flow=lambda: true_flow(flows, flow, visibility),
+                 wheels=lambda: carried_wheels(flows, batch['source_wheel'], batch['target_wheel'], visibility), masks=lambda: known_masks(masks, visibility, there.parts > 0),
                  ground=lambda: still_background(flows, visibility, there.parts > 0))
     return {o: terms[o]() for o in self.on(*terms)} | (self.appearance_terms(batch, made, 'parts', parts) if made is not None else {})
 
-# %% ../nbs/15b_objective.ipynb #b489cd94
+# %% ../nbs/15b_objective.ipynb #62f1db1b
 @patch
 def for_generator(self:SpiceLoss,
                   batch,           # as `spice.loaders` draws it
@@ -150,7 +153,7 @@ def for_generator(self:SpiceLoss,
                  )->Terms:
     "Eq. (11), the generator's side"
     wanting = [o for o, x, names in (('made', made, ('adv', 'theta', 'beta', 'app_content', 'app_style', 'parts_content', 'parts_style')),
-               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow', 'ground')),
+               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow', 'wheels', 'ground')),
                ('masks', masks or None, ('masks',)),
                ('own', own, ('own_percep', 'own_style', 'own_pix'))) if x is None and self.on(*names)]
     if wanting: raise SpiceError(f'{wanting[0]} is not given', 'Give it, or set the weights of its terms to 0')

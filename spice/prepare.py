@@ -187,7 +187,7 @@ def _report(out, fit, json):
         lines.append(f"{Path(out)/'prepared.png'} shows the worst")
     print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))
 
-# %% ../nbs/08c_real_photos.ipynb #44f81ba7
+# %% ../nbs/08c_real_photos.ipynb #4f0a2422
 @command
 def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market or video
                   out:str,           # the folder of the prepared dataset
@@ -197,6 +197,7 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                   train:int=1000,    # People: outfits to train on
                   valid:int=100,     # People: outfits to choose by
                   test:int=200,      # People: outfits to test on
+                  whole:bool=True,   # DeepFashion: train only on people seen from nose to knee, as SPICE does
                   detector:str='',   # finds people: blazepose, rcnn or a folder of weights; empty is blazepose
                   fit:bool=True,     # of folder and ccp: fit bodies, too
                   process:int=0,     # this process' number
@@ -205,7 +206,7 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                  ):
     "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
-    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None))
+    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None, whole=whole))
     with redirect_stdout(sys.stderr) if json else nullcontext():                # notes are not the manifest's
         source = open_source(kind, root, size or None, **options.get(kind, {}))
         if detector and kind not in ('folder', 'ccp', 'video'):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'PeoplePairs', 'body_of', 'plan_loaders', 'weights_of', 'stage_learner',
            'bars', 'Stop', 'run_stage', 'train', 'as_after', 'check_numbers', 'check_plan', 'check_stage', 'run_card',
-           'log_rows', 'pairs_of', 'spice_train']
+           'log_rows', 'pairs_of', 'spice_train', 'paper_run']
 
 # %% ../nbs/23_runs.ipynb #35f6b089
 import json, platform, sys, time
@@ -89,7 +89,7 @@ class PeoplePairs:
     def __len__(self): return len(self.fields['source_image'])
     def __getitem__(self, i): return {k: v[i] for k, v in self.fields.items()}
 
-# %% ../nbs/23_runs.ipynb #3e1c0bac
+# %% ../nbs/23_runs.ipynb #af01b204
 def body_of(plan:Plan, device):
     "The body of a plan's data"
     return free_body(str(device)) if plan.data == 'people' else load_body().to(device)
@@ -110,8 +110,9 @@ def plan_loaders(plan:Plan, system:System, device, share:tuple=(0, 1)):
     body = body_of(plan, device)
     if data.bodies is not None: body.require(data.bodies['body'])
     valid = Paired(data, 'valid') if data.pairs.get('valid') else Unpaired(data, 'valid') if data.splits.get('valid') and not system.paired else None
-    if system.paired: train = Paired(data, 'train') if data.pairs.get('train') else Couples(data, seed=plan.seed)
-    else: train = Unpaired(data, seed=plan.seed)
+    if not system.paired: train = Unpaired(data, seed=plan.seed, fitted=system.bodies)
+    elif data.pairs.get('train'): train = Paired(data, 'train', fitted=system.bodies)
+    else: train = Couples(data, seed=plan.seed, fitted=system.bodies)
     return step_loaders(PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, draw=Draw(body, retarget=system.bodies), device=device)
 
 # %% ../nbs/23_runs.ipynb #161e9838
@@ -336,3 +337,18 @@ def spice_train(out:str,                  # the folder of the run; the same comm
     path = train(out, plan, device or None)
     print(f'{path}: done; README.md says what came of it')
     return path
+
+# %% ../nbs/23_runs.ipynb #dae0ccb1
+def paper_run(data:str,          # the folder of a prepared dataset
+              regressor:str,     # the folder of f_3D
+              photos:int=25_341, # in the dataset
+              epochs:int=400,
+              flow:int=10,       # epochs of the flow network alone
+              processes:int=8,
+              **changes,         # fields of `Plan`
+             )->Plan:
+    "The run of SPICE's section 4"
+    plan = Plan(**{**dict(system='spice', preset='paper', data=data, regressor=regressor, bs=8, ema=0.), **changes})
+    plan.epoch = max(1, photos//(plan.bs*processes))
+    plan.stages, plan.steps = ['flow', 'full'], [flow*plan.epoch, epochs*plan.epoch]
+    return plan

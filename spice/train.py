@@ -50,7 +50,7 @@ class Step:
         totals = {f'{player}_total': o.total for player, o in self.terms.items()}
         return {k: torch.as_tensor(v).detach() for o in (*self.terms.values(), totals) for k, v in o.items()}
 
-# %% ../nbs/20_train.ipynb #40c60617
+# %% ../nbs/20_train.ipynb #ead48c63
 SYSTEMS = {} # {name: class}, filled as chapters go by
 
 class System(Pretrained, nn.Module):
@@ -67,6 +67,7 @@ class System(Pretrained, nn.Module):
     def forward(self, batch)->dict: raise NotImplementedError # {'image': [b, 3, h, w], ...} for a drawn batch
     def columns(self, batch, made)->dict: raise NotImplementedError # {title: pictures}
     def use_body(self, body)->'System': return self           # for those that draw bodies themselves
+    def photos_in(self, stage:str)->int: return 2 if self.paired else 1 # photos of people that an item of its batches holds
     @property
     def size(self)->tuple: raise NotImplementedError          # (h, w) it is meant for
 
@@ -131,7 +132,7 @@ def groups(self:System)->list: # of lists of parameters, in the order of the sta
     "What learns"
     return [[p for p in self.parts()[part].parameters()] for part in self.stage.rates]
 
-# %% ../nbs/20_train.ipynb #67406867
+# %% ../nbs/20_train.ipynb #b5b9e577
 @dataclass
 class SpiceSettings:
     "SPICE"
@@ -156,9 +157,9 @@ def spice_settings(preset:str, **changes)->SpiceSettings:
     return SpiceSettings(generator_settings(preset), discriminator_settings(preset.replace('mended', 'narrow')), **changes)
 
 SMALL = dict(features='people', rate=3e-4, critic_rate=6e-4)
-BEYOND = dict(masks=1., ground=5., parts=1.)
+BEYOND = dict(wheels=10., masks=1., ground=5., parts=1.)
 
-# %% ../nbs/20_train.ipynb #4e5114ae
+# %% ../nbs/20_train.ipynb #c236ddea
 class Spice(System):
     "The method of the paper: a cycle without pairs, with the body as a teacher"
     name, settings_class = 'spice', SpiceSettings
@@ -173,7 +174,7 @@ class Spice(System):
     def parts(self): return dict(flow=self.generator.flow_net, generator=self.generator, critic=self.critic)
     def stages(self):
         s = self.settings
-        early = {k: v for k, v in s.beyond.items() if k in ('true_flow', 'masks', 'ground')} # no reposed picture yet
+        early = {k: v for k, v in s.beyond.items() if k in ('true_flow', 'wheels', 'masks', 'ground')} # no reposed picture yet
         copy = dict(copy=Stage(dict(generator=s.rate), spice_weights('copy', **early))) if s.warm else {}
         return dict(flow=Stage(dict(flow=s.flow_rate), spice_weights('flow', **early)), **copy,
                     full=Stage(dict(generator=s.rate, critic=s.critic_rate), spice_weights(**s.beyond), needs=('regressor',)))

@@ -160,9 +160,10 @@ def for_detector(self:UpisLoss, photo:Float[Tensor, 'b 3 h w'], maps:Float[Tenso
     "The last term of Eq. (8): joints of photos"
     return Terms({'detector': squares(self.detector(photo), maps)}, {'detector': self.weights.pose})
 
-# %% ../nbs/51_upis.ipynb #d2db7c2c
+# %% ../nbs/51_upis.ipynb #b89cef5a
 class PastPictures(nn.Module):
     "Pictures made earlier, mixed with those made now"
+    memory = ('pictures', 'filled') # no weights: `weights_hash` leaves them out
     def __init__(self,
                  count:int,        # how many are kept; 0 keeps none
                  size:tuple,       # (h, w)

@@ -8,11 +8,12 @@ __all__ = ['DRAG', 'STAY', 'AS_IT_IS', 'encode', 'JointCanvas', 'event_loop', 'T
            'Monitor', 'run_line']
 
 # %% ../nbs/42_widgets.ipynb #a35ff586
-import asyncio, csv, html, io, time
+import asyncio, html, io, time
 from collections import OrderedDict
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+from inspect import Parameter, Signature
 from pathlib import Path
 import anywidget
 import matplotlib.pyplot as plt
@@ -105,6 +106,7 @@ def encode(image:Image.Image, quality:int=88)->bytes: # of a JPEG
 
 class JointCanvas(anywidget.AnyWidget):
     "Joints that can be dragged over a picture"
+    __signature__ = Signature([Parameter('values', Parameter.VAR_KEYWORD)]) # that of traitlets can't be read on Python 3.10
     _esm = DRAG
     points = traitlets.List().tag(sync=True)       # 18 lists of x, y in pixels of the frame, score
     held = traitlets.Int(-1).tag(sync=True)        # the joint under the pointer
@@ -473,7 +475,7 @@ def read_log(path)->list: # of dicts of numbers
     "The whole lines of a log that may still be written"
     try: text = Path(path).read_text(errors='replace')
     except OSError: return []
-    head, *lines = csv.reader(io.StringIO(text[:text.rfind('\n') + 1])) if '\n' in text else [[]]
+    head, *lines = [o.split(',') for o in text[:text.rfind('\n') + 1].splitlines()] or [[]]
     rows = []
     for line in lines:
         try: rows.append({k: float(v or 'nan') for k, v in zip(head, line, strict=True)})

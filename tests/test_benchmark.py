@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from spice.benchmark import SHARES, budget, compare_commands, comparison
 from spice.core import SpiceError, seeded
@@ -70,4 +71,13 @@ def test_every_system_has_its_share():
         assert list(SHARES[name]) == list(kind(kind.presets['tiny']()).stages()) and sum(SHARES[name].values()) == pytest.approx(1)
     for line in compare_commands(30_000, bs=8)[2:-1]:
         words = line.split()
-        assert sum(map(int, words[words.index('--steps') + 1].split(',')))*8 == pytest.approx(30_000, rel=.005)
+        of = lambda flag: words[words.index(flag) + 1]
+        with torch.device('meta'): system = make_system(of('--system'), 'tiny')
+        photos = sum(int(n)*8*system.photos_in(stage) for stage, n in zip(of('--stage').split(','), of('--steps').split(',')))
+        assert photos == pytest.approx(30_000, rel=.005)                               # photos, not items: a pair is two
+
+def test_same_generator_same_name():
+    system = make_system('upis', 'tiny')
+    before = weights_hash(system)
+    system.past.pictures[:] = 7
+    assert weights_hash(system) == before

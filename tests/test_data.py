@@ -8,6 +8,7 @@ from PIL import Image
 from processes import Running, command
 from spice.core import DataError
 from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs)
+from spice.loaders import Paired
 from spice.keypoints import Keypoints
 from spice.prepare import spice_prepare
 
@@ -72,6 +73,21 @@ def test_deepfashion_in_every_form(tmp_path, form, frame, given, capsys):
     expected = person(seed=2)[:, 0] + 40
     assert np.abs(data.points[i, :, 0].numpy() - expected - .5).max() < 1.1               # all in the frame with bars, whatever the file's was
     assert (data.image(i)[:, :, :38] > .9).all() and (data.image(i)[:, :, 60:200] < .9).any()
+
+def test_deepfashion_for_systems_that_learn_from_pairs(tmp_path):
+    "The field's own training pairs, and people who are not seen from nose to knee"
+    root, names = deepfashion(tmp_path/'df'), [flat_name(o) for o in ORIGINALS]
+    pairs = [(names[0], names[1]), (names[2], names[3]), (names[4], names[5]), (names[20], names[21]), (names[6], 'fashionMENDenimid0000099901_1front.jpg')]
+    (root/'fasion-resize-pairs-train.csv').write_text('from,to\n' + '\n'.join(f'{a},{b}' for a, b in pairs) + '\n')
+    for whole in (True, False):
+        source = DeepFashion(root, frame='photo', whole=whole)
+        train, held = ({o.name for o in source.items if o.split == k} for k in ('train', 'valid'))
+        assert sum(o.split == 'partial' for o in source.items) == whole
+        stems = [(Path(a).stem, Path(b).stem) for a, b in pairs[:3]]
+        assert source.pairs['train'] == [o for o in stems if set(o) <= train] and len(source.pairs['train']) >= 1
+        assert (Path(names[3]).stem in train | held) != whole                            # the one without knees
+    prepare(source, tmp_path/'out')
+    assert Paired(Prepared(tmp_path/'out'), 'train').pairs
 
 def test_deepfashion_says_which_file_is_missing(tmp_path, bad_input):
     root = deepfashion(tmp_path/'df')

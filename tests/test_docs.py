@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT/'.ci'))
 import check_pages
 import pages as site
 
-CHAPTERS = sorted(ROOT.glob('nbs/*.ipynb'))
+CHAPTERS = sorted(ROOT.glob('nbs/*.ipynb'), key=lambda path: (path.stem != '00_spice', path.name)) # the opening comes first
 TUTORIALS = sorted(ROOT.glob('nbs/tutorials/*.ipynb'))
 MADE = ['commands.qmd', 'references.qmd'] # pages that no notebook is behind
 
@@ -52,7 +52,9 @@ def contents(section):
 
 def test_sidebar_tells_the_story_in_order():
     sidebar = list(contents(yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']))
-    assert [o for o in sidebar if o not in MADE] == ['index.ipynb'] + [f'nbs/tutorials/{o.name}' for o in TUTORIALS] + [f'nbs/{o.name}' for o in CHAPTERS]
+    tutorials = [f'nbs/tutorials/{o.name}' for o in TUTORIALS]
+    assert [o for o in sidebar if o not in MADE + tutorials] == ['index.ipynb'] + [f'nbs/{o.name}' for o in CHAPTERS]
+    assert [o for o in sidebar if o in tutorials] == tutorials
     assert [o for o in sidebar if o in MADE] == MADE
 
 def test_one_page_a_chapter_and_no_stray_file(pages):

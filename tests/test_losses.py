@@ -302,12 +302,12 @@ def objective(size=64, **weights):
     return loss, (batch, made, made.roll(1, 0)*.9, *flows), made
 
 def test_every_term_reaches_the_picture_or_the_flow():
-    loss, arguments, made = objective(true_flow=1., parts=1., own=1., masks=1., ground=1.)
+    loss, arguments, made = objective(true_flow=1., parts=1., own=1., wheels=1., masks=1., ground=1.)
     masks = [learn(torch.rand(2, 1, n, n)) for n in (8, 16)]
     terms = loss.for_generator(*arguments, own=made*.8, masks=masks)
     assert set(terms) == set(loss.weights.terms)
     for name, value in terms.items():
-        inputs = masks if name == 'masks' else arguments[3] if name in ('correct', 'regular', 'true_flow', 'ground') else [made]
+        inputs = masks if name == 'masks' else arguments[3] if name in ('correct', 'regular', 'true_flow', 'wheels', 'ground') else [made]
         assert any(o is not None and o.abs().sum() > 0 for o in torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)), name
     assert float(terms.total) == pytest.approx(sum(loss.weights.terms[k]*float(v) for k, v in terms.items()), rel=1e-5)
     assert terms.log()['total'] == pytest.approx(float(terms.total), rel=1e-5)
@@ -322,7 +322,7 @@ def test_any_term_can_be_off(off, gone):
 
 def test_papers_weights():
     assert spice_weights().terms == dict(percep=.5, style=500, pix=5, correct=5, regular=.0025, adv=1, theta=2.16, beta=.1, app_content=.01, app_style=10,
-                                         true_flow=0, parts_content=0, parts_style=0, own_percep=0, own_style=0, own_pix=0, masks=0, ground=0)
+                                         true_flow=0, parts_content=0, parts_style=0, own_percep=0, own_style=0, own_pix=0, wheels=0, masks=0, ground=0)
     means = spice_weights('paper-means').terms
     assert {k: v for k, v in means.items() if v != spice_weights().terms[k]} == dict(theta=.01, beta=.01)
     own = spice_weights('copy', own=2.).terms                                    # as Eq. (3), times its weight; the flow's terms stay
@@ -330,11 +330,11 @@ def test_papers_weights():
 
 def test_bodies_are_exact_in_16_bits():
     "Under autocast a body would be off by pixels"
-    loss, (batch, _, _, flows, _), _ = objective(true_flow=1., masks=1., ground=1., adv=0., theta=0., beta=0., app=0.)
+    loss, (batch, _, _, flows, _), _ = objective(true_flow=1., wheels=1., masks=1., ground=1., adv=0., theta=0., beta=0., app=0.)
     flows, masks = [[o.detach() for o in flows], [torch.rand(2, 1, n, n) for n in (8, 16)]]
     exact = loss.beyond_terms(batch, None, flows, masks)
     with torch.autocast('cpu', torch.bfloat16): half = loss.beyond_terms(batch, None, flows, masks)
-    assert set(exact) == {'true_flow', 'masks', 'ground'} and {k: float(v) for k, v in half.items()} == {k: float(v) for k, v in exact.items()}
+    assert set(exact) == {'true_flow', 'wheels', 'masks', 'ground'} and {k: float(v) for k, v in half.items()} == {k: float(v) for k, v in exact.items()}
 
 def test_own_pose_is_the_cycles_terms_on_another_picture():
     loss, (batch, made, again, *_), _ = objective()

@@ -1,4 +1,5 @@
 "The promises of the README and the form of the notebooks."
+import ast
 import json
 import re
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHAPTERS = sorted(ROOT.glob('nbs/*.ipynb'))
+PAGES = sorted(ROOT.glob('nbs/*.ipynb'))
+TOUR = ('00_spice', 'glossary')        # export nothing; the first is the only page that looks ahead
+CHAPTERS = [path for path in PAGES if path.stem not in TOUR]
 
 def source(cell): return ''.join(cell['source'])
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
@@ -36,13 +39,53 @@ def test_chapter_has_the_form(path):
             assert not re.search(r'^from \S+ import \*', text, re.M), 'a star import in an exported cell'
             assert len(lines) <= 45, f'an exported cell of {len(lines)} lines: {lines[1]}'
 
-@pytest.mark.parametrize('path', CHAPTERS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', [path for path in PAGES if path.stem in TOUR], ids=lambda o: o.stem)
+def test_tour_exports_nothing(path):
+    all_cells = cells(path)
+    assert re.match(r'# .+\n+> .+', source(all_cells[0])), 'the first cell is a title and one sentence'
+    for cell in all_cells:
+        if cell['cell_type'] != 'code': continue
+        assert not re.search(r'#\| *(export|default_exp|slow|cuda)', source(cell))
+        for line in source(cell).split('\n'): assert len(line) <= 100, line
+
+def test_words_of_the_glossary_are_there():
+    words = re.findall(r'<a id="([^"]+)">', ''.join(map(source, cells(ROOT/'nbs'/'glossary.ipynb'))))
+    assert len(words) == len(set(words)) > 50
+    for path in [ROOT/'index.ipynb', *PAGES]:
+        linked = re.findall(r'glossary\.(?:ipynb|html)#([\w-]+)', ''.join(map(source, cells(path))))
+        assert not set(linked) - set(words), path.name
+
+SILENT = ('rmtree', 'refused')         # what a cell may end with and show nothing, beside tests
+
+def shows(text):
+    "Whether a cell prints, or ends with something that a notebook shows"
+    body = ast.parse(text).body
+    named = lambda call: getattr(call.func, 'id', getattr(call.func, 'attr', ''))
+    nodes = list(ast.walk(ast.Module(body, [])))
+    rescue = [o for handler in nodes if isinstance(handler, ast.ExceptHandler) for o in ast.walk(handler)]
+    if any(isinstance(o, ast.Call) and named(o) == 'print' and o not in rescue for o in nodes): return True
+    if not body or not isinstance(body[-1], ast.Expr) or text.rstrip().endswith(';'): return False
+    last = body[-1].value
+    return not (isinstance(last, ast.Call) and (named(last).startswith('test_') or named(last) in SILENT))
+
+@pytest.mark.parametrize('path', [ROOT/'index.ipynb', *PAGES], ids=lambda o: o.stem)
+def test_what_cells_show_is_stored(path):
+    for cell in cells(path):
+        if cell['cell_type'] != 'code' or cell['outputs']: continue
+        if re.search(r'^#\| *(hide|slow|cuda|export|eval: *false)', source(cell), re.M): continue
+        assert not shows(source(cell)), f'no stored output: run {path.name} again\n{source(cell)}'
+
+def test_cells_that_show_are_told_from_those_that_do_not():
+    for text in ('print(1)', 'for i in a:\n    print(i)', 'x', 'draw(x)', 'a.show()'): assert shows(text), text
+    for text in ('x = 1', 'draw(x);', 'test_eq(1, 1)', 'shutil.rmtree(folder)   # tidy', 'assert x', '', 'import os', 'try: x = 1\nexcept OSError as e: print(e)'): assert not shows(text), text
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda o: o.stem)
 def test_pictures_are_small(path):
     sizes = [len(data)*3//4 for cell in cells(path) for output in cell.get('outputs', []) for kind, data in output.get('data', {}).items() if kind.startswith('image/')]
     assert max(sizes, default=0) <= 100_000 and sum(sizes) <= 600_000, f'{path.name}: {sizes}'
 
 def test_story_runs_one_way():
-    "A chapter imports only from chapters before it"
+    "A chapter imports only from chapters before it; the opening, which exports nothing, shows what is to come"
     module_of = {source(cells(path)[1]).split()[-1]: path.name for path in CHAPTERS}
     for path in CHAPTERS:
         for cell in cells(path):
