@@ -99,7 +99,7 @@ _greeting = Lock()
 
 @contextmanager
 def _without_greeting():
-    "Nothing that a C library says on the error stream comes through"
+    "Suppress what C libraries write to the error stream"
     with _greeting:
         sys.stderr.flush()
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -149,7 +149,7 @@ def letterbox(photo:Image.Image)->Float[np.ndarray, 's s 3']: # in [-1, 1]
 
 # %% ../nbs/01c_blazepose.ipynb #446cd550
 def _anchors():
-    "The middles of the cells; those of 28 and 14 stand there twice, those of 7 six times"
+    "The centres of the cells; those of the grids of 28 and 14 are listed twice, those of 7 six times"
     grids = []
     for cells, times in ((28, 2), (14, 2), (7, 6)):
         y, x = np.mgrid[:cells, :cells]
@@ -164,7 +164,7 @@ def read_boxes(raw:Float[np.ndarray, '2254 12'],   # box and four points at each
                logits:Float[np.ndarray, '2254 1'],
                sure:float=.5,                      # less sure ones are left out
               )->tuple: # scores [n]; corners and points [n, 6, 2] from 0 to 1 over the square
-    "What the detector is sure of"
+    "The boxes of which the detector is sure"
     score = sigmoid(logits[:, 0].astype(np.float64))
     keep = score >= sure
     near, half = raw[keep].reshape(-1, 6, 2)/SIDE + ANCHORS[keep, None], raw[keep, None, 2:4]/SIDE/2
@@ -211,7 +211,7 @@ class Region:
 
 def region_of(box:Float[np.ndarray, '6 2'], # in pixels of the photo
              )->Region:
-    "The square that the landmark network wants"
+    "The square that the landmark network needs"
     hips, above = box[2], box[3]
     angle = math.pi/2 - math.atan2(hips[1] - above[1], above[0] - hips[0])
     return Region(hips, 2.5*math.dist(hips, above), math.remainder(angle, 2*math.pi))
@@ -325,7 +325,7 @@ def mask_of(person:Person,
 def different(people:list, # of `Person`, the surest first
               share:float=.1, # of the region's side
              )->list:
-    "People, each once"
+    "People without duplicates"
     kept = []
     for one in people:
         far = [np.linalg.norm(one.points - other.points, axis=1).mean()/other.region.side for other in kept]

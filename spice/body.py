@@ -113,7 +113,7 @@ def _free_model():
                 kintree_table=np.stack([np.array(PARENTS), np.arange(24)]), posedirs=np.zeros((v, 3, 207), np.float32))
 
 def _free_face_points(mesh):
-    "Vertex numbers of nose tip, eyes and ears, found by where they stick out"
+    "Vertex numbers of nose tip, eyes and ears, found as the points that stick out most"
     x, y, z = mesh.template.T
     head = mesh.weights[:, JOINTS.index('head')] > .5
     eyes = np.arange(len(x)) >= len(x) - 144                                      # the two eyeballs are the last 144 vertices

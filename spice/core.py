@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 # %% ../nbs/00_core.ipynb #a7bae830
 class SpiceError(ValueError):
-    "Bad input or a missing piece, told in one line: what is wrong, then what to do"
+    "Bad input or a missing file, reported in one line: what is wrong, then what to do"
     def __init__(self,
                  what:str,    # what was given and what is wrong with it
                  todo:str='', # what would be right, or what to do
@@ -74,7 +74,7 @@ def command(f):
 
 # %% ../nbs/00_core.ipynb #b24baf77
 def inside(low=0, high=math.inf, **numbers): # options by name
-    "Refuse numbers outside a range, ends included, and what is no number"
+    "Refuse whatever is not a finite number from `low` to `high`"
     for name, value in numbers.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if number and low <= value <= high: continue
@@ -86,7 +86,7 @@ def given_file(path,
                most:float=0,      # bytes; 0 takes any
                error=None,        # a class of `SpiceError`; None is `DataError`
               )->Path:
-    "The path of a file that can be opened: there, plain, not empty, not too large"
+    "The path of a file that can be opened: it exists, is a regular file, not empty and not too large"
     path, error = Path(path), error or DataError
     try: about = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -381,7 +381,7 @@ def set_seed(seed:int,        # any whole number
 
 @contextmanager
 def seeded(seed:int): # any whole number
-    "Random numbers from `seed` inside the block, as if nothing had happened after it"
+    "Random numbers from `seed` inside the block; after it the generators continue as before"
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         set_seed(seed)

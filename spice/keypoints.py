@@ -319,7 +319,7 @@ def _same_frame(a, b):
 def merge(self:Keypoints,
           *others:Keypoints, # the same people in the same frame
          )->Keypoints:
-    "Each joint from whoever has the best score"
+    "Each joint from the set in which its score is best"
     for o in others:
         _same_frame(self, o)
         if len(o) != len(self): raise DataError(f'{len(self)} and {len(o)} people', 'Give as many as there are')
@@ -506,7 +506,7 @@ BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 
 def neck_between(points:Float[Tensor, '*b 18 3'], # x, y, score
                 )->Float[Tensor, '*b 18 3']: # a copy
-    "The neck halfway between the shoulders, as sure as the less sure of them"
+    "The neck halfway between the shoulders, with the lower of their scores"
     right, left = points[..., 2, :], points[..., 5, :]
     score = torch.minimum(right[..., 2:], left[..., 2:])
     neck = torch.cat([(right + left)[..., :2]/2, score], -1)*(score > 0)

@@ -211,7 +211,7 @@ def write_annotations(names:list,          # one a row
                       keypoints:Keypoints, # in the frame they should have in the file
                       path,                # a .csv
                      )->Path:
-    "Write the field's annotation table"
+    "Write an annotation table in DeepFashion's form"
     points = keypoints.points.detach().cpu().double()
     whole = np.where(points[..., 2:] > 0, np.floor(points[..., :2]), -1).astype(int)
     lines = [f'{name}: {row[:, 1].tolist()}: {row[:, 0].tolist()}' for name, row in zip(names, whole)]

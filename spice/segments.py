@@ -23,7 +23,7 @@ PARTS = ('background', 'torso back', 'torso front', 'right hand', 'left hand', '
 def _joint(body, name): return body.rest_joints[JOINTS.index(name)]
 
 def _line(points, axis, joints):
-    "Other coordinates of a chain of joints at the points' place along `axis`, by straight pieces"
+    "The centre line of a chain of joints, of straight pieces, at the points' position along `axis`"
     order = joints[:, axis].argsort()
     knots, at = joints[order], points[..., axis].contiguous()
     i = torch.searchsorted(knots[:, axis].contiguous(), at).clamp(1, len(knots) - 1)
@@ -34,7 +34,7 @@ def _line(points, axis, joints):
 def regions(body:Body,                 # whose cuts
             points:Float[Tensor, '... 3'], # of its T-pose, in metres
            )->tuple: # bool [...] for torso, head, arm, leg
-    "The four great regions; every point is in exactly one"
+    "The four main regions; every point is in exactly one"
     x, y = points[..., 0].abs(), points[..., 1]
     shoulder, hip = _joint(body, 'left_shoulder'), _joint(body, 'left_hip')
     waist, neck = _joint(body, 'spine2')[1], _joint(body, 'neck')[1]

@@ -137,7 +137,7 @@ class Pretrained:
     "Saving and loading of a network that is made from `settings`"
     settings_class = None
     def weights(self)->dict: # tensors by name
-        "What is saved; a network leaves out here what others own"
+        "What is saved; networks leave out tensors that belong to others"
         return self.state_dict()
 
     @classmethod
@@ -150,7 +150,7 @@ class Pretrained:
         return unfilled(cls, path, weights).read_weights(weights).to(get_device(device)).eval()
 
     def read_weights(self, path): # self
-        "Put in the weights of a file"
+        "Load the weights of a file"
         return load_weights(self, read_safetensors(path)[0], 'Get both files again')
 
 def unfilled(kind, path, weights): # a network

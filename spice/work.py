@@ -67,5 +67,5 @@ def stopping(): # yields a function: whether somebody wants to stop
         for o, f in before.items(): signal.signal(o, f)
 
 def stopped(where:str)->SpiceError: # to be raised
-    "What a work says that was stopped"
+    "The message of a work that was stopped"
     return SpiceError(f'stopped at {where}', 'The same command goes on from here')
