@@ -115,7 +115,7 @@ class People:
     size: int|tuple = 256        # (h, w) in pixels, or one number for a square
     split: str = 'train'         # 'train', 'valid' or 'test': they share no outfit, pose or background
     poses: tuple|str = 'all'     # 'all', 'everyday' or names
-    noise: float = 1.            # how much poses are shaken
+    noise: float = 1.            # how much poses are changed at random
     yaw: float = 180.            # how far people turn, in degrees
     crop: str = 'full'           # 'full', 'knees', 'waist' or 'mixed'
     studio: str = 'session'      # 'session': one studio for all photos of an outfit; 'photo': another for each
@@ -166,7 +166,7 @@ def seeds(self:People,
 
 # %% ../nbs/06a_people.ipynb #b9a5bf49
 def _framing(self, views, n):
-    "Crop, fill, shift and pitch by chance"
+    "Random crop, fill, shift and pitch"
     u, tensor = chance(views, 'framing', 5), lambda o: torch.as_tensor(o, dtype=torch.float32, device=self.device)
     mixed = np.select([u[:, 0] < .55, u[:, 0] < .82], [0, 1], 2)
     crop = torch.as_tensor(mixed if self.crop == 'mixed' else np.full(n, CROPS[self.crop]), device=self.device)
@@ -241,7 +241,7 @@ def paint_parsing(parsing:Int[Tensor, 'b h w'])->Float[Tensor, 'b 3 h w']: # in 
 
 @patch
 def layers(self:Photos)->dict: # {title: [b, 3, h, w]}
-    "The photo and every truth about it as pictures"
+    "The photo and everything known about it, as pictures"
     surface, on_white = self.surface, lambda o: torch.where(self.surface.mask[:, None], o, torch.ones_like(o))
     shown_points = replace_scores(self.keypoints, self.seen)
     iuv = torch.cat([surface.iuv[:, :1]/24, surface.iuv[:, 1:]], 1)*2 - 1
@@ -268,7 +268,7 @@ def draw(self:People,
          count:int,   # of photos
          step:int=0,  # another number, other photos
         )->Photos:
-    "Photos by chance"
+    "Random photos"
     u = chance(np.arange(count) + step*1_000_003, f'draw {self.split}', 2)
     return self.photos((u[:, 0]*len(self)).astype(np.int64), (u[:, 1]*VIEWS).astype(np.int64))
 
@@ -314,7 +314,7 @@ def renew(self:Pool, count:int): # how many of the photos
 
 @patch
 def state(self:Pool)->dict:
-    "What brings these very photos back"
+    "What is needed to make the same photos again"
     return dict(step=self.step, oldest=self.oldest, origin=self.origin.tolist())
 
 @patch
@@ -357,7 +357,7 @@ def write(self:People,
     return folder
 
 def _write_one(folder, name, one, image):
-    "One photo, its map, and last its table, which says that all is there"
+    "One photo, its map, and last its table, which marks it as complete"
     with writing(folder/'photos'/f'{name}.png') as f: image.save(f, format='PNG')
     with writing(folder/'parsing'/f'{name}.png') as f: Image.fromarray(one.parsing[0].numpy().astype(np.uint8)).save(f, format='PNG')
     table = {k: getattr(one, k)[0].numpy() for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits', 'views')}

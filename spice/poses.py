@@ -47,7 +47,7 @@ def bells(seeds,    # whole numbers, any shape
           count:int=1, # numbers per seed
           limit:float=2.5, # none is farther from 0
          )->np.ndarray: # [..., count]
-    "Normal numbers in the same way, none far out"
+    "Normally distributed numbers in the same way, clipped"
     u, v = np.moveaxis(chance(seeds, what, 2*count).reshape(*np.shape(seeds), count, 2), -1, 0)
     return np.clip(np.sqrt(-2*np.log1p(-u))*np.cos(2*np.pi*v), -limit, limit)
 
@@ -183,7 +183,7 @@ TOUCH = { # joint it belongs to, offset in that joint's frame for the left hand'
     'front': ('pelvis', (.045, -.020, .235)), 'behind': ('pelvis', (.050, .050, -.195)), 'strap': ('left_shoulder', (-.030, -.100, .135)),
     'lap': ('left_hip', (-.020, -.215, .145)), 'knee': ('left_hip', (.010, -.315, .138))}
 NOTHING = (0,)*3
-FIELDS = {} # name: (slice of the row, shape, step of chance)
+FIELDS = {} # name: (slice of the row, shape, size of its random changes)
 
 def _field(name, shape, step):
     start = max((o.stop for o, *_ in FIELDS.values()), default=0)
@@ -238,9 +238,9 @@ def mirror(rows:Float[Tensor, 'n d'])->Float[Tensor, 'n d']:
 
 def shake(rows:Float[Tensor, 'n d'],
           seeds,                     # one whole number a row
-          amount:float=1.,           # of chance
+          amount:float=1.,           # factor of the random changes
          )->Float[Tensor, 'n d']:
-    "Every pose a little different"
+    "Change every pose a little at random"
     step = np.concatenate([np.full(int(np.prod(shape)), step) for _, shape, step in FIELDS.values()])
     return rows + torch.as_tensor(amount*step*bells(seeds, 'shake', WIDTH), dtype=rows.dtype, device=rows.device)
 
@@ -250,7 +250,7 @@ def two_bones(target:Float[Tensor, '*n 3'], # where the end should be, seen from
               l2:Float[Tensor, '*n'],
               pole:Float[Tensor, '*n 3'],   # the side to which the joint between them goes
              )->tuple: # directions of both bones
-    "Two-bone inverse kinematics; a target out of reach is reached for"
+    "Two-bone inverse kinematics; towards a target out of reach the limb is stretched"
     d = target.norm(dim=-1).clamp(min=1e-4).maximum((l1 - l2).abs() + .02).minimum(.9985*(l1 + l2))
     along = F.normalize(target, dim=-1)
     a = (l1*l1 + d*d - l2*l2)/(2*d)
@@ -559,10 +559,10 @@ def draw_yaw(seeds,            # whole numbers
 
 def draw_rows(seeds,              # whole numbers
               names=tuple(POSES), # which poses
-              noise:float=1.,     # how much they are shaken
+              noise:float=1.,     # how much they are changed at random
               yaw:float=180.,     # how far people turn, in degrees
              )->Float[Tensor, 'n d']:
-    "Poses by chance, as rows"
+    "Random poses, as rows"
     seeds, names = np.asarray(seeds), list(names)
     which, flip = chance(seeds, 'pose', 2).T
     rows = pose_rows([names[i] for i in (which*len(names)).astype(int)])
@@ -573,12 +573,12 @@ def draw_rows(seeds,              # whole numbers
 
 # %% ../nbs/04_poses.ipynb #542747c7
 def sample_poses(n:int,        # how many
-                 seed:int=0,   # of chance
+                 seed:int=0,   # of the random numbers
                  body=None,    # a `Body`; with it hands are kept out of it
                  betas=None,   # [n, 10]; None is the average shape
                  **how,        # as for `draw_rows`
                 )->Float[Tensor, 'n 24 3 3']: # with y up
-    "Joint rotations of poses by chance"
+    "Joint rotations of random poses"
     body = body or load_body('free')
     rows = draw_rows(seed*1_000_003 + np.arange(n), **how).to(body.rest.device)
     betas = rows.new_zeros(n, 10) if betas is None else betas
