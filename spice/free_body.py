@@ -62,7 +62,7 @@ def target_names()->dict: # {file below targets/: the names whose shares multipl
 def read_targets(folder,     # the assets
                  vertices:int, # how many the mesh has
                 )->tuple: # offsets [t, v, 3] in metres, the names of each
-    "All target offsets; names without a file (there is no bosom for men) are left out"
+    "All target offsets; names without a file, such as those of men's breasts, are left out"
     offsets, names = [], []
     for name, parts in target_names().items():
         path = Path(folder)/'targets'/f'{name}.target.gz'
@@ -131,7 +131,7 @@ def turn_between(a, b):
 
 def t_pose_turns(joints, # [24, 3] in A-pose
                 )->np.ndarray: # [24, 3, 3] global rotations
-    "What turns every limb of a person from the A-pose into the T-pose"
+    "The rotations that turn every limb of a person from the A-pose into the T-pose"
     turns, at = np.tile(np.eye(3), (24, 1, 1)), {name: joints[i] for i, name in enumerate(JOINTS)}
     for side, s in (('left', 1), ('right', -1)):
         chains = [(('shoulder', 'elbow', 'wrist', 'hand'), [(s, 0, 0)]*3), (('hip', 'knee', 'ankle'), [(s*.06, -1, 0), (0, -1, -.03)])]

@@ -97,7 +97,7 @@ def guided(image:Float[Tensor, 'b 3 h w'], # a small copy, from 0 to 1
 WORK = 384 # pixels of the landmark network's square in the small copy
 
 def _around(mask:Image.Image, margin:float)->tuple: # left, top, right, bottom
-    "The box of a mask, and some room"
+    "The box around a mask, with a margin"
     box = mask.point(lambda v: 255*(v > 12)).getbbox() or (0, 0, *mask.size)
     room = round(margin*max(box[2] - box[0], box[3] - box[1])) + 2
     return max(0, box[0] - room), max(0, box[1] - room), min(mask.width, box[2] + room), min(mask.height, box[3] + room)

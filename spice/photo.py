@@ -42,7 +42,7 @@ def frame_people(low:Float[Tensor, 'n 3'],   # the box around each person, y up
                  shift:Float[Tensor, 'n 2'], # of the person, as a share of the free room, -1 to 1
                  size:tuple,                 # (h, w)
                 )->Camera:
-    "The camera that shows people as shops show them"
+    "A camera that frames people as fashion shops do"
     h, w = size
     bottom = torch.where(crop == 0, low[:, 1], torch.where(crop == 1, knee - .03, hip - .06))
     tall, wide = high[:, 1] - bottom, high[:, 0] - low[:, 0]
@@ -90,7 +90,7 @@ EYE_COLOURS = ((.20, .12, .07), (.30, .20, .11), (.32, .36, .22), (.30, .42, .52
 
 # %% ../nbs/06_photo.ipynb #3a732683
 def _marks(outfit):
-    "Small things that are drawn on"
+    "Details that are painted on clothes and faces"
     top, bottom, u = outfit['top'], outfit['bottom'] or {}, chance(outfit['seed'], 'marks', 6)
     women, kind = outfit['style'] == 'women', bottom.get('kind')
     return dict(women=women, buttons=top['kind'] == 'shirt', knit=top['kind'] == 'sweater', jeans=kind == 'jeans', fly=kind in ('trousers', 'jeans', 'shorts'),
@@ -245,7 +245,7 @@ class Light:
 def draw_light(seeds,       # whole numbers
                device='cpu',
               )->Light:
-    "A lamp and a room by chance"
+    "A random lamp and room"
     side, up, strength, warmth, room, soft = chance(seeds, 'light', 6).T
     side, up = np.radians(-55 + 110*side), np.radians(28 + 34*up)
     to = np.stack([np.sin(side)*np.cos(up), np.sin(up), np.cos(side)*np.cos(up)], 1)
@@ -350,7 +350,7 @@ def _project(points, camera, image):
 
 # %% ../nbs/06_photo.ipynb #88cb33d3
 def studio(seeds, horizon:Float[Tensor, ' n'], size:tuple, light:Light)->Float[Tensor, 'n 3 h w']: # linear
-    "Backgrounds by chance; `horizon` is the row where floor and wall meet"
+    "Random backgrounds; `horizon` is the row where floor and wall meet"
     h, w = size
     device = horizon.device
     tensor = lambda o: torch.as_tensor(np.asarray(o), dtype=torch.float32, device=device)

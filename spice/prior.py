@@ -103,7 +103,7 @@ def read_gmm(path)->PosePrior:
 
 # %% ../nbs/04a_prior.ipynb #502408fa
 def save_prior(prior:PosePrior, path):
-    "Write a mixture in half the bits"
+    "Write a mixture in half precision"
     half = lambda o: o.cpu().numpy().astype(np.float16)
     low = torch.tril(prior.covariances).cpu().numpy().astype(np.float32)
     rows, cols = np.tril_indices(69)
