@@ -103,7 +103,7 @@ class SpiceLoss:
         weights = self.weights.terms
         return [o for o in names if weights[o]]
 
-# %% ../nbs/15b_objective.ipynb #76d28038
+# %% ../nbs/15b_objective.ipynb #f5c722d0
 @patch
 def body_terms(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'])->dict:
     "Eq. (6) and (7)"
@@ -136,7 +136,8 @@ def beyond_terms(self:SpiceLoss, batch, made, flows, masks=())->dict:
         each = torch.arange(1, 25, device=here.parts.device).view(24, 1, 1)
         parts = tuple(o.parts[:, None] == each for o in (there, here))
     terms = dict(true_flow=lambda: true_flow(flows, flow, visibility),
-                 wheels=lambda: carried_wheels(flows, batch['source_wheel'], batch['target_wheel'], visibility), masks=lambda: known_masks(masks, visibility, there.parts > 0),
+                 wheels=lambda: carried_wheels(flows, batch['source_wheel'], batch['target_wheel'], visibility),
+                 masks=lambda: known_masks(masks, visibility, there.parts > 0),
                  ground=lambda: still_background(flows, visibility, there.parts > 0))
     return {o: terms[o]() for o in self.on(*terms)} | (self.appearance_terms(batch, made, 'parts', parts) if made is not None else {})
 
