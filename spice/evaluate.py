@@ -59,7 +59,8 @@ def weights_hash(net:nn.Module)->str: # 16 hex digits
     return h.hexdigest()[:16]
 
 def _ask(name, system, case, mean):
-    if 'guided_inputs' in case.batch: return guided_picture(case, guided_net(system))
+    net = guided_net(system)
+    if net is not None: return guided_picture(case, net)
     try: out = system(case.asked)
     except KeyError as e: raise DataError(f'{name} needs {e.args[0]!r}, which these pairs do not have',
                                           'Run spice_fit on the dataset if it is about bodies') from e
