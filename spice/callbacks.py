@@ -65,7 +65,7 @@ def restore(self:History, state:dict):
 def write(self:History):
     names = list(dict.fromkeys(k for o in self.rows for k in o))
     with writing(self.path) as f:
-        with open(f, 'w', newline='') as file:
+        with open(f, 'w', newline='', encoding='utf-8') as file:
             out = csv.DictWriter(file, names)
             out.writeheader()
             out.writerows(self.rows)

@@ -286,7 +286,9 @@ def writing(path, # where the finished file goes; its folder is made
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_tidy(path.parent), suffix=path.suffix, dir=path.parent)
         os.close(handle)
-    except OSError as e: raise DataError(f'{path}: can not write there ({e.strerror})', 'Choose a folder that can be written to') from None
+    except (OSError, ValueError) as e: # a zero, or letters that the system can't write
+        raise DataError(f'{path}: can not write there ({getattr(e, "strerror", None) or e})',
+                        'Choose a folder that can be written to') from None
     temporary = Path(name)
     try:
         yield temporary

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_TEXT', 'MOST_UNPACKED', 'AGAIN', 'MOST_CELLS', 'MOST_CODES', 'FILM_FORMATS', 'read_text', 'read_json',
-           'read_array', 'read_arrays', 'check_unpacked', 'read_torch', 'read_safetensors', 'count_numbers', 'Note',
-           'plain', 'read_pickle', 'open_film']
+           'read_array', 'read_arrays', 'check_unpacked', 'cached_arrays', 'read_torch', 'read_safetensors',
+           'count_numbers', 'Note', 'plain', 'read_pickle', 'open_film']
 
 # %% ../nbs/00_files.ipynb #14203dea
 import io, json, math, pickle, re, zipfile
@@ -14,7 +14,7 @@ from pickletools import genops
 import numpy as np
 import torch
 from safetensors import safe_open
-from .core import MOST_PIXELS, DataError, WeightsError, given_file, reading
+from .core import MOST_PIXELS, DataError, WeightsError, cache_folder, given_file, reading, writing
 
 # %% ../nbs/00_files.ipynb #7ff8bfea
 MOST_TEXT = 32_000_000 # bytes
@@ -84,6 +84,21 @@ def check_unpacked(path, unpacked:int, size:int): # both in bytes
     if unpacked > max(size, MOST_UNPACKED):
         raise DataError(f'{path} has {size/1e6:,.1f} MB and would become {unpacked/1e6:,.0f}',
                         f'At most {MOST_UNPACKED/1e6:,.0f} MB are unpacked: save it uncompressed')
+
+# %% ../nbs/00_files.ipynb #cd01a7a8
+def cached_arrays(name:str, # of a file in `cache_folder`, such as 'heads/0123.npz'
+                  make,     # gives the arrays by name
+                  right,    # of such a table: whether it is what `make` would give
+                 )->dict: # arrays by name
+    "Arrays from the library's own folder, or made and put there"
+    try:
+        if right(found := read_arrays(cache_folder(name))): return found
+    except DataError: pass                                   # not there, damaged, or there is no home
+    found = make()
+    try:
+        with writing(cache_folder(name)) as f, open(f, 'wb') as out: np.savez(out, **found)
+    except DataError: pass
+    return found
 
 # %% ../nbs/00_files.ipynb #62198b9c
 def read_torch(path,

@@ -135,7 +135,7 @@ def write_openpose(keypoints:Keypoints, # who is in the picture
     if joints not in (18, 25): raise DataError(f'OpenPose files have no {joints} joints', 'Give 18 or 25')
     people = [{'pose_keypoints_2d': [round(o, 4) for o in person.flatten().tolist()]} for person in to_array(keypoints, joints)]
     h, w = keypoints.size
-    with writing(path) as f: f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}))
+    with writing(path) as f: f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}), encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #03053faf
@@ -215,7 +215,7 @@ def write_annotations(names:list,          # one a row
     points = keypoints.points.detach().cpu().double()
     whole = np.where(points[..., 2:] > 0, np.floor(points[..., :2]), -1).astype(int)
     lines = [f'{name}: {row[:, 1].tolist()}: {row[:, 0].tolist()}' for name, row in zip(names, whole)]
-    with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n')
+    with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n', encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #541d373e

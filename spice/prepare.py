@@ -185,7 +185,7 @@ def _report(out, fit, json):
         lines = [fit_report(fit_numbers(fit_dataset(out, fitter), data.points, fitter.settings))]
         save_image(prepared_sheet(Prepared(out), fitter.body.cpu()), Path(out)/'prepared.png')
         lines.append(f"{Path(out)/'prepared.png'} shows the worst")
-    print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))
+    print((Path(out)/'manifest.json').read_text(encoding='utf-8') if json else '\n'.join([prepared_report(out), *lines]))
 
 # %% ../nbs/08c_real_photos.ipynb #44f81ba7
 @command

@@ -176,7 +176,7 @@ def save_pretrained(self:Pretrained, folder,
     with writing(folder/'model.safetensors') as f: save_file(state, f, metadata=dict(format='pt'))
     if card:
         with writing(folder/'README.md') as f: Path(f).write_text(card, encoding='utf-8')
-    with writing(folder/'config.json') as f: Path(f).write_text(json.dumps(dict(network=type(self).__name__, settings=asdict(self.settings)), indent=1))
+    with writing(folder/'config.json') as f: f.write_text(json.dumps(dict(network=type(self).__name__, settings=asdict(self.settings)), indent=1), encoding='utf-8')
     return folder
 
 # %% ../nbs/00a_weights.ipynb #7b4ab42a

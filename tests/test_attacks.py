@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 
 from spice.core import DataError, SpiceError, WeightsError, read_image, writing
 from spice.data import PeoplePhotos, PhotoFolder, Prepared, prepare
+from spice.evaluate import Row, check_out, evaluate, read_result, read_results, spice_eval
 from spice.files import open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
 from spice.fits import spice_fit
 from spice.keypoints import named_skeleton
@@ -436,6 +437,42 @@ def test_what_changed_is_named(name, photos, tmp_path):
     change(photos)
     one_line(lambda: prepare(PhotoFolder(photos, size), tmp_path/'out'), f'was begun with {says} = ')
 
+# ---- results
+
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory): return evaluate('copy-source', count=2, real=2, measures='l1', device='cpu').save(tmp_path_factory.mktemp('measured'))
+
+RESULTS = {
+    'nothing': ('.json', b'', 'the file is empty'), 'text': ('.json', b'result', 'is no valid JSON'), 'deep': ('.json', deep, 'is no valid JSON'), 'a list': ('.json', b'[1]', 'holds no result'),
+    'UTF-16': ('.json', '{}'.encode('utf-16'), 'is no text'), 'values without numbers': ('.npz', b'PK', 'can not be read'),
+    'objects': ('.npz', zipped(names=npy('(1,)', '|O', pickle.dumps([1]))), 'no plain numbers'), 'a bomb': ('.npz', zipped(l1=npy('(75000000,)') + bytes(600_000_000)), 'would become 600'),
+    'another run': ('.npz', zipped(l1=npy('(3,)') + bytes(24)), 'is not of'), 'words': ('.npz', zipped(l1=npy('(2,)', '<U1') + bytes(8)), 'is not of'), 'no names': ('.npz', zipped(), 'is not of'),
+}
+
+@pytest.mark.parametrize('name', RESULTS)
+def test_results(name, measured, tmp_path):
+    end, content, says = RESULTS[name]
+    for o in ('.json', '.npz'): (tmp_path/f'r{o}').write_bytes(content if o == end else measured.with_suffix(o).read_bytes())
+    one_line(lambda: read_result(tmp_path/'r.json'), says, DataError)
+    if end == '.json' and name != 'a list': one_line(lambda: read_results(tmp_path/'r.json'), says, DataError)
+
+def test_one_picture_is_no_set(monkeypatch):
+    "Refused before the pairs, the rows and the measures are made"
+    monkeypatch.setattr('spice.evaluate.make_measures', lambda *a: pytest.fail('too late'))
+    for options in (dict(count=1), dict(real=1), dict(count=1, measures='is-people')): one_line(lambda: spice_eval('truth', **options), 'A set has at least two')
+
+def test_results_of_models_that_differ_only_in_their_folder(measured, bad_input):
+    folder, protocol, row = measured.parent, type('', (), dict(name='people-64')), lambda name, **about: Row(name, None, about)
+    check_out([row('copy-source', kind='no learning'), row('b', weights='1')], protocol, folder)
+    one_line(lambda: check_out([row('copy-source', weights='1')], protocol, folder), "is the result of another model (no learning, not 1). Give another --out, or --overwrite")
+    check_out([row('copy-source', weights='1')], protocol, folder, True)
+    one_line(lambda: check_out([row('a/b', weights='1'), row('a_b', weights='2')], protocol, folder), 'a/b and a_b would both be a_b.people-64.json')
+
+def test_tables_are_utf8(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('locale.getpreferredencoding', lambda *a: 'ascii')
+    spice_eval('copy-source', count=2, real=2, measures='l1', device='cpu', out=str(tmp_path/'out'), json=True)
+    assert json.loads(capsys.readouterr().out)[0]['row'] == 'copy-source' and 'l1 ↓' in (tmp_path/'out'/'people-64.md').read_text(encoding='utf-8')
+
 # ---- options
 
 OPTIONS = [
@@ -527,13 +564,18 @@ print('megabytes', most() - before)
 
 OPENS = r'(?<![\w.])(?:np\.load|torch\.load|Image\.open|av\.open|load_file|safe_open|pickle\.load|loadmat)\('
 WHERE = {'core.py': 'listed formats', 'files.py': 'the one place', 'body.py': 'the package\'s own file', 'prepare.py': 'after its size, inside `reading`',
-         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'places.py': 'its own cache', 'app.py': 'listed formats, its own way',
-         'evaluate.py': 'not yet', 'video.py': 'it also writes'}
+         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'app.py': 'listed formats, its own way', 'video.py': 'it also writes'}
 
 def test_files_are_opened_in_one_place():
     "Whoever opens a user's file by other means than `spice.files` writes down why"
     found = {path.name for path in (ROOT/'spice').glob('*.py') if re.search(OPENS, path.read_text(encoding='utf-8'))}
     assert found <= set(WHERE), f'{found - set(WHERE)}: open it with spice.files, or say here why not'
+
+def test_text_is_utf8_wherever_it_is_read_or_written():
+    "LC_ALL=C, or Windows, would take another"
+    bare = re.compile(r"^(?!.*encoding=).*(\.write_text\(|\.read_text\(|open\([^)]*'[wa]')", re.M)
+    found = {path.name: o.group() for path in (ROOT/'spice').glob('*.py') for o in bare.finditer(path.read_text(encoding='utf-8')) if "av.open" not in o.group()}
+    assert not found
 
 # ---- mutations
 
