@@ -18,7 +18,8 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 from .camera import frame_body, world_to_view
-from .core import DataError, ImageError, SpiceError, WeightsError, command, packaged, read_image, show_images, to_pil
+from .core import (DataError, ImageError, SpiceError, WeightsError, command, open_picture, packaged, read_image, reading, show_images,
+                        to_pil)
 from .detector import find_people
 from .guided_system import MOST, Portrait, background_colour
 from .infer import SHOWN, Aim, Recent, Reposer, Seen, content
@@ -72,17 +73,12 @@ def picture_of(data:bytes)->Image.Image: # as it was sent, not yet upright
     "A picture that came from a browser"
     if len(data) > LARGEST:
         raise ImageError(f'the file has {len(data)/1e6:.0f} MB', f'Give one of at most {LARGEST/1e6:.0f} MB')
-    try: image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError: raise _too_many('far too many pixels') from None
-    except (OSError, SyntaxError, ValueError):
-        raise ImageError('this is not a picture that can be read', 'Give a JPEG, PNG or WebP') from None
-    if image.width*image.height > PIXELS: raise _too_many(f'{image.width*image.height/1e6:.0f} million pixels')
-    try: image.load()
-    except (OSError, SyntaxError, ValueError, EOFError):
-        raise ImageError('the picture is damaged or cut off', 'Save or download it again') from None
+    image = open_picture(io.BytesIO(data), 'the file', FORMATS)
+    millions = image.width*image.height/1e6
+    if millions > PIXELS/1e6:
+        raise ImageError(f'the picture has {millions:.0f} million pixels', f'Make it smaller: at most {PIXELS/1e6:.0f} million')
+    with reading('the picture', 'Save or download it again', ImageError, 'is damaged or cut off'): image.load()
     return image
-
-def _too_many(what): return ImageError(f'the picture has {what}', f'Make it smaller: at most {PIXELS/1e6:.0f} million')
 
 # %% ../nbs/42a_app.ipynb #7e5546fe
 class Overtaken(Exception): "A newer request of the same page has come"

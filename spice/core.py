@@ -124,13 +124,14 @@ logging.getLogger('PIL').setLevel(logging.CRITICAL) # what it logs, the error sa
 
 def open_picture(file,    # a path or a stream of bytes
                  name='', # for messages; empty is the path
+                 formats=PICTURE_FORMATS,
                 )->Image.Image: # only its head is read; `load` reads the rest
     "A picture in one of the listed formats"
     name = name or file
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                                     # Pillow's, of size and of odd tags
         Image.init()
-        try: image = Image.open(file, formats=[o for o in PICTURE_FORMATS if o in Image.OPEN])
+        try: image = Image.open(file, formats=[o for o in formats if o in Image.OPEN])
         except Image.DecompressionBombError as e: raise ImageError(f'{name}: too many pixels to open safely ({e})', 'Make it smaller first') from None
         except Image.UnidentifiedImageError: raise ImageError(f'{name} is not a picture in a known format', PHOTO_HINT) from None
         except Exception as e:
