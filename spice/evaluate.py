@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from . import __version__
 from .body import Body
-from .core import DataError, SpiceError, WeightsError, command, get_device, progress, save_image, seeded, show_images, writing
+from .core import DataError, SpiceError, WeightsError, can_write, command, get_device, progress, save_image, seeded, show_images, writing
 from .features import features_hash, load_features
 from .files import read_arrays, read_json
 from .guided import GuidedNet
@@ -617,6 +617,7 @@ def check_out(rows:list, protocol, folder, overwrite:bool=False):
     "Refuse to write two results into one file, and over that of another model"
     for k, row in enumerate(rows):
         path = result_file(row.name, protocol.name, folder)
+        can_write(path)
         twin = next((o.name for o in rows[:k] if result_file(o.name, protocol.name, folder) == path), None)
         if twin is not None: raise DataError(f'{twin} and {row.name} would both be {path.name}', 'Measure one at a time')
         if overwrite or not path.exists(): continue

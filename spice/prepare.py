@@ -205,6 +205,11 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                  ):
     "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
+    idle = dict(root=kind == 'people' and root, frame=kind != 'deepfashion' and frame)
+    idle |= {} if kind == 'people' else dict(train=train != 1000, valid=valid != 100, test=test != 200)
+    for o in filter(idle.get, idle): raise DataError(f'--{o} with {kind}', 'Leave it out: it is for other kinds')
+    if root and Path(root).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise DataError(f'{out} is in {root}', 'Give another place: what is written must not count as photos')
     options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None))
     with redirect_stdout(sys.stderr) if json else nullcontext():                # notes are not the manifest's
         source = open_source(kind, root, size or None, **options.get(kind, {}))
