@@ -26,8 +26,8 @@ from .attention import SourceRows
 from .blazepose import Found
 from .body import Body
 from .camera import Camera, frame_body, world_to_view
-from .core import (DataError, ImageError, WeightsError, can_write, command, get_device, inside, not_over, picture_name, progress, read_image, save_image, seeded,
-                        show_images, to_pil, to_tensor)
+from .core import (DataError, ImageError, WeightsError, can_write, command, get_device, inside, not_over, picture_name,
+                        progress, read_image, save_image, seeded, show_images, to_pil, to_tensor)
 from .data import box_in, cut, into_box, person_box
 from .detector import detect, load_detector
 from .files import read_array
@@ -634,7 +634,9 @@ def files_of(text:str, # files, folders and patterns, with commas between
     for o in _named(text):
         path = Path(o)
         if os.path.isdir(o): out += sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
-        elif any(c in o for c in '*?[') and not os.path.exists(o): out += sorted(Path(path.anchor or '.').glob(str(path.relative_to(path.anchor) if path.anchor else path)))
+        elif any(c in o for c in '*?[') and not os.path.exists(o):
+            pattern = str(path.relative_to(path.anchor) if path.anchor else path)
+            out += sorted(Path(path.anchor or '.').glob(pattern))
         else: out.append(o if o in POSES else path)
     if not out: raise DataError(f'{text!r} names no file', 'Give files, a folder, a pattern, or names of poses')
     return out
