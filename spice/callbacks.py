@@ -65,7 +65,7 @@ def restore(self:History, state:dict):
 def write(self:History):
     names = list(dict.fromkeys(k for o in self.rows for k in o))
     with writing(self.path) as f:
-        with open(f, 'w', newline='') as file:
+        with open(f, 'w', newline='', encoding='utf-8') as file:
             out = csv.DictWriter(file, names)
             out.writeheader()
             out.writerows(self.rows)
@@ -253,8 +253,12 @@ class Checkpoints(Callback):
         with writing(self.folder/f'step_{self.learn.done:07d}.pt') as f: torch.save(state, f)
         for old in sorted(self.folder.glob('step_*.pt'))[:-self.keep]: old.unlink()
     def after_batch(self):
+        if self.learn.done % self.every == 0 and self.learn.iter < self.learn.n_iter - 1: self.save()
+    def after_epoch(self): # so that no state is kept whose epoch was not judged
+        self.judge()
         if self.learn.done % self.every == 0: self.save()
-    def after_epoch(self):
+    def judge(self):
+        "Keep the weights if they are the best so far"
         if not self.metric or getattr(self.learn, 'silent', False) or not self.recorder.log: return
         names = list(self.recorder.metric_names)
         if self.metric not in names: raise SpiceError(f'there is no metric {self.metric!r}', f'Take one of {", ".join(names)}')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STOPPED', 'PHOTO_HINT', 'PICTURE_FORMATS', 'MOST_PIXELS', 'SpiceError', 'ImageError', 'DataError', 'WeightsError',
-           'command', 'inside', 'given_file', 'reading', 'open_picture', 'read_image', 'to_tensor', 'to_pil', 'writing',
-           'save_image', 'show_images', 'small', 'get_device', 'set_seed', 'seeded', 'one_thread', 'cache_folder',
-           'packaged', 'file_hash', 'find_file', 'progress']
+           'command', 'inside', 'given_file', 'not_over', 'reading', 'open_picture', 'read_image', 'to_tensor',
+           'to_pil', 'writing', 'can_write', 'picture_name', 'save_image', 'show_images', 'small', 'get_device',
+           'set_seed', 'seeded', 'one_thread', 'cache_folder', 'packaged', 'file_hash', 'find_file', 'progress']
 
 # %% ../nbs/00_core.ipynb #d9a6c07a
 import functools, hashlib, io, logging, math, os, platform, random, signal, stat, sys, tempfile, warnings
@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import num_cpus
 from fastcore.script import call_parse, is_cli
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -85,9 +85,10 @@ def given_file(path,
                what:str='a file', # what should be given
                most:float=0,      # bytes; 0 takes any
                error=None,        # a class of `SpiceError`; None is `DataError`
+               todo:str='',       # what to do if it is empty or too large
               )->Path:
     "The path of a file that can be opened: it exists, is a regular file, not empty and not too large"
-    path, error = Path(path), error or DataError
+    path, error, todo = Path(path), error or DataError, todo or f'Give {what}'
     try: about = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise error(f'{path}: there is no such file', 'Check the path') from None
@@ -95,11 +96,19 @@ def given_file(path,
         raise error(f'{path} can not be reached ({getattr(e, "strerror", None) or e})', 'Check the path') from None
     if stat.S_ISDIR(about.st_mode): raise error(f'{path} is a folder', f'Give {what}')
     if not stat.S_ISREG(about.st_mode): raise error(f'{path} is no plain file', f'Give {what}')
-    if not about.st_size: raise error(f'{path}: the file is empty', f'Give {what}')
+    if not about.st_size: raise error(f'{path}: the file is empty', todo)
     if most and about.st_size > most:
-        raise error(f'{path} has {about.st_size/1e6:,.0f} MB, more than the {most/1e6:,.0f} that are read',
-                    f'Give {what}')
+        raise error(f'{path} has {about.st_size/1e6:,.1f} MB, more than the {most/1e6:,.0f} that are read', todo)
     return path
+
+# %% ../nbs/00_core.ipynb #015fed7b
+def not_over(out, # a file or folder that will be written
+             **given, # paths that are read, by option; empty ones and names are passed over
+            ):
+    "Refuse to write over what is read"
+    for name, path in given.items():
+        if path and os.path.exists(path) and os.path.realpath(path) == os.path.realpath(out):
+            raise DataError(f'{out} is what is read as {name}', 'Write to another place')
 
 # %% ../nbs/00_core.ipynb #cb16262e
 @contextmanager
@@ -124,13 +133,14 @@ logging.getLogger('PIL').setLevel(logging.CRITICAL) # what it logs, the error sa
 
 def open_picture(file,    # a path or a stream of bytes
                  name='', # for messages; empty is the path
+                 formats=PICTURE_FORMATS,
                 )->Image.Image: # only its head is read; `load` reads the rest
     "A picture in one of the listed formats"
     name = name or file
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                                     # Pillow's, of size and of odd tags
         Image.init()
-        try: image = Image.open(file, formats=[o for o in PICTURE_FORMATS if o in Image.OPEN])
+        try: image = Image.open(file, formats=[o for o in formats if o in Image.OPEN])
         except Image.DecompressionBombError as e: raise ImageError(f'{name}: too many pixels to open safely ({e})', 'Make it smaller first') from None
         except Image.UnidentifiedImageError: raise ImageError(f'{name} is not a picture in a known format', PHOTO_HINT) from None
         except Exception as e:
@@ -163,17 +173,17 @@ def _scale_deep(image):
     values *= 255/top                                                # in place: deep pictures are large
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
 
-def _upright_rgb(image):
-    "Obey the rotation tag, put transparency on white, convert any mode to RGB"
+def _upright_rgb(image, ours=False):
+    "Obey the rotation tag, put transparency on white, convert any mode to RGB; no copy of a picture that is `ours`"
     if 0 in image.size: raise ImageError(f'the picture has no pixels ({image.width} x {image.height})', PHOTO_HINT)
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1: image = ImageOps.exif_transpose(image)
     if image.mode.startswith(('I', 'F')): image = _scale_deep(image)
     if image.mode == 'La': image = image.convert('LA')
     if image.mode in ('RGBA', 'LA', 'PA', 'RGBa') or 'transparency' in image.info:
         image, white = image if image.mode == 'RGBA' else image.convert('RGBA'), Image.new('RGB', image.size, 'white')
         white.paste(image, mask=image)
         image = white
-    return image.convert('RGB')
+    return image if ours and image.mode == 'RGB' else image.convert('RGB')
 
 # %% ../nbs/00_core.ipynb #d3ad98e4
 def _from_array(array):
@@ -222,7 +232,10 @@ def read_image(source, # a path, bytes, a PIL image, an array or a tensor
     elif isinstance(source, np.ndarray): image, name = _from_array(source), ''
     elif isinstance(source, Tensor): image, name = _from_tensor(source), ''
     else: raise ImageError(f'{type(source).__name__} is no picture', 'Give a path, bytes, a PIL image, an array or a tensor')
-    try: return _upright_rgb(image)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                                 # of odd EXIF
+            return _upright_rgb(image, image is not source)
     except ImageError as e: raise ImageError(f'{name}{e}') from None
     except Exception as e:                       # EXIF alone fails in five ways
         raise ImageError(f'{name}the picture can not be converted to RGB ({type(e).__name__}: {e})',
@@ -286,7 +299,9 @@ def writing(path, # where the finished file goes; its folder is made
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_tidy(path.parent), suffix=path.suffix, dir=path.parent)
         os.close(handle)
-    except OSError as e: raise DataError(f'{path}: can not write there ({e.strerror})', 'Choose a folder that can be written to') from None
+    except (OSError, ValueError) as e: # a zero, or letters that the system can't write
+        raise DataError(f'{path}: can not write there ({getattr(e, "strerror", None) or e})',
+                        'Choose a folder that can be written to') from None
     temporary = Path(name)
     try:
         yield temporary
@@ -307,7 +322,25 @@ def _umask():
     os.umask(mask)
     return mask
 
+# %% ../nbs/00_core.ipynb #308f5d38
+def can_write(path): # of a file that will be written after long work
+    "Refuse a place that can't be written to before the work"
+    path = Path(path)
+    try:
+        try: path.lstat()
+        except FileNotFoundError: pass
+        folder = next(o for o in path.absolute().parents if o.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK): raise OSError(21, 'a folder, or closed')
+    except (OSError, ValueError) as e:
+        raise DataError(f'{path}: can not write there ({getattr(e, "strerror", None) or e})',
+                        'Choose a folder that can be written to') from None
+
 # %% ../nbs/00_core.ipynb #690f573e
+def picture_name(path):
+    "Refuse an ending that no picture has"
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise ImageError(f'{path}: {Path(path).suffix or "no ending"} is no picture format', 'End the name in .png, .jpg or .webp')
+
 def save_image(image, # anything `read_image` takes
                path,  # its ending decides the format: .png, .jpg, .webp ...
               )->Path: # where it is
@@ -315,8 +348,7 @@ def save_image(image, # anything `read_image` takes
     path = Path(path)
     clear = isinstance(image, Image.Image) and image.mode == 'RGBA' and path.suffix.lower() in ('.png', '.webp') # keeps its alpha
     image = image if clear else read_image(image)
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ImageError(f'{path}: {path.suffix or "no ending"} is no picture format', 'End the name in .png, .jpg or .webp')
+    picture_name(path)
     with writing(path) as temporary:
         try: image.save(temporary, **(dict(quality=95, subsampling=0) if path.suffix.lower() in ('.jpg', '.jpeg') else {}))
         except (KeyError, ValueError) as e: raise ImageError(f'{path}: can not be written ({e})', 'End the name in .png') from None

@@ -11,7 +11,7 @@ __all__ = ['MOST_CUT', 'PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE
            'save_bodies', 'Prepared', 'open_source']
 
 # %% ../nbs/07_data.ipynb #c19cb6cf
-import hashlib, json, math, os
+import hashlib, json, math, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,7 +144,7 @@ class Source:
     def __len__(self): return len(self.items)
     def note(self, text): # remembered, and said once
         self.notes.append(text)
-        print(f'note: {text}')
+        print(f'note: {text}', file=sys.stderr)
     def expect(self, what, found, right): # counts that the papers report
         if found != right: self.note(f'{what}: {found:,} here, {right:,} in the papers')
     def load(self, i, detector=None): # picture on the canvas, `Keypoints` on the canvas, body or None
@@ -590,7 +590,7 @@ def _join(source, out, chunks):
                              notes=source.notes, hash=table_hash(names, points))
     for name, content in files.items():                            # the manifest last: it says that all is there
         text = json.dumps(content, indent=None if name == 'splits' else 1)
-        with writing(out/f'{name}.json') as f: Path(f).write_text(text)
+        with writing(out/f'{name}.json') as f: f.write_text(text, encoding='utf-8')
 
 # %% ../nbs/07_data.ipynb #12e76bb4
 def _joined(parts)->tuple: # names, points, and the number of each one's photo in the source

@@ -125,5 +125,6 @@ def detect(photos,                # a photo, or a list of photos of any sizes
     found = find_people(photos, detector, batch)
     for i, one in enumerate(found):
         if not len(one) or not one.valid.any():
-            raise ImageError(f'nobody was found in photo {i}', 'Take a photo that shows a whole person, not too small')
+            guess = f' (the surest guess scores {one.best:.2f} of 1)' if hasattr(one, 'best') else ''
+            raise ImageError(f'nobody was found in photo {i}{guess}', 'Take a photo that shows a whole person, not too small')
     return [one.largest() if people == 'largest' else one for one in found]

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['REACH', 'FILES', 'DIRECTION', 'NEEDS', 'OPTIONAL', 'NAMED', 'GIVEN', 'MAY_DIFFER', 'Row', 'weights_hash',
            'system_row', 'guided_row', 'load_row', 'open_row', 'height_pck', 'GroupedFID', 'Tools', 'one_measure',
-           'missing', 'make_measures', 'again', 'same_real', 'networks_of', 'Result', 'file_name', 'result_in',
-           'read_result', 'Kept', 'sheet', 'Pixels', 'read_real', 'feed', 'run_rows', 'summary', 'joined', 'versions',
-           'told_apart', 'check_counts', 'check_rows', 'evaluate_rows', 'evaluate', 'same_ground', 'difference',
-           'Table', 'table', 'spice_eval', 'read_results']
+           'missing', 'make_measures', 'again', 'same_real', 'networks_of', 'Result', 'file_name', 'result_file',
+           'result_in', 'read_result', 'Kept', 'sheet', 'Pixels', 'read_real', 'feed', 'run_rows', 'summary', 'joined',
+           'versions', 'told_apart', 'check_counts', 'check_sets', 'check_rows', 'evaluate_rows', 'evaluate',
+           'same_ground', 'difference', 'Table', 'table', 'check_out', 'spice_eval', 'read_results']
 
 # %% ../nbs/31_evaluate.ipynb #6f09c196
 import json, math, platform
@@ -28,8 +28,9 @@ from PIL import Image
 from torch import Tensor, nn
 from . import __version__
 from .body import Body
-from .core import DataError, SpiceError, WeightsError, command, get_device, progress, save_image, seeded, show_images, writing
+from .core import DataError, SpiceError, WeightsError, can_write, command, get_device, progress, save_image, seeded, show_images, writing
 from .features import features_hash, load_features
+from .files import read_arrays, read_json
 from .guided import GuidedNet
 from .keypoints import Keypoints
 from .measures import LITE_JUDGE, MEASURES, joints_in, make_measure
@@ -61,7 +62,8 @@ def weights_hash(net:nn.Module)->str: # 16 hex digits
     return h.hexdigest()[:16]
 
 def _ask(name, system, case, mean):
-    if 'guided_inputs' in case.batch: return guided_picture(case, guided_net(system))
+    net = guided_net(system)
+    if net is not None: return guided_picture(case, net)
     try: out = system(case.asked)
     except KeyError as e: raise DataError(f'{name} needs {e.args[0]!r}, which these pairs do not have',
                                           'Run spice_fit on the dataset if it is about bodies') from e
@@ -273,14 +275,16 @@ def _plain(o): # what JSON can hold: NaN is null
 def file_name(text:str)->str: return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in text).strip('.') or 'row'
 
 # %% ../nbs/31_evaluate.ipynb #3e198eaf
+def result_file(row:str, protocol:str, folder)->Path: return Path(folder)/f'{file_name(row)}.{protocol}.json'
+
 @patch
 def save(self:Result, folder)->Path: # the JSON file
     "Write the numbers, the values of each pair beside them, and the sheets"
-    path = Path(folder)/f'{file_name(self.row)}.{self.protocol["name"]}.json'
+    path = result_file(self.row, self.protocol['name'], folder)
     with writing(path.with_suffix('.npz')) as f:
         with open(f, 'wb') as out: np.savez_compressed(out, names=np.array(self.names, dtype=str), **{k: v.numpy() for k, v in self.per_image.items()})
     for kind in self.kept: save_image(sheet(self, kind), path.with_suffix(f'.{kind}.jpg'))
-    with writing(path) as f: Path(f).write_text(self.json())
+    with writing(path) as f: f.write_text(self.json(), encoding='utf-8')
     return path
 
 def result_in(found, # what a JSON file holds
@@ -300,12 +304,14 @@ def read_result(path, # of the JSON
                )->Result:
     "A result as it was saved; without pictures"
     path = Path(path)
-    try: found = json.loads(path.read_text())
-    except (OSError, ValueError) as e: raise DataError(f'{path} can not be read ({e})', 'Give the JSON file of a result') from None
-    out = result_in(found, path)
+    out = result_in(read_json(path, 'Give the JSON file of a result'), path)
     beside = path.with_suffix('.npz')
-    if beside.is_file():
-        with np.load(beside) as f: out.names, out.per_image = f['names'].tolist(), {k: torch.tensor(f[k]) for k in f.files if k != 'names'}
+    if not beside.is_file(): return out
+    found = read_arrays(beside, 'Measure again')
+    count = out.pairs['count']
+    right = all(o.shape == (count,) and o.dtype.kind == ('U' if k == 'names' else 'f') for k, o in found.items())
+    if 'names' not in found or not right: raise DataError(f'{beside} is not of {path.name}', 'Measure again')
+    out.names, out.per_image = found.pop('names').tolist(), {k: torch.from_numpy(v) for k, v in found.items()}
     return out
 
 # %% ../nbs/31_evaluate.ipynb #73bc2edf
@@ -446,6 +452,13 @@ def check_counts(**counts): # None is left to the protocol
     for k, v in counts.items():
         if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < 1): raise DataError(f'{k}={v!r}', 'Give a whole number from 1')
 
+def check_sets(measures, count:int, real:int): # pairs, and photos of the real set; 0 is all there are
+    "Refuse one picture where sets are compared"
+    name = next((k for k in measures if 'images' in NEEDS.get(k, ())), None)
+    few = next((f'{n} {who}' for n, who in ((count, 'made'), (real, 'real')) if n == 1), None)
+    if name and few:
+        raise DataError(f'{few} picture for {name}', 'A set has at least two: give a larger count, or other measures')
+
 def check_rows(rows:list, pairs):
     "Refuse two rows of one name, and systems of another size, before anything is made"
     names = [o.name for o in rows]
@@ -480,12 +493,13 @@ def evaluate_rows(rows,               # a list of what `open_row` takes
     p, measures = find_protocol(protocol), [measures] if isinstance(measures, str) else measures
     tools = Tools(detector, regressor, dict(weights or {}), device, max(p.size))
     pairs = make_pairs(p, data, count, tools.device, body)
+    real_count = p.real_count if real is None else real
+    check_sets(measures or (*p.measures, *p.extra), len(pairs), real_count)
     rows = [open_row(o, tools.device, name) for o, name in zip(rows, told_apart(rows))]
     for o in rows:
         if o.system is not None and pairs.body is not None: o.system.use_body(pairs.body)       # for systems that draw bodies themselves
     check_rows(rows, pairs)
     metrics, left_out = make_measures(measures or p.measures, () if measures else p.extra, tools, pairs.known)
-    real_count = p.real_count if real is None else real
     with seeded(p.seed):
         about_real, mean = read_real(pairs, real_count, metrics, p.size)
         state, names, pixels = run_rows(rows, pairs, metrics, mean, keep, p.seed)
@@ -600,6 +614,20 @@ def table(results:list, # of `Result`, or paths of saved ones
     "Results side by side"
     return Table([o if isinstance(o, Result) else read_result(o) for o in results])
 
+# %% ../nbs/31_evaluate.ipynb #5efc6426
+def check_out(rows:list, protocol, folder, overwrite:bool=False):
+    "Refuse to write two results into one file, and over that of another model"
+    for k, row in enumerate(rows):
+        path = result_file(row.name, protocol.name, folder)
+        can_write(path)
+        twin = next((o.name for o in rows[:k] if result_file(o.name, protocol.name, folder) == path), None)
+        if twin is not None: raise DataError(f'{twin} and {row.name} would both be {path.name}', 'Measure one at a time')
+        if overwrite or not path.exists(): continue
+        before, now = (o.get('weights', o.get('kind')) for o in (read_result(path).system, row.about))
+        if before != now:
+            raise DataError(f'{path} is the result of another model ({before}, not {now})',
+                            'Give another --out, or --overwrite')
+
 # %% ../nbs/31_evaluate.ipynb #dc0a57d2
 @command
 def spice_eval(rows:str,                    # models and rows, with commas between: folders, names, copy-source, mean-image, warp-true-flow, carried, truth
@@ -613,21 +641,24 @@ def spice_eval(rows:str,                    # models and rows, with commas betwe
                regressor:str='',            # a folder of spice_regressor, for body
                device:str='',               # cpu, cuda, mps; empty is the fastest there is
                json:bool=False,             # print the results as JSON instead of the table
+               overwrite:bool=False,        # results of other weights under the same names are replaced
               ):
     "Measure models under a protocol. Example: spice_eval _ckpt/first,copy-source,truth --protocol people-64 --count 100 --out _results"
     names = [o.strip() for o in rows.split(',') if o.strip()]
-    found = evaluate_rows(names, protocol, data or None, count or None, real or None, [o for o in measures.split(',') if o] or None, detector or None,
-                          regressor or None, device=device or None)
+    opened = [open_row(o, device or None, name) for o, name in zip(names, told_apart(names))]
+    if out: check_out(opened, find_protocol(protocol), out, overwrite)
+    found = evaluate_rows(opened, protocol, data or None, count or None, real or None,
+                          [o for o in measures.split(',') if o] or None, detector or None, regressor or None,
+                          device=device or None)
     shown = table(found)
     if out:
         for o in found: o.save(out)
-        with writing(Path(out)/f'{file_name(protocol)}.md') as f: Path(f).write_text(shown.markdown())
+        with writing(Path(out)/f'{file_name(protocol)}.md') as f: f.write_text(shown.markdown(), encoding='utf-8')
     print('[' + ',\n'.join(o.json() for o in found) + ']' if json else shown.text() + (f'\nWrote {out}' if out else ''))
     return found
 
 # %% ../nbs/31_evaluate.ipynb #0f4c54d7
 def read_results(path)->list: # of `Result`
     "Several results from one JSON file"
-    try: found = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as e: raise DataError(f'{path} can not be read ({e})', 'Give what spice_eval --json printed') from None
+    found = read_json(path, 'Give what spice_eval --json printed')
     return [result_in(o, path) for o in (found if isinstance(found, list) else [found])]

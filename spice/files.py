@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_TEXT', 'MOST_UNPACKED', 'AGAIN', 'MOST_CELLS', 'MOST_CODES', 'FILM_FORMATS', 'read_text', 'read_json',
-           'read_array', 'read_arrays', 'check_unpacked', 'read_torch', 'read_safetensors', 'count_numbers', 'Note',
-           'plain', 'read_pickle', 'open_film']
+           'read_array', 'read_arrays', 'check_unpacked', 'cached_arrays', 'read_torch', 'read_safetensors',
+           'count_numbers', 'Note', 'plain', 'read_pickle', 'open_film']
 
 # %% ../nbs/00_files.ipynb #14203dea
 import io, json, math, pickle, re, zipfile
@@ -14,14 +14,14 @@ from pickletools import genops
 import numpy as np
 import torch
 from safetensors import safe_open
-from .core import MOST_PIXELS, DataError, WeightsError, given_file, reading
+from .core import MOST_PIXELS, DataError, WeightsError, cache_folder, given_file, reading, writing
 
 # %% ../nbs/00_files.ipynb #7ff8bfea
 MOST_TEXT = 32_000_000 # bytes
 
 def read_text(path, todo:str='Give a text file', error=None, most:int=MOST_TEXT)->str:
     "A file of text, UTF-8"
-    given_file(path, 'a file of text', most, error)
+    given_file(path, 'a file of text', most, error, todo)
     with reading(path, todo, error, 'is no text'): return Path(path).read_text(encoding='utf-8')
 
 def _whole(digits): return int(digits) if len(digits) < 19 else float(digits)
@@ -49,7 +49,7 @@ def _array(file, size, name):
     version = np.lib.format.read_magic(file)
     if version not in _HEADS: raise DataError(f'{name} is of an unknown version {version}', 'Save it with numpy.save')
     shape, _, kind = _HEADS[version](file)
-    if kind.hasobject or kind.names:
+    if kind.hasobject or kind.names or not kind.itemsize: # what has no bytes has no bounds
         raise DataError(f'{name} holds no plain numbers or words ({kind.str})', 'Save an array of numbers')
     if math.prod(shape)*kind.itemsize != size - file.tell():
         raise DataError(f'{name} should hold an array of shape {list(shape)}, but has {size - file.tell():,} bytes',
@@ -69,7 +69,7 @@ def read_arrays(path,
                 only=None, # names; None reads all
                )->dict: # arrays by name
     "The arrays of an .npz file"
-    size = given_file(path, 'an .npz file', error=error).stat().st_size
+    size = given_file(path, 'an .npz file', error=error, todo=todo).stat().st_size
     with reading(path, todo, error), zipfile.ZipFile(path) as z:
         inside = {o.filename.removesuffix('.npy'): o for o in z.infolist()}
         wanted = {k: o for k, o in inside.items() if only is None or k in only}
@@ -84,6 +84,21 @@ def check_unpacked(path, unpacked:int, size:int): # both in bytes
     if unpacked > max(size, MOST_UNPACKED):
         raise DataError(f'{path} has {size/1e6:,.1f} MB and would become {unpacked/1e6:,.0f}',
                         f'At most {MOST_UNPACKED/1e6:,.0f} MB are unpacked: save it uncompressed')
+
+# %% ../nbs/00_files.ipynb #cd01a7a8
+def cached_arrays(name:str, # of a file in `cache_folder`, such as 'heads/0123.npz'
+                  make,     # gives the arrays by name
+                  right,    # of such a table: whether it is what `make` would give
+                 )->dict: # arrays by name
+    "Arrays from the library's own folder, or made and put there"
+    try:
+        if right(found := read_arrays(cache_folder(name))): return found
+    except DataError: pass                                   # not there, damaged, or there is no home
+    found = make()
+    try:
+        with writing(cache_folder(name)) as f, open(f, 'wb') as out: np.savez(out, **found)
+    except DataError: pass
+    return found
 
 # %% ../nbs/00_files.ipynb #62198b9c
 def read_torch(path,
@@ -249,9 +264,9 @@ def open_film(path): # a container of PyAV
     with reading(path, todo, says='is no film, or damaged'):
         film = av.open(f'file:{Path(path).absolute()}', options=dict(format_whitelist=FILM_FORMATS,
                                                                      protocol_whitelist='file'))
-    if not film.streams.video: what = 'has no pictures'
-    elif film.streams.video[0].width*film.streams.video[0].height > MOST_PIXELS:
-        what = 'has pictures of too many pixels'
+        pixels = [o.width*o.height if hasattr(o, 'width') else 0 for o in film.streams.video] # damage can take the codec
+    if not pixels or not pixels[0]: what = 'has no pictures'
+    elif pixels[0] > MOST_PIXELS: what = 'has pictures of too many pixels'
     else: return film
     film.close()
     raise DataError(f'{path} {what}', 'Give a film, not only its sound')

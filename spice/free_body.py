@@ -108,7 +108,7 @@ def read_rig(folder,       # the assets
              vertices:int, # how many the mesh has
             )->tuple: # for each joint the vertices whose mean it is, weights [v, 24]
     "Joints and skinning weights"
-    read = lambda name: json.loads((Path(folder)/'rigs'/'standard'/name).read_text())
+    read = lambda name: json.loads((Path(folder)/'rigs'/'standard'/name).read_text(encoding='utf-8'))
     rig, bones = read('rig.default.json'), read('weights.default.json')['weights']
     rig, markers = rig.get('bones', rig), []
     for joint in JOINTS:
@@ -169,7 +169,7 @@ def read_fingers(folder,       # the assets
                  vertices:int, # how many the mesh has
                 )->dict: # {side: {finger: (vertices of its four cubes, weights [3, v])}}
     "Where the bones of each finger are and what they move"
-    bones = json.loads((Path(folder)/'rigs'/'standard'/'weights.default.json').read_text())['weights']
+    bones = json.loads((Path(folder)/'rigs'/'standard'/'weights.default.json').read_text(encoding='utf-8'))['weights']
     fingers = {}
     for side, finger in itertools.product('LR', CURL):
         cubes = [np.unique(groups[f'joint-{side.lower()}-finger-{finger}-{k}'][..., 0]) for k in (1, 2, 3, 4)]

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageFilter
 from torch import Tensor
 from .background import fill_behind
 from .body import Body
 from .camera import Camera
 from .core import DataError, SpiceError, to_pil, to_tensor
+from .matte import FINE
 from .data import cut
 from .guided import Guided, GuidedNet, GuidedSettings, over, person_of
 from .people import free_body
@@ -129,9 +130,16 @@ def behind(self:Portrait)->Image.Image:
         left, top, right, bottom = self.box
         room = self.side//4
         near = max(0, left - room), max(0, top - room), min(self.photo.width, right + room), min(self.photo.height, bottom + room)
-        matte = torch.from_numpy(np.array(self.matte.crop(near))).to(self.device)[None, None]/255
-        self.empty = self.photo.convert('RGB').copy()
-        self.empty.paste(to_pil(fill_behind(self.tensor(self.photo.crop(near)), matte).cpu())[0], near[:2])
+        whole, mask = (near[2] - near[0], near[3] - near[1]), None
+        scale = min(1., FINE/max(whole))
+        part, matte = (o.resize([round(v*scale) for v in whole], Image.Resampling.BOX, near) for o in (self.photo, self.matte))
+        there = torch.from_numpy(np.array(matte)).to(self.device)[None, None]/255
+        filled = to_pil(fill_behind(self.tensor(part), there).cpu())[0]
+        if scale < 1: # a large photo keeps its pixels beside the person
+            mask = matte.point(lambda o: 255*(o > 5)).filter(ImageFilter.MaxFilter(9)).resize(whole, Image.Resampling.BILINEAR)
+            filled = filled.resize(whole, Image.Resampling.BICUBIC)
+        self.empty = self.photo.convert('RGB')
+        self.empty.paste(filled, near[:2], mask)
     return self.empty
 
 # %% ../nbs/24_guided_system.ipynb #8503d6a5
@@ -225,9 +233,10 @@ def pasted(self:Portrait,
     side, colour = box[2] - box[0], background_colour(background)
     person, matte = self.paint(rotmats, camera, frame, min(MOST, side))
     layer = clear(person[0], matte[0]).resize((side, side), Image.Resampling.LANCZOS)
-    if background == 'keep': ground = self.behind()
-    else: ground = Image.new('RGB' if colour else 'RGBA', self.photo.size, colour or (0, 0, 0, 0))
-    out = Image.new('RGBA', ground.size)
-    out.paste(layer, box[:2])
-    out = Image.alpha_composite(ground.convert('RGBA'), out)
-    return out if background == 'transparent' else out.convert('RGB')
+    if background == 'transparent':
+        out = Image.new('RGBA', self.photo.size)
+        out.paste(layer, box[:2])
+        return out
+    out = Image.new('RGB', self.photo.size, colour) if colour else self.behind().copy()
+    out.paste(layer, box[:2], layer)
+    return out

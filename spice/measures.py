@@ -12,15 +12,19 @@ __all__ = ['CLOTHES', 'SSD_FILE', 'SIGMAS', 'BODY_ERRORS', 'REGIONS', 'BODY_REGI
 # %% ../nbs/30a_measures.ipynb #a28f57fb
 from collections.abc import Callable
 from functools import lru_cache, partial
+from hashlib import sha256
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchvision.models.detection import ssd300_vgg16
+from . import __version__
 from .body import Body
 from .core import DataError, SpiceError, get_device, progress
-from .features import Features, load_features
+from .features import Features, features_hash, load_features
+from .files import cached_arrays
 from .keypoints import Keypoints, cat_keypoints
 from .metrics import (FID, KID, LPIPS, InceptionScore, PerImage, check_images, check_pair, contextual_similarity, feature_distance, l1, load_extractor,
                            masked_ssim,
@@ -69,6 +73,14 @@ class Heads(nn.Module):
         return F.adaptive_avg_pool2d(self.net(images, self.layer)[self.layer], 4).flatten(1)
     def forward(self, images:Float[Tensor, 'b 3 h w'])->list: # logits [b, words] for each question
         return list(self.linear((self.rows(images) - self.mean)/self.deviation).split(self.sizes, 1))
+    def own(self)->dict: # by name, without the network below
+        "What is fitted"
+        return {k: v.cpu() for k, v in self.state_dict().items() if not k.startswith('net.')}
+    def fits(self, found:dict)->bool:
+        "Whether arrays are such heads"
+        own = self.own()
+        return found.keys() == own.keys() and all(
+            o.shape == own[k].shape and o.dtype == np.float32 and np.isfinite(o).all() for k, o in found.items())
 
 # %% ../nbs/30a_measures.ipynb #1927ca5e
 def fit_heads(heads:Heads,
@@ -100,9 +112,15 @@ def people_heads(photos:int=1000,              # of the training split
                 )->Heads: # kept for the next call
     "A classifier of People's attributes"
     shots, net = People(size, 'train', samples=2, device=device), load_features(features, device=device)
-    heads = Heads(net, [len(o) for o in ATTRIBUTES.values()]).to(device)
-    with torch.no_grad(): rows, labels = zip(*((heads.rows(o.image), o.attributes) for o in (shots.draw(50, i + 7) for i in progress(range(-(-photos//50))))))
-    return fit_heads(heads, torch.cat(rows), torch.cat(labels))
+    heads, first = Heads(net, [len(o) for o in ATTRIBUTES.values()]).to(device), shots.draw(50, 7)
+    def make():
+        drawn = [first, *(shots.draw(50, i + 7) for i in progress(range(1, -(-photos//50))))]
+        with torch.no_grad(): rows, labels = (torch.cat(o) for o in zip(*((heads.rows(o.image), o.attributes) for o in drawn)))
+        return {k: v.numpy() for k, v in fit_heads(heads, rows, labels).own().items()}
+    about = f'{photos} {size} {features_hash(net)} {__version__}'.encode() + first.image.cpu().numpy().tobytes()
+    found = cached_arrays(f'heads/{sha256(about).hexdigest()[:16]}.npz', make, heads.fits)
+    heads.load_state_dict({k: torch.from_numpy(v) for k, v in found.items()}, strict=False)
+    return heads.requires_grad_(False).eval()
 
 # %% ../nbs/30a_measures.ipynb #bc59a7b8
 def attribute_score(heads:Callable,           # gives logits for each of `ATTRIBUTES`, such as `people_heads()`

@@ -353,7 +353,7 @@ def write(self:People,
         for i, (p, image) in enumerate(zip(some, to_pil(made.image))):
             if not there(p): _write_one(folder, name(*p), made[i:i + 1], image)
     worn = {name(o, 0)[:-4]: outfit(int(self.seeds([o], 0)[0][0])) for o in sorted({o for o, _ in numbers})}
-    with writing(folder/'outfits.json') as f: Path(f).write_text(json.dumps(worn, indent=1))
+    with writing(folder/'outfits.json') as f: f.write_text(json.dumps(worn, indent=1), encoding='utf-8')
     return folder
 
 def _write_one(folder, name, one, image):

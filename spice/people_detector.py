@@ -212,7 +212,7 @@ def spice_detector(out:str,                  # the folder of the result
     shots = shots or Pool(People(size, 'train', device=place), photos)
     net = train_detector(shots, steps, net, out, bs=bs, lr=lr)
     figures = detector_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)]) | dict(steps=steps, bs=bs, photos=photos)
-    with writing(Path(out)/'figures.json') as f: Path(f).write_text(dumps(figures))
+    with writing(Path(out)/'figures.json') as f: f.write_text(dumps(figures), encoding='utf-8')
     numbers = {k: v for k, v in figures.items() if k != 'examples'}
     words = f'{net.name} on {test} test photos: {figures["detector"]["pck"]:.1%} of the joints within 5% of the person. Wrote {out}'
     print(dumps(numbers) if json else words)

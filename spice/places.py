@@ -12,15 +12,14 @@ __all__ = ['NORMAL_WEIGHT', 'COUNTERPARTS', 'STEP', 'FAR', 'TOLERANCE', 'GLANCIN
 # %% ../nbs/16_places.ipynb #c5936f61
 import math
 from dataclasses import dataclass
-from zipfile import BadZipFile
-import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .body import JOINTS, Body
-from .core import DataError, cache_folder, writing
+from .core import DataError
+from .files import cached_arrays
 from .render import interpolate, rasterize
 from .segments import regions
 from .surface import Surface, vertex_normals
@@ -175,27 +174,21 @@ def make_counterparts(body:Body)->Counterparts:
 # %% ../nbs/16_places.ipynb #36d32d78
 _KNOWN, _FIELDS = {}, ('corners', 'shares', 'exists', 'torn')
 
-def _read_counterparts(path, body):
-    "What the cache holds, or None"
-    try:
-        with np.load(path) as f: kept = Counterparts(*(torch.from_numpy(f[k]) for k in _FIELDS))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile): return None       # not there, or damaged
-    fits = kept.corners.shape == (len(COUNTERPARTS), len(body.rest), 3) and kept.torn.shape[1] == len(body.faces)
-    return kept if fits else None
+def _fits(kept, body):
+    "Whether arrays are the counterparts of a body"
+    if set(kept) != set(_FIELDS): return False
+    (n, v), f = (len(COUNTERPARTS), len(body.rest)), len(body.faces)
+    right = dict(corners=('i', (n, v, 3), v), shares=('f', (n, v, 3), 2), exists=('b', (n, v), 2), torn=('b', (n, f), 2))
+    return all(o.dtype.kind == kind and o.shape == shape and ((o > -.01) & (o < most)).all()
+               for o, (kind, shape, most) in ((kept[k], right[k]) for k in _FIELDS))
 
 def counterparts(body:Body)->Counterparts:
     "The counterparts of a body, made once"
     device = body.rest.device
     if (key := (body.hash, str(device))) in _KNOWN: return _KNOWN[key]
-    path = cache_folder('counterparts', f'{body.hash}.npz')
-    found = _read_counterparts(path, body)
-    if found is None:
-        found = make_counterparts(body).to('cpu')
-        try:
-            with writing(path) as f:
-                with open(f, 'wb') as out: np.savez(out, **dict(zip(_FIELDS, found.parts())))
-        except DataError: pass                                                     # a full or read-only disk costs the seconds again
-    _KNOWN[key] = found.to(device)
+    make = lambda: {k: v.numpy() for k, v in zip(_FIELDS, make_counterparts(body).to('cpu').parts())}
+    found = cached_arrays(f'counterparts/{body.hash}.npz', make, lambda kept: _fits(kept, body))
+    _KNOWN[key] = Counterparts(*(torch.from_numpy(found[k]) for k in _FIELDS)).to(device)
     return _KNOWN[key]
 
 # %% ../nbs/16_places.ipynb #06b17b8a

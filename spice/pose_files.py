@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FRAMES', 'from_array', 'to_array', 'from_dwpose', 'to_dwpose', 'read_openpose', 'write_openpose', 'read_table',
-           'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_keypoints']
+           'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_keypoints', 'read_pose']
 
 # %% ../nbs/01b_pose_files.ipynb #40389c1c
 import json
@@ -135,7 +135,7 @@ def write_openpose(keypoints:Keypoints, # who is in the picture
     if joints not in (18, 25): raise DataError(f'OpenPose files have no {joints} joints', 'Give 18 or 25')
     people = [{'pose_keypoints_2d': [round(o, 4) for o in person.flatten().tolist()]} for person in to_array(keypoints, joints)]
     h, w = keypoints.size
-    with writing(path) as f: f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}))
+    with writing(path) as f: f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}), encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #03053faf
@@ -215,14 +215,17 @@ def write_annotations(names:list,          # one a row
     points = keypoints.points.detach().cpu().double()
     whole = np.where(points[..., 2:] > 0, np.floor(points[..., :2]), -1).astype(int)
     lines = [f'{name}: {row[:, 1].tolist()}: {row[:, 0].tolist()}' for name, row in zip(names, whole)]
-    with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n')
+    with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n', encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #541d373e
 def _read_file(path, size):
     "Keypoints from a .json, .npy or .npz file"
-    end = path.suffix.lower()
     given_file(path, 'a pose: .json, .npy or .npz')
+    with reading(path, 'Give a pose: .json, .npy or .npz'): return _read_pose_file(path, size)
+
+def _read_pose_file(path, size):
+    end = path.suffix.lower()
     if end == '.json':
         data = read_json(path, 'Export it again')
         if isinstance(data, list) and data and isinstance(data[0], list): return from_array(data, _frame_of(data, size, path))
@@ -250,3 +253,15 @@ def read_keypoints(source,    # Keypoints, an array, a tensor, a list, or the pa
         raise DataError(f'{type(source).__name__} is no pose', 'Give keypoints, an array, or a .json, .npy or .npz file')
     if size is None: raise DataError('an array does not say how large its picture is', 'Give size=(height, width)')
     return from_array(source, size)
+
+# %% ../nbs/01b_pose_files.ipynb #17b0810f
+def read_pose(path, # a .json, .npy or .npz
+             )->Keypoints:
+    "Joints of which only the pose counts: in their picture's frame, or in one around them if the file doesn't say"
+    try: return read_keypoints(path)
+    except DataError as e:
+        if 'does not say how large' not in str(e): raise
+        loose = read_keypoints(path, (2, 2))
+        far = loose.xy[loose.valid].amax(0)
+        if far.max() <= 1.5: raise                                # shares of a picture whose shape is not known
+    return Keypoints(loose.points, tuple(int(o) + 2 for o in far.flip(0).clamp(min=0)))

@@ -185,7 +185,7 @@ def _report(out, fit, json):
         lines = [fit_report(fit_numbers(fit_dataset(out, fitter), data.points, fitter.settings))]
         save_image(prepared_sheet(Prepared(out), fitter.body.cpu()), Path(out)/'prepared.png')
         lines.append(f"{Path(out)/'prepared.png'} shows the worst")
-    print((Path(out)/'manifest.json').read_text() if json else '\n'.join([prepared_report(out), *lines]))
+    print((Path(out)/'manifest.json').read_text(encoding='utf-8') if json else '\n'.join([prepared_report(out), *lines]))
 
 # %% ../nbs/08c_real_photos.ipynb #4f0a2422
 @command
@@ -206,6 +206,11 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                  ):
     "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
+    idle = dict(root=kind == 'people' and root, frame=kind != 'deepfashion' and frame, no_whole=kind != 'deepfashion' and not whole)
+    idle |= {} if kind == 'people' else dict(train=train != 1000, valid=valid != 100, test=test != 200)
+    for o in filter(idle.get, idle): raise DataError(f'--{o} with {kind}', 'Leave it out: it is for other kinds')
+    if root and Path(root).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise DataError(f'{out} is in {root}', 'Give another place: what is written must not count as photos')
     options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None, whole=whole))
     with redirect_stdout(sys.stderr) if json else nullcontext():                # notes are not the manifest's
         source = open_source(kind, root, size or None, **options.get(kind, {}))

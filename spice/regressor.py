@@ -644,7 +644,7 @@ def spice_regressor(out:str,                  # the folder of the result
     net = train_regressor(shots, steps, net, learned_from, out, bs=bs, lr=lr, weights=RegressorWeights(betas=betas))
     figures = regressor_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)], free_body(place)) | dict(steps=steps, bs=bs,
                                                                                                                                   photos=photos)
-    with writing(Path(out)/'figures.json') as f: Path(f).write_text(dumps(figures))
+    with writing(Path(out)/'figures.json') as f: f.write_text(dumps(figures), encoding='utf-8')
     numbers = {k: v for k, v in figures.items() if k != 'examples'}
     words = f'{net.name} on {test} test photos: {figures["regressor"]["joints"]:.0f} mm, the mean {figures["mean"]["joints"]:.0f} mm. Wrote {out}'
     print(dumps(numbers) if json else words)

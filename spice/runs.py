@@ -153,7 +153,7 @@ class Stop(Callback):
     def __init__(self,
                  asked,     # a function: whether somebody wants to stop
                  steps:int, # of the whole stage
-                ): self.asked, self.steps = asked, steps
+                ): self.asked, self.steps, self.now = asked, steps, False
     def after_batch(self):
         asked = self.asked()
         if getattr(self.learn, 'processes', 1) > 1: # they agree now and then: it makes the device wait
@@ -161,7 +161,10 @@ class Stop(Callback):
             word = torch.tensor(float(asked), device=self.learn.dls.device)
             average_([word])
             asked = bool(word)
-        if not asked: return
+        self.now = asked
+        if self.learn.iter < self.learn.n_iter - 1: self.after_epoch()      # else when the epoch was judged
+    def after_epoch(self):
+        if not self.now: return
         self.learn.checkpoints.save()
         raise stopped(f'step {self.learn.done} of {self.steps}')
 
@@ -293,7 +296,7 @@ def pairs_of(text:str)->dict: # 'theta=0,beta=0' -> {'theta': 0., 'beta': 0.}
     out = {}
     for o in filter(None, text.split(',')):
         name, sign, value = o.partition('=')
-        if not sign: raise SpiceError(f'{o!r} is no setting', 'Write name=value, several with commas between')
+        if not sign or not name.strip(): raise SpiceError(f'{o!r} is no setting', 'Write name=value, several with commas between')
         try: out[name.strip()] = json.loads(value)
         except (ValueError, RecursionError): out[name.strip()] = value
     return out

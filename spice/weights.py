@@ -176,7 +176,8 @@ def save_pretrained(self:Pretrained, folder,
     with writing(folder/'model.safetensors') as f: save_file(state, f, metadata=dict(format='pt'))
     if card:
         with writing(folder/'README.md') as f: Path(f).write_text(card, encoding='utf-8')
-    with writing(folder/'config.json') as f: Path(f).write_text(json.dumps(dict(network=type(self).__name__, settings=asdict(self.settings)), indent=1))
+    about = dict(network=type(self).__name__, settings=asdict(self.settings))
+    with writing(folder/'config.json') as f: f.write_text(json.dumps(about, indent=1), encoding='utf-8')
     return folder
 
 # %% ../nbs/00a_weights.ipynb #7b4ab42a

@@ -473,7 +473,7 @@ def browse(photos:dict,     # {name: photo}
 # %% ../nbs/42_widgets.ipynb #97f28bd5
 def read_log(path)->list: # of dicts of numbers
     "The whole lines of a log that may still be written"
-    try: text = Path(path).read_text(errors='replace')
+    try: text = Path(path).read_text(encoding='utf-8', errors='replace')
     except OSError: return []
     head, *lines = [o.split(',') for o in text[:text.rfind('\n') + 1].splitlines()] or [[]]
     rows = []

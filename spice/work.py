@@ -46,7 +46,7 @@ def claim_work(mark,       # the file, in the folder of the work
             was, wanted = short(before.get(other)), short(now.get(other))
             raise DataError(f'{mark.parent} was begun with {other} = {was}, not {wanted}', todo)
         if before == now: return mark.parent
-    with writing(mark) as f: f.write_text(json.dumps(now, indent=1))
+    with writing(mark) as f: f.write_text(json.dumps(now, indent=1), encoding='utf-8')
     return mark.parent
 
 # %% ../nbs/00b_work.ipynb #062bf1c9

@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import time
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,18 +24,24 @@ from PIL import Image
 from processes import ROOT, Running, command
 from safetensors.torch import save_file
 
-from spice.core import DataError, SpiceError, WeightsError, read_image, writing
+from spice import guided_system
+from spice.blazepose import Found
+from spice.core import DataError, ImageError, SpiceError, WeightsError, cache_folder, not_over, read_image, seeded, writing
 from spice.data import PeoplePhotos, PhotoFolder, Prepared, prepare
-from spice.files import open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
+from spice.evaluate import Row, check_out, evaluate, read_result, read_results, spice_eval
+from spice.detector import detect
+from spice.files import cached_arrays, open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
 from spice.fits import spice_fit
-from spice.keypoints import named_skeleton
+from spice.infer import Recent, Reposer, demo_person, files_of, pick_person, pixels_of, planned, spice_demo, spice_repose, whom
+from spice.keypoints import Keypoints, named_skeleton
 from spice.people_detector import JointNet, spice_detector
-from spice.pose_files import read_annotations, read_keypoints, write_openpose
+from spice.pose_files import read_annotations, read_keypoints, read_pose, to_array, write_openpose
 from spice.prepare import spice_prepare
 from spice.prior import read_gmm
 from spice.regressor import spice_regressor
 from spice.runs import spice_train
-from spice.train import load_system
+from spice.train import load_system, make_system
+from spice.video import Frames, read_poses, spice_video, write_video
 from spice.weights import find_weights, read_state
 
 def one_line(call, says, error=SpiceError):
@@ -145,6 +152,7 @@ POSES = {
     'a negative shape': ('.npy', npy('(-1, 3)'), ''),
     'a header that runs': ('.npy', npy('(print(1), 3)'), 'can not be read'),
     'a header without end': ('.npy', b'\x93NUMPY\x02\x00' + struct.pack('<I', 2**31), 'can not be read'),
+    'words without letters': ('.npy', npy('(2, 2147483648)', '|S0'), 'no plain numbers or words'),
     'words in .npy': ('.npy', npy('(2,)', '<U4', bytes(32)), 'no array of numbers'),
     'cut off': ('.npy', npy('(18, 3)', '<f8', bytes(100)), 'should hold an array'),
     '18 NaN': ('.npy', npy('(18, 3)', '<f8', np.full(54, np.nan).tobytes()), 'NaN or infinite'),
@@ -325,6 +333,187 @@ def test_films(name, tmp_path):
 @pytest.mark.parametrize('name', ['concat:a.mp4|b.mp4', 'http://127.0.0.1:9/a.mp4', 'pipe:0', 'data:video/mp4;base64,AAAA', 'subfile,,start,0,end,9,,:a.mp4'])
 def test_addresses_are_no_films(name): one_line(lambda: open_film(name), 'there is no such file', DataError)
 
+@pytest.fixture(scope='module')
+def film(tmp_path_factory): # 20 frames that move, in each form
+    folder, wide = tmp_path_factory.mktemp('films'), np.kron(np.random.default_rng(0).integers(0, 255, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    for end in ('.mp4', '.webm', '.gif'): write_video([Image.fromarray(np.roll(wide, 3*k, 1)) for k in range(20)], folder/f'a{end}', 10)
+    return folder/'a.mp4'
+
+@pytest.mark.parametrize('end, share', [('.gif', .5), ('.webm', .6), ('.gif', .9)])
+def test_films_that_were_cut_off_say_so(end, share, film, tmp_path):
+    data = film.with_suffix(end).read_bytes()
+    assert len(list(Frames(film.with_suffix(end)))) == 20                                          # and nothing is said of a whole one
+    (tmp_path/f'a{end}').write_bytes(data[:int(share*len(data))])
+    with pytest.warns(UserWarning, match=r'ends after \d+ frames') as said: assert 0 < len(list(Frames(tmp_path/f'a{end}'))) < 20
+    assert len(said) == 1
+
+def test_frames_that_are_lost_are_counted(film, tmp_path):
+    "Bytes flipped at random: all frames, or a word about it"
+    data, chance, odd = film.read_bytes(), random.Random(0), 0
+    for _ in range(12):
+        broken = bytearray(data)
+        for _ in range(5): broken[chance.randrange(48, len(data))] ^= 1 << chance.randrange(8)
+        (tmp_path/'a.mp4').write_bytes(broken)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            try: count = len(list(Frames(tmp_path/'a.mp4')))
+            except DataError as e: count, said = 0, [e]
+        assert count == 20 or said
+        odd += count != 20
+    assert odd
+
+def test_jumps_in_time_are_closed(tmp_path):
+    from fractions import Fraction
+
+    import av
+    with av.open(str(tmp_path/'a.mp4'), 'w') as out:
+        stream = out.add_stream('mpeg4', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, 'yuv420p'
+        for k in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 10*k, np.uint8), format='rgb24')
+            frame.pts, frame.time_base = k + 1_000_000*(k > 9), Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    for fps, count in ((None, 20), (50, 40)):
+        with pytest.warns(UserWarning, match='has jumps in its time stamps'): assert len(list(Frames(tmp_path/'a.mp4', fps))) == count
+
+def test_frame_numbers_far_apart(tmp_path):
+    for k in (0, 1, 10**9): write_openpose(named_skeleton('walk', (80, 60)), tmp_path/f'{k}.json')
+    one_line(lambda: read_poses(tmp_path), 'lacks 999,999,998 frames before 1000000000.json', DataError)
+
+def test_a_film_whose_codec_is_damaged(film, tmp_path):
+    "Any byte of the head; each a film, or one line"
+    data = film.read_bytes()
+    at = data.find(b'stsd')
+    for k in range(at, at + 40):
+        broken = bytearray(data)
+        broken[k] ^= 255
+        (tmp_path/'a.mp4').write_bytes(broken)
+        try: open_film(tmp_path/'a.mp4').close()
+        except DataError as e: assert '\n' not in str(e)
+
+# ---- photos and people: what is asked of a command
+
+@pytest.fixture(scope='module')
+def tool():
+    with seeded(0): return Reposer(make_system('guided', 'small'), device='cpu')
+
+def test_names_of_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('me[1].png', 'a, b.png', 'c.png', 'a', 'me1.png'): photo.save(name, 'PNG')
+    assert [str(o) for o in files_of('me[1].png, a, b.png,c.png')] == ['me[1].png', 'a, b.png', 'c.png']
+    assert [str(o) for o in files_of('me[0-9].png')] == ['me1.png'] and [str(o) for o in files_of('*.png,')][:1] == ['a, b.png']
+    assert [len(str(o)) for o in files_of('x'*300 + '.png,c.png')] == [304, 5]
+    one_line(lambda: read_image(files_of('x'*300 + '.png')[0]), 'can not be reached', ImageError)
+    one_line(lambda: files_of(' , '), 'names no file')
+    one_line(lambda: planned([Path('c.png')], ['walk', Path('c_walk.png')], Path('.')), 'c_walk.png is one of the photos. Give another --out')
+
+def test_nothing_is_written_over_what_is_read(tmp_path, monkeypatch, bad_input):
+    monkeypatch.chdir(tmp_path)
+    photo.save('p.png'), (tmp_path/'sub').mkdir(), (tmp_path/'link').symlink_to(tmp_path/'p.png')
+    (tmp_path/'film.mp4').write_bytes(b'film')
+    before = (tmp_path/'p.png').read_bytes()
+    one_line(lambda: spice_demo(photo='p.png', out='p.png'), 'p.png is what is read as photo. Write to another place')
+    one_line(lambda: spice_demo(photo='link', out='sub/../p.png'), 'is what is read as photo')
+    one_line(lambda: spice_video('p.png', 'film.mp4', 'film.mp4', overwrite=True), 'film.mp4 is what is read as driver')
+    one_line(lambda: spice_prepare('folder', '.', root='.'), '. is in .')
+    one_line(lambda: spice_prepare('folder', 'sub', root='.'), 'sub is in .')
+    not_over('new.png', photo='p.png', keypoints='')
+    assert (tmp_path/'p.png').read_bytes() == before and sorted(o.name for o in tmp_path.iterdir()) == ['film.mp4', 'link', 'p.png', 'sub']
+
+IDLE = [
+    (spice_repose, dict(photos='p.png', poses='walk', person='²'), "'²' is no person"), (spice_repose, dict(photos='p.png', poses='walk', person='9'*5000), 'is no person'),
+    (spice_repose, dict(photos='p.png', poses='walk', person='-1'), "'-1' is no person"), (spice_repose, dict(photos='p.png', poses='walk', size=512, paste=True), 'size=512 with --paste'),
+    (spice_demo, dict(keypoints='k.json'), '--keypoints without --photo'), (spice_demo, dict(photo='p.png', person=7), '--person 7 with --photo'), (spice_demo, dict(person=200), 'person = 200'),
+    (spice_video, dict(photo='p.png', driver='walk', smooth='live'), '--smooth does not apply'), (spice_video, dict(photo='p.png', driver='walk', whose='1'), '--whose does not apply'),
+    (spice_video, dict(photo='p.png', driver='walk', as_driver=True), '--as_driver does not apply'), (spice_video, dict(photo='p.png', driver='film.mp4', repeat=2), '--repeat does not apply'),
+    (spice_video, dict(photo='p.png', driver='film.mp4', whose='tall'), "'tall' is no person"), (spice_video, dict(photo='p.png', driver='walk', out='film.txt'), 'no film that can be written'),
+    (spice_prepare, dict(kind='people', out='o', root='x'), '--root with people'), (spice_prepare, dict(kind='folder', out='o', root='.', frame='bars'), '--frame with folder'),
+    (spice_prepare, dict(kind='folder', out='o', root='.', train=3), '--train with folder'),
+]
+
+@pytest.mark.parametrize('call, options, says', IDLE, ids=[f'{o[0].__name__} {i}' for i, o in enumerate(IDLE)])
+def test_options_that_do_not_apply(call, options, says, tmp_path, monkeypatch, bad_input):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('spice.infer.load_system', lambda *a: pytest.fail('too late'))
+    one_line(lambda: call(**options), says)
+    assert not list(tmp_path.iterdir())
+
+PLACES = [
+    (spice_demo, dict(out='o.txt'), '.txt is no picture format'), (spice_demo, dict(out='.'), 'no ending is no picture format'), (spice_demo, dict(out='file/o.png'), 'can not write there'),
+    (spice_demo, dict(out='x'*300 + '.png'), 'can not write there (File name too long)'), (spice_repose, dict(photos='p.png', poses='walk', out='file'), 'can not write there'),
+    (spice_repose, dict(photos='p.png', poses='walk', out='x'*300), 'can not write there'), (spice_video, dict(photo='p.png', driver='walk', out='folder.mp4'), 'can not write there'),
+    (spice_video, dict(photo='p.png', driver='walk', out='x'*300 + '.mp4'), 'can not write there'), (spice_eval, dict(rows='truth', count=2, real=2, out='file'), 'can not write there'),
+    (spice_train, dict(out='file', steps='1', stage='flow', device='cpu'), 'can not write there'), (spice_train, dict(out='o', settings='='), "'=' is no setting"), (spice_train, dict(out='o', weights='=1'), "'=1' is no setting"),
+]
+
+@pytest.mark.parametrize('call, options, says', PLACES, ids=[f'{o[0].__name__} {i}' for i, o in enumerate(PLACES)])
+def test_places_that_can_not_be_written_to(call, options, says, tmp_path, monkeypatch, bad_input):
+    "Known before any work"
+    monkeypatch.chdir(tmp_path)
+    photo.save('p.png'), (tmp_path/'file').write_bytes(b'here'), (tmp_path/'folder.mp4').mkdir()
+    monkeypatch.setattr('spice.infer.load_system', lambda *a: pytest.fail('too late'))
+    monkeypatch.setattr('spice.evaluate.evaluate_rows', lambda *a, **k: pytest.fail('too late'))
+    one_line(lambda: call(**options), says)
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['file', 'folder.mp4', 'p.png']
+
+def test_people_who_are_not_there(tool):
+    one, two = (Keypoints(torch.rand(n, 18, 3)*60 + 1, (64, 64)) for n in (1, 2))
+    assert pick_person(one, None) is pick_person(one, 'largest') and len(pick_person(one, 0)) == 1 and whom('') is None and whom('1') == 1 and whom('largest') == 'largest'
+    for found, person, says in ((one, 7, 'person=7 of 1 people'), (one, 'tall', "person='tall' of 1"), (two, 2, 'person=2 of 2'), (one, -1, 'person=-1 of 1')):
+        one_line(lambda: pick_person(found, person), says, ImageError)
+    nobody = lambda images: [Found([], (64, 64), best=.314)]
+    one_line(lambda: detect(photo, detector=nobody), 'nobody was found in photo 0 (the surest guess scores 0.31 of 1)', ImageError)
+
+@pytest.mark.parametrize('options, says', [(dict(batch=0), 'batch = 0'), (dict(batch=10**9), 'batch = 1000000000'), (dict(batch=True), 'batch = True'), (dict(keep=-1), 'keep = -1')])
+def test_batches(options, says, tool, bad_input):
+    one_line(lambda: Reposer(tool.system, device='cpu', **options), says)
+
+def test_a_pose_needs_no_canvas(tool, tmp_path, bad_input):
+    "Of joints alone only the pose counts; shares of a picture whose shape nobody knows are refused"
+    walk = named_skeleton('walk', (256, 256))
+    write_openpose(walk, tmp_path/'own.json')
+    data = json.loads((tmp_path/'own.json').read_text())
+    (tmp_path/'none.json').write_text(json.dumps({k: v for k, v in data.items() if 'canvas' not in k}))
+    np.save(tmp_path/'a.npy', to_array(walk))
+    image, known = demo_person(1, 64)
+    seen, aims = tool.see(image, **known), [tool.aim(tmp_path/o, tool.see(image, **known)) for o in ('own.json', 'none.json', 'a.npy')]
+    assert read_pose(tmp_path/'own.json').size == (256, 256) and seen is tool.see(image, **known)
+    for o in aims[1:]: torch.testing.assert_close(o.rotmats, aims[0].rotmats, atol=.05, rtol=0)
+    np.savez(tmp_path/'d.npz', candidate=np.random.rand(1, 18, 2), score=np.ones((1, 18)))
+    one_line(lambda: read_pose(tmp_path/'d.npz'), 'does not say how large its picture is')
+
+def test_photos_that_are_too_large(tool, monkeypatch):
+    monkeypatch.setattr('spice.infer.MOST_SEEN', 1000)
+    one_line(lambda: tool.see(photo.resize((40, 30))), 'a photo of 0 million pixels. Make it smaller', ImageError)
+
+def test_what_is_remembered_has_a_weight():
+    shelf, page = Recent(9, 5000, pixels_of), lambda n: type('', (), dict(photo=Image.new('RGB', (n, 10))))
+    for n in (100, 200, 300): shelf.keep({n: page(n)})
+    assert list(shelf) == [200, 300]
+    shelf.keep({900: page(900)})
+    assert list(shelf) == [900], 'one may weigh more'
+
+def test_a_large_photo_keeps_its_pixels_beside_the_person(tool, monkeypatch):
+    "The place behind the person is filled in a smaller copy"
+    image, known = demo_person(19, 256)
+    seen = tool.see(image, **known)
+    whole = guided_system.Portrait(tool.system, seen.photo, seen.matte, seen.box, seen.fits).behind()
+    monkeypatch.setattr(guided_system, 'FINE', 96)
+    small = guided_system.Portrait(tool.system, seen.photo, seen.matte, seen.box, seen.fits).behind()
+    a, b, before = (np.asarray(o).astype(int) for o in (small, whole, image))
+    far = np.asarray(seen.matte.resize((32, 32), Image.Resampling.BOX).resize((256, 256), Image.Resampling.NEAREST)) == 0
+    edge = np.zeros_like(far)
+    edge[:, :16] = edge[:, -16:] = True
+    assert (a == before)[far & edge].all() and np.abs(a - b).mean() < 4 and small.size == image.size
+
+def test_there_is_no_home(monkeypatch):
+    def no_home(self): raise RuntimeError('Could not determine home directory.')
+    monkeypatch.delenv('SPICE_HOME', raising=False)
+    monkeypatch.setattr(Path, 'expanduser', no_home)
+    one_line(cache_folder, 'there is no home folder. Set SPICE_HOME', DataError)
+    assert cached_arrays('k/a.npz', lambda: dict(x=np.ones(3)), lambda o: True)['x'].sum() == 3
+
 # ---- prepared folders
 
 @pytest.fixture(scope='module')
@@ -436,6 +625,42 @@ def test_what_changed_is_named(name, photos, tmp_path):
     change(photos)
     one_line(lambda: prepare(PhotoFolder(photos, size), tmp_path/'out'), f'was begun with {says} = ')
 
+# ---- results
+
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory): return evaluate('copy-source', count=2, real=2, measures='l1', device='cpu').save(tmp_path_factory.mktemp('measured'))
+
+RESULTS = {
+    'nothing': ('.json', b'', 'the file is empty'), 'text': ('.json', b'result', 'is no valid JSON'), 'deep': ('.json', deep, 'is no valid JSON'), 'a list': ('.json', b'[1]', 'holds no result'),
+    'UTF-16': ('.json', '{}'.encode('utf-16'), 'is no text'), 'values without numbers': ('.npz', b'PK', 'can not be read'),
+    'objects': ('.npz', zipped(names=npy('(1,)', '|O', pickle.dumps([1]))), 'no plain numbers'), 'a bomb': ('.npz', zipped(l1=npy('(75000000,)') + bytes(600_000_000)), 'would become 600'),
+    'another run': ('.npz', zipped(l1=npy('(3,)') + bytes(24)), 'is not of'), 'words': ('.npz', zipped(l1=npy('(2,)', '<U1') + bytes(8)), 'is not of'), 'no names': ('.npz', zipped(), 'is not of'),
+}
+
+@pytest.mark.parametrize('name', RESULTS)
+def test_results(name, measured, tmp_path):
+    end, content, says = RESULTS[name]
+    for o in ('.json', '.npz'): (tmp_path/f'r{o}').write_bytes(content if o == end else measured.with_suffix(o).read_bytes())
+    one_line(lambda: read_result(tmp_path/'r.json'), says, DataError)
+    if end == '.json' and name != 'a list': one_line(lambda: read_results(tmp_path/'r.json'), says, DataError)
+
+def test_one_picture_is_no_set(monkeypatch):
+    "Refused before the pairs, the rows and the measures are made"
+    monkeypatch.setattr('spice.evaluate.make_measures', lambda *a: pytest.fail('too late'))
+    for options in (dict(count=1), dict(real=1), dict(count=1, measures='is-people')): one_line(lambda: spice_eval('truth', **options), 'A set has at least two')
+
+def test_results_of_models_that_differ_only_in_their_folder(measured, bad_input):
+    folder, protocol, row = measured.parent, type('', (), dict(name='people-64')), lambda name, **about: Row(name, None, about)
+    check_out([row('copy-source', kind='no learning'), row('b', weights='1')], protocol, folder)
+    one_line(lambda: check_out([row('copy-source', weights='1')], protocol, folder), "is the result of another model (no learning, not 1). Give another --out, or --overwrite")
+    check_out([row('copy-source', weights='1')], protocol, folder, True)
+    one_line(lambda: check_out([row('a/b', weights='1'), row('a_b', weights='2')], protocol, folder), 'a/b and a_b would both be a_b.people-64.json')
+
+def test_tables_are_utf8(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('locale.getpreferredencoding', lambda *a: 'ascii')
+    spice_eval('copy-source', count=2, real=2, measures='l1', device='cpu', out=str(tmp_path/'out'), json=True)
+    assert json.loads(capsys.readouterr().out)[0]['row'] == 'copy-source' and 'l1 ↓' in (tmp_path/'out'/'people-64.md').read_text(encoding='utf-8')
+
 # ---- options
 
 OPTIONS = [
@@ -527,13 +752,18 @@ print('megabytes', most() - before)
 
 OPENS = r'(?<![\w.])(?:np\.load|torch\.load|Image\.open|av\.open|load_file|safe_open|pickle\.load|loadmat)\('
 WHERE = {'core.py': 'listed formats', 'files.py': 'the one place', 'body.py': 'the package\'s own file', 'prepare.py': 'after its size, inside `reading`',
-         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'places.py': 'its own cache', 'app.py': 'listed formats, its own way',
-         'evaluate.py': 'not yet', 'video.py': 'it also writes'}
+         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'video.py': 'it also writes'}
 
 def test_files_are_opened_in_one_place():
     "Whoever opens a user's file by other means than `spice.files` writes down why"
     found = {path.name for path in (ROOT/'spice').glob('*.py') if re.search(OPENS, path.read_text(encoding='utf-8'))}
     assert found <= set(WHERE), f'{found - set(WHERE)}: open it with spice.files, or say here why not'
+
+def test_text_is_utf8_wherever_it_is_read_or_written():
+    "LC_ALL=C, or Windows, would take another"
+    bare = re.compile(r"^(?!.*encoding=).*(\.write_text\(|\.read_text\(|open\([^)]*'[wa]')", re.M)
+    found = {path.name: o.group() for path in (ROOT/'spice').glob('*.py') for o in bare.finditer(path.read_text(encoding='utf-8')) if "av.open" not in o.group()}
+    assert not found
 
 # ---- mutations
 

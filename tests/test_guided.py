@@ -256,6 +256,8 @@ def test_training_goes_on_after_a_kill(tmp_path):
     assert GuidedNet.from_pretrained(log.parent, 'cpu').settings.size == 64
     again = subprocess.run(command, capture_output=True, text=True)
     assert '0 in this call' in again.stdout
+    other = subprocess.run([*command, '--bs', '4'], capture_output=True, text=True)
+    assert other.returncode == 1 and other.stderr.startswith(f'{log.parent} was begun with bs = 8, not 4.') and other.stderr.count('\n') == 1
 
 def test_script_says_what_is_missing(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), '--out', str(tmp_path/'run'), '--device', 'cpu'], capture_output=True, text=True)

@@ -266,8 +266,9 @@ def test_ctrl_c_and_the_same_command(tmp_path, monkeypatch, at, accumulate):
     with pytest.raises(SpiceError, match=f'stopped at step {at} of 7. The same command goes on'): train(tmp_path/'again', plan, 'cpu')
     assert read_checkpoint(last_checkpoint(tmp_path/'again'/'flow'/'checkpoints'))['done'] == at
     train(tmp_path/'again', plan, 'cpu')
-    a, b = (load_file(tmp_path/o/'flow'/'last'/'model.safetensors') for o in ('whole', 'again'))
-    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    for kind in ('last', 'best'): # also where it was stopped before an epoch was judged
+        a, b = (load_file(tmp_path/o/'flow'/kind/'model.safetensors') for o in ('whole', 'again'))
+        assert all(torch.equal(v, b[k]) for k, v in a.items()), kind
     logs = [[{k: v for k, v in row.items() if k not in ('photos_per_second', 'MB')} for row in log_rows(tmp_path/o/'flow'/'log.csv')] for o in ('whole', 'again')]
     assert logs[0] == logs[1] and [o['step'] for o in logs[0]] == [2, 4, 6, 7]
 

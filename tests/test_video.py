@@ -479,7 +479,7 @@ def test_command(tool, film, shots, photo, mine, tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert (said['frames'], said['found'], said['fps']) == (12, 12, 12.) and len(list(Frames(tmp_path/'out.mp4'))) == 12
     with pytest.raises(DataError, match='is there already'): spice_video(str(tmp_path/'me.png'), 'walk', str(tmp_path/'out.mp4'), **how)
-    spice_video(str(tmp_path/'me.png'), 'walk', str(tmp_path/'out.mp4'), fps=6., overwrite=True, as_driver=True, **how)
+    spice_video(str(tmp_path/'me.png'), 'walk', str(tmp_path/'out.mp4'), fps=6., overwrite=True, **how)
     assert 'frames at 6 a second' in capsys.readouterr().out
 
 def test_command_says_no_in_one_line(tmp_path):
