@@ -64,7 +64,7 @@ def test_deepfashion_in_every_form(tmp_path, form, frame, given, capsys):
     prepare(source, tmp_path/'out')
     data = Prepared(tmp_path/'out')
     assert data.check() == [] and data.size == (256, 256)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err                                                      # notes aren't the result
     for words in ('train.lst: 21 here, 48,674 in the papers', 'test pairs: 6 here, 8,570', '1 names stand in it twice', 'annotated photos are not here', '1 of 6 pairs lack a photo'):
         assert words in said, words
     if given is None: assert f"frame '{frame}'" in said                                  # what it found is said
@@ -111,7 +111,7 @@ def test_market(tmp_path, capsys):
     data = Prepared(tmp_path/'out')
     assert data.size == (128, 64) and len(data) == 9 and data.pairs['test'] == [[names[6][:-4], names[7][:-4]]]
     assert json.loads((tmp_path/'out'/'skipped.json').read_text()) == [[names[4][:-4], 'no joint is known']]
-    assert '12,000 in the papers' in capsys.readouterr().out
+    assert '12,000 in the papers' in capsys.readouterr().err
 
 class Everybody:
     "A detector that always finds the same person"
@@ -139,7 +139,7 @@ def test_fashion_video(tmp_path, capsys):
     prepare(source, tmp_path/'out', detector=Everybody())
     data = Prepared(tmp_path/'out')
     assert data.names == ['a_0000', 'a_0005', 'a_0010', 'b_0000', 'b_0005'] and data.groups == ['a']*3 + ['b']*2
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err                                                      # notes aren't the result
     assert 'such as gone.mp4' in said and 'c.mp4 is no film, or damaged' in said and '500 in the papers' in said
 
 def test_folder_of_photos(tmp_path):

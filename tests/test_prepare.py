@@ -34,7 +34,7 @@ def test_everybody_of_a_folder(mine, tmp_path, capsys):
     data = Prepared(tmp_path/'out')
     assert data.names == ['half', 'one', 'two', 'two_2'] and data.groups[2] == data.groups[3]
     assert data.landmarks.shape == (4, 33, 4) and data.joints3d.shape == (4, 18, 3) and torch.isfinite(data.joints3d).all()
-    assert json.loads((tmp_path/'out'/'skipped.json').read_text()) == [['wall', 'nobody was found in photo 0. Take a photo that shows a whole person, not too small']]
+    assert json.loads((tmp_path/'out'/'skipped.json').read_text()) == [['wall', 'nobody was found in photo 0 (the surest guess scores 0.02 of 1). Take a photo that shows a whole person, not too small']]
     assert data.bodies['how'] == 'smplify' and '4 fits' in said and (tmp_path/'out'/'prepared.png').is_file()
     for i in range(4):
         joints, alpha = data.points[i], data.matte(i)[0]
