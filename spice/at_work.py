@@ -45,7 +45,7 @@ def grid(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
     rows, cols = (1 - 2*(torch.arange(n, device=images.device) % 2) for n in (h, w))
     waves = torch.stack([rows[:, None].expand(h, w), cols.expand(h, w), rows[:, None]*cols]).to(images)
     even = unit(images) - F.avg_pool2d(unit(images), 3, 1, 1, count_include_pad=False)              # without what changes slowly
-    return F.avg_pool2d((even[:, None]*waves[:, None]).flatten(0, 1), block).abs().view(len(images), -1).mean(1)
+    return F.avg_pool2d((even[:, None]*waves[:, None]).flatten(0, 1), block).abs().reshape(len(images), -1).mean(1)
 
 # %% ../nbs/62_at_work.ipynb #879a5545
 @torch.no_grad()
