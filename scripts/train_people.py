@@ -39,10 +39,9 @@ STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1750, judge
 WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
 VARIANTS = {'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
 SHIPPED = 'true-flow'
-MENDED = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 15., 'correct': 0., 'wheels': 0., 'full.wheels': 0., 'flow.true_flow': 50.},
+MENDED = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 15., 'correct': 0., 'wheels': 0., 'flow.true_flow': 50.},
           'mended-no-shape': dict(beta=0.), 'mended-no-pose': dict(theta=0.), 'mended-no-appearance': dict(app=0., parts=0.),
           'mended-plain-critic': {}}
-FIRM = {'parts': 20., 'full.wheels': 30., 'full.masks': 10.} # or the cycle opens the masks and stills the flow: a source unchanged is a perfect cycle
 SHORT = dict(flow=2000, full=3200) # steps of these
 
 class Deadline(Callback):
@@ -91,12 +90,12 @@ def note(folder, figures, steps, photos, started):
     print(f'{folder.name}: {figures}', flush=True)
 
 def mended_plan(variant, root, steps, args):
-    "The run of a variant of chapter 15c"
+    "The run of a variant of chapter 62"
     f_3d = root/'f_3d' if finished(root/'f_3d') else 'people/f_3d'
     critic = asdict(discriminator_settings('narrow64', gain=1., channels=3 if 'plain-critic' in variant else 6))
     if variant == 'paper': preset, settings = 'tiny', dict(generator=asdict(generator_settings('narrow64', gain=1.)), critic=critic)
     else: preset, settings = 'mended64', dict(critic=critic, warm=False)
-    weights = dict(app=20.) | (FIRM if 'mended' in variant else {}) | MENDED[variant]
+    weights = dict(app=20.) | MENDED[variant]
     return Plan('spice', preset, 'people', [*SHORT], [steps.get(o, n) for o, n in SHORT.items()], args.bs, regressor=str(f_3d), settings=settings,
                 weights=weights, rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed, pool=args.pool, renew=.2,
                 epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)

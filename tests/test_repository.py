@@ -101,3 +101,8 @@ def test_no_trace_of_a_machine():
         path = ROOT/name
         if not path.is_file() or path.suffix in ('.npz', '.png', '.jpg', '.webp', '.safetensors'): continue
         assert not words.search(path.read_text(encoding='utf-8')), f'{name} holds a path of somebody\'s machine'
+
+@pytest.mark.parametrize('path', [ROOT/'index.ipynb', *PAGES], ids=lambda o: o.stem)
+def test_no_machine_in_a_notebook(path):
+    "No warning with somebody's folders is stored"
+    assert 'site-packages' not in path.read_text(encoding='utf-8')

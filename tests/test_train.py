@@ -198,7 +198,7 @@ def test_mended_run(tmp_path, f_3d_folder):
     train(tmp_path/'run', plan, 'cpu')
     last = {o: log_rows(tmp_path/'run'/o/'log.csv')[-1] for o in ('flow', 'copy', 'full')}
     assert all(o['masks'] > 0 for o in last.values()) and last['full']['parts_content'] >= 0 and 'parts_content' not in last['flow']
-    assert (tmp_path/'run'/'full'/'best'/'config.json').is_file() and load_system(tmp_path/'run', 'cpu').settings.beyond['masks'] == 1
+    assert (tmp_path/'run'/'full'/'best'/'config.json').is_file() and load_system(tmp_path/'run', 'cpu').settings.beyond['masks'] == 10
 
 def test_guard_names_the_term(dls, tmp_path):
     learn = system_learner(new(), dls, 'flow', cbs=[Guard(tmp_path)])
