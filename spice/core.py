@@ -286,7 +286,7 @@ def _full(error)->str:
     "Why the disk refused, if that is what an error is about"
     if isinstance(error, OSError) and error.errno is not None: return error.strerror
     words = ('space left', 'file write failed', 'PytorchStreamWriter', 'inline_container',
-             'IoError') # torch's, safetensors'
+             'IoError', 'I/O error') # torch's, safetensors'
     return 'the disk is full, or refuses' if any(o in str(error) for o in words) else ''
 
 # %% ../nbs/00_core.ipynb #61e46854

@@ -742,7 +742,7 @@ def parsing(self:Prepared, i:int)->Int[Tensor, 'h w']|None: # numbers of `PARSIN
 
 def _grey(path, size): # the numbers of an 8-bit picture, [h, w]
     with reading(path, AGAIN), open_picture(path) as image: found = torch.from_numpy(np.array(image.convert('L')))
-    if tuple(found.shape) != tuple(size): raise DataError(f'{path} has the shape {list(found.shape)}', AGAIN)
+    if tuple(found.shape) != tuple(size): raise DataError(f'{path} has {found.shape[1]} x {found.shape[0]} pixels', AGAIN)
     return found
 
 # %% ../nbs/07_data.ipynb #2bee67d3

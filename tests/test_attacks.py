@@ -10,6 +10,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import time
 import warnings
 import zipfile
@@ -21,7 +22,7 @@ import pytest
 import scipy.sparse
 import torch
 from PIL import Image
-from processes import ROOT, Running, command
+from processes import COMMANDS, ROOT, Running, command
 from safetensors.torch import save_file
 
 from spice import guided_system
@@ -110,7 +111,9 @@ def test_no_other_program_is_started(tmp_path, monkeypatch):
     for content, says in PICTURES.values():
         if content: one_line(lambda: read_image(content), says)
 
-@pytest.mark.parametrize('broken', [b'Exif\0\0MM\0*\0\0\0\x08\xff\xff' + bytes(9), b'Exif\0\0', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\5\0\0\0\1\0\0\0\x1a'])
+EXIF = [b'Exif\0\0MM\0*\0\0\0\x08\xff\xff' + bytes(9), b'Exif\0\0', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\5\0\0\0\1\0\0\0\x1a']
+
+@pytest.mark.parametrize('broken', EXIF)
 def test_odd_exif_is_a_picture_or_a_line(broken):
     try: assert read_image(saved(photo, 'JPEG', exif=broken)).size in ((30, 40), (40, 30))
     except SpiceError as e: assert '\n' not in str(e)
@@ -565,6 +568,24 @@ def test_damaged_prepared_pictures(content, says, prepared, tmp_path):
     data.path(0).write_bytes(content)
     one_line(lambda: data.image(0), says)
 
+@pytest.mark.parametrize('kind', ['mattes', 'parsing'])
+@pytest.mark.parametrize('content, says', [(b'', 'not a picture'), (saved(Image.new('L', (9, 9))), '9 x 9 pixels'), (saved(photo)[:90], 'damaged'), (png(60_000, 60_000), 'too many pixels')])
+def test_damaged_prepared_mattes(kind, content, says, prepared, tmp_path):
+    data = Prepared(prepared)
+    data.folder = tmp_path
+    (tmp_path/kind).mkdir()
+    (tmp_path/kind/data.path(0).name).write_bytes(content)
+    one_line(lambda: getattr(data, kind.removesuffix('s'))(0), says)
+
+DEPTHS = {'of 17 joints': np.zeros((8, 17, 3)), 'of words': np.full((8, 18, 3), 'a'), 'of two people': np.zeros((2, 18, 3)), 'of objects': np.full((8, 18, 3), None)}
+
+@pytest.mark.parametrize('name', DEPTHS)
+def test_damaged_joints_in_space(name, prepared, tmp_path):
+    import shutil
+    shutil.copytree(prepared, tmp_path/'data')
+    as_arrays(lambda o: o.update(joints3d=DEPTHS[name]))(tmp_path/'data'/'keypoints.npz')
+    one_line(lambda: Prepared(tmp_path/'data'), '', DataError)
+
 # ---- folders of photos
 
 def somebody(width, height): # an array of joints as it lies beside a photo
@@ -586,6 +607,15 @@ def test_one_bad_photo_is_skipped_and_said(photos, tmp_path):
     assert Prepared(tmp_path/'out').names == ['0']
     skipped = dict(json.loads((tmp_path/'out'/'skipped.json').read_text()))
     assert 'not a picture' in skipped['1'] and 'should hold an array' in skipped['2'] and str(tmp_path) not in skipped['1']
+
+def test_odd_exif_in_a_folder(photos, tmp_path):
+    "A photo with broken EXIF is used or skipped; it keeps no other from being used"
+    for k, broken in enumerate(EXIF):
+        photo.convert('RGB').resize((60, 80)).save(photos/f'exif{k}.jpg', exif=broken)
+        np.save(photos/f'exif{k}.npy', somebody(60, 80))
+    prepare(PhotoFolder(photos, 64), tmp_path/'out')
+    skipped = dict(json.loads((tmp_path/'out'/'skipped.json').read_text()))
+    assert {'0', '1', '2'} <= {*Prepared(tmp_path/'out').names} and len(skipped) + len(Prepared(tmp_path/'out')) == 3 + len(EXIF)
 
 def test_joints_of_another_picture_are_refused(photos, tmp_path, bad_input):
     write_openpose(named_skeleton('walk', (80, 60)), tmp_path/'p.json')
@@ -697,7 +727,8 @@ def test_fit_refuses_too(prepared, tmp_path):
 # ---- disks, signals, temporary files
 
 DISKS = {'full': OSError(28, 'No space left on device'), 'full, says torch': RuntimeError('[enforce fail at inline_container.cc:862] . PytorchStreamWriter failed writing file data/0: file write failed\nmore'),
-         'full, says safetensors': Exception('Error while serializing: IoError(Os { code: 28, kind: StorageFull })'), 'read-only': OSError(30, 'Read-only file system')}
+         'full, says safetensors': Exception('Error while serializing: I/O error: No space left on device (os error 28)'),
+         'full, said safetensors': Exception('Error while serializing: IoError(Os { code: 28, kind: StorageFull })'), 'read-only': OSError(30, 'Read-only file system')}
 
 @pytest.mark.parametrize('name', DISKS)
 def test_disks(name, tmp_path):
@@ -723,6 +754,41 @@ def test_sigterm_is_one_line_and_the_same_command_goes_on(tmp_path):
     assert run.returncode == 130 and run.stderr.startswith('spice_prepare: stopped.') and run.stderr.count('\n') == 1, run.stderr
     assert not list(tmp_path.rglob('.writing-*'))
     assert command('spice_prepare', *arguments).returncode == 0 and len(Prepared(tmp_path/'out')) == 40
+
+FULL = { # bytes that a file may have before the disk refuses more, and the command
+    'spice_prepare': (2000, 'people {out} --size 64 --train 30 --valid 2 --test 2'), 'spice_fit': (500, '{data}'),
+    'spice_repose': (500, '{kit}/me.png walk --out {out}/it.png --keypoints {kit}/me.json --model {kit}/carried --device cpu'),
+    'spice_video': (2000, '{kit}/me.png walk --out {out}/film.mp4 --keypoints {kit}/me.json --model {kit}/carried --fps 5 --device cpu'),
+    'spice_eval': (300, 'copy-source --count 2 --real 2 --measures l1 --out {out} --device cpu'),
+    'spice_train': (8192, '{out} --steps 2 --stage flow --bs 2 --pool 4 --checkpoint 2 --epoch 2 --quiet --device cpu'),
+    'spice_detector': (8192, '{out} --preset tiny --steps 2 --bs 4 --photos 8 --test 4 --size 64 --device cpu'),
+    'spice_regressor': (8192, '{out} --preset tiny --steps 2 --bs 4 --photos 8 --test 4 --size 64 --device cpu'),
+}
+
+@pytest.mark.skipif(os.name != 'posix', reason='no limit for files')
+@pytest.mark.parametrize('name', [pytest.param(o, marks=pytest.mark.long) if o in ('spice_train', 'spice_detector', 'spice_regressor', 'spice_video') else o for o in FULL])
+def test_full_disk(name, prepared, tmp_path):
+    "The disk is full in the middle of a file: one line, and no half of a file"
+    import shutil
+    image, known = demo_person(19, 64)
+    image.save(tmp_path/'me.png')
+    write_openpose(known['keypoints'], tmp_path/'me.json')
+    make_system('spice', 'tiny').save_pretrained(tmp_path/'carried')
+    shutil.copytree(prepared, tmp_path/'data')
+    (tmp_path/'data'/'bodies.npz').unlink()
+    (limit, options), (module, function) = FULL[name], COMMANDS[name].split(':')
+    arguments = options.format(out=tmp_path/'out', kit=tmp_path, data=tmp_path/'data').split()
+    program = f'import resource, sys\nfrom {module} import {function}\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\nsys.exit({function}())'
+    run = Running(program, *arguments, name=name).wait()
+    assert run.returncode == 1 and 'writing failed' in run.stderr.splitlines()[-1] and 'Traceback' not in run.stderr, run.stderr
+    assert run.stderr.count('\n') == 1 and not list(tmp_path.rglob('.writing-*'))
+
+def test_stopped_while_torch_is_imported():
+    "Ctrl-C before the command has begun is one line, too; a Python of somebody else keeps its own"
+    for name in ('spice_train', 'mine'):
+        program = f'import sys; sys.argv = ["/usr/bin/{name}"]; import spice; raise KeyboardInterrupt'
+        run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT)
+        assert run.returncode != 0 and (run.stderr == 'spice_train: stopped\n') == (name == 'spice_train'), run.stderr
 
 def test_memory_stays_small(tmp_path):
     "Bombs of a few kilobytes, read one after the other in a process that may not grow by much"
