@@ -8,9 +8,9 @@ __all__ = ['MOST_CUT', 'PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE
            'pictures_below', 'PhotoFolder', 'box_in', 'shot_of', 'find_below', 'known_pairs', 'train_pairs',
            'flat_name', 'read_names', 'read_pairs', 'picture_size', 'DeepFashion', 'Market', 'FashionVideo',
            'read_frames', 'PeoplePhotos', 'looked_at', 'prepare_chunk', 'write_pictures', 'prepare', 'table_hash',
-           'save_bodies', 'Prepared', 'open_source']
+           'save_bodies', 'Prepared', 'read_parsing', 'open_source']
 
-# %% ../nbs/07_data.ipynb #c19cb6cf
+# %% ../nbs/07_data.ipynb #b7884d29
 import hashlib, json, math, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 
 from jaxtyping import Float, Int
@@ -29,11 +30,11 @@ from .camera import Camera
 from .core import (DataError, ImageError, inside, one_thread, open_picture, progress, read_image, reading, to_pil,
                         to_tensor, writing)
 from .detector import detect
-from .files import open_film, read_arrays, read_json, read_text
+from .files import open_film, read_array, read_arrays, read_json, read_text
 from .keypoints import Keypoints, frame_size
 from .matte import matte
-from .people import SPLITS, People
-from .pose_files import find_frame, read_annotations, read_keypoints, read_table
+from .people import PARSING, SPLITS, People
+from .pose_files import find_frame, read_annotations, read_iuv, read_keypoints, read_table
 from .work import claim_work, content_of
 
 # %% ../nbs/07_data.ipynb #30415723
@@ -727,23 +728,46 @@ def image(self:Prepared, i:int)->Float[Tensor, '3 h w']: # in [-1, 1]
         raise DataError(f'{self.path(i)} has {picture.width} x {picture.height} pixels', AGAIN)
     return to_tensor(picture)[0]
 
-# %% ../nbs/07_data.ipynb #ed4e9590
+# %% ../nbs/07_data.ipynb #59a72457
 @patch
 def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # noqa: F811 - from 0 to 1; None where it is not known
     "How much of each pixel is the person's"
     path = self.folder/'mattes'/self.path(i).name
     return _grey(path, self.size)[None].float()/255 if path.is_file() else None
 
-@patch
-def parsing(self:Prepared, i:int)->Int[Tensor, 'h w']|None: # numbers of `PARSING`; None where it is not known
-    "What each pixel is"
-    path = self.folder/'parsing'/self.path(i).name
-    return _grey(path, self.size).long() if path.is_file() else None
-
 def _grey(path, size): # the numbers of an 8-bit picture, [h, w]
     with reading(path, AGAIN), open_picture(path) as image: found = torch.from_numpy(np.array(image.convert('L')))
     if tuple(found.shape) != tuple(size): raise DataError(f'{path} has {found.shape[1]} x {found.shape[0]} pixels', AGAIN)
     return found
+
+# %% ../nbs/07_data.ipynb #220ae590
+def read_parsing(path,            # a .npy file with labels [h, w]
+                 size:tuple=None, # (h, w) that it should have; another of the same shape is scaled
+                )->Int[Tensor, 'h w']:
+    "A map from a file"
+    labels = read_array(path, 'Write the maps with spice_parse, or your own with numpy.save')
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
+        raise DataError(f'{path} holds {labels.dtype} of shape {list(labels.shape)}', 'Give whole numbers [h, w]')
+    if labels.min() < 0 or labels.max() >= len(PARSING): raise DataError(f'{path} has labels {labels.min()} to {labels.max()}', f'Give 0 to {len(PARSING) - 1}')
+    labels = torch.from_numpy(labels.astype(np.int64))
+    if size is None or tuple(labels.shape) == tuple(size): return labels
+    if labels.shape[0]*size[1] != labels.shape[1]*size[0]: raise DataError(f'{path} is a map of {list(labels.shape)} for a photo of {list(size)}',
+                                                                           'Give the map of that canvas')
+    return F.interpolate(labels[None, None].float(), tuple(size), mode='nearest-exact')[0, 0].long()
+
+# %% ../nbs/07_data.ipynb #93dfecea
+@patch
+def parsing(self:Prepared, i:int)->Int[Tensor, 'h w']|None: # numbers of `PARSING`; None where it is not known
+    "What each pixel is"
+    picture, array = self.folder/'parsing'/self.path(i).name, self.folder/'parsing'/f'{self.names[i]}.npy'
+    if picture.is_file(): return _grey(picture, self.size).long()
+    return read_parsing(array, self.size) if array.is_file() else None
+
+@patch
+def dense_pose(self:Prepared, i:int)->Float[Tensor, '3 h w']|None: # DensePose's I, U, V; None where it is not known
+    "Which place of the body each pixel shows"
+    path = self.folder/'densepose'/self.path(i).name
+    return read_iuv(path, self.size) if path.is_file() else None
 
 # %% ../nbs/07_data.ipynb #2bee67d3
 @patch

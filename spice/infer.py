@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'KEPT', 'MOST_SEEN', 'SURE', 'SHOWN', 'PICTURES', 'demo_photos', 'matte_of', 'demo_person', 'Seen',
-           'Recent', 'content', 'pixels_of', 'own_detector', 'Reposer', 'pick_person', 'matte_around', 'Aim', 'shown',
-           'Result', 'Source', 'pasted', 'repose', 'demo_result', 'spice_demo', 'files_of', 'planned', 'joints_for',
-           'whom', 'spice_repose', 'front_picture']
+           'Recent', 'content', 'pixels_of', 'own_detector', 'Reposer', 'pick_person', 'maps_in', 'cut_map',
+           'matte_around', 'Aim', 'shown', 'Result', 'Source', 'pasted', 'repose', 'demo_result', 'spice_demo',
+           'files_of', 'planned', 'joints_for', 'whom', 'spice_repose', 'front_picture']
 
-# %% ../nbs/40_infer.ipynb #101d24b3
+# %% ../nbs/40_infer.ipynb #59810dfa
 import hashlib, math, os, warnings
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from json import dumps
 from pathlib import Path
@@ -28,7 +29,7 @@ from .body import Body
 from .camera import Camera, frame_body, world_to_view
 from .core import (DataError, ImageError, WeightsError, can_write, command, get_device, inside, not_over, picture_name,
                         progress, read_image, save_image, seeded, show_images, to_pil, to_tensor)
-from .data import box_in, cut, into_box, person_box
+from .data import box_in, cut, into_box, person_box, read_parsing
 from .detector import detect, load_detector
 from .files import read_array
 from .guided_system import Portrait, background_colour
@@ -37,7 +38,7 @@ from .loaders import Batch, Draw
 from .matte import matte
 from .people import People, free_body
 from .people_detector import PeopleDetector
-from .pose_files import read_keypoints, read_pose
+from .pose_files import read_iuv, read_keypoints, read_pose
 from .poses import POSES, pose_rows, settle
 from .smplify import Fits, Fitter, fit_keypoints
 from .surface import flow_picture, render_body, resize_flow, warp
@@ -72,7 +73,7 @@ def demo_person(person:int=19,  # a number of People's valid split, 0 to 199
     photos = People(size, 'valid', poses='everyday', yaw=yaw, device='cpu').photos([person])
     return to_pil(photos.image)[0], dict(keypoints=photos.keypoints, matte=matte_of(photos))
 
-# %% ../nbs/40_infer.ipynb #2f3a6792
+# %% ../nbs/40_infer.ipynb #b5462b9d
 @dataclass(eq=False)
 class Seen:
     "A person on the canvas of a system"
@@ -83,6 +84,7 @@ class Seen:
     fits: Fits
     matte: Image.Image|None = None # 'L', of the photo's size: how much of each pixel is the person's, where known
     score: float|None = None # how sure the detector was, from 0 to 1, where known
+    maps: dict = field(default_factory=dict) # on the canvas, where known: `parsing` [h, w], `densepose` [3, h, w]
 
 # %% ../nbs/40_infer.ipynb #23e2aace
 class Recent(OrderedDict):
@@ -133,7 +135,7 @@ def own_detector(model,      # a folder, a name, hf:owner/name, or a `System`
     find_weights(model, 'detector/model.safetensors')                    # from the Hub, each file comes by itself
     return PeopleDetector(config.parent, device)
 
-# %% ../nbs/40_infer.ipynb #532e5d7d
+# %% ../nbs/40_infer.ipynb #726b9122
 class Reposer:
     "A trained system with all that it needs, loaded once"
     def __init__(self,
@@ -143,6 +145,7 @@ class Reposer:
                  device=None,     # None takes the fastest there is
                  batch:int|None=None, # poses that go through together; None is 16, but on CPUs no more than 100,000 pixels
                  keep:int=32,     # photos that are remembered
+                 maps=None,       # what else is known of photos: a folder, see `maps_in`, or a function of a photo
                 ):
         model = SHIPPED if model is None else model
         if not isinstance(model, (System, str, Path)): raise WeightsError(f'a {type(model).__name__} is no model',
@@ -163,6 +166,7 @@ class Reposer:
         self.batch = batch or max(1, min(16, few))
         self.found, self.encoded = (Recent(keep, KEPT, pixels_of) for _ in range(2))
         self.fitted, self.asked = Recent(4*keep), self.detector
+        self.maps = maps_in(maps) if isinstance(maps, (str, Path)) else maps
 
 # %% ../nbs/40_infer.ipynb #d29a7b2d
 @patch
@@ -170,7 +174,7 @@ def forget(self:Reposer):
     "Forget all photos; needed only when the system's weights were changed"
     for o in (self.found, self.fitted, self.encoded): o.clear()
 
-# %% ../nbs/40_infer.ipynb #462edda3
+# %% ../nbs/40_infer.ipynb #9b40761b
 def pick_person(found:Keypoints, person)->Keypoints: # one person
     "The one that is meant"
     if len(found) == 1 and person in (None, 'largest'): return found
@@ -189,7 +193,7 @@ def see(self:Reposer,
         matte=None,     # 'L', of the photo's size: which pixels are the person's; None finds out
        )->Seen:
     "Find a person and fit a body; the same `Seen` for the same photo"
-    photo = read_image(photo)
+    name, photo = photo, read_image(photo)
     if photo.width*photo.height > MOST_SEEN:
         raise ImageError(f'a photo of {photo.width*photo.height/1e6:.0f} million pixels',
                          f'Make it smaller: at most {MOST_SEEN/1e6:.0f} million')
@@ -199,11 +203,11 @@ def see(self:Reposer,
     if self.detector is not self.asked: self.forget()
     self.asked = self.detector
     key = content(photo, given, person, matte)
-    return self.doubted(self.found.find(key, lambda: self._look(photo, given, person, matte)))
+    return self.doubted(self.found.find(key, lambda: self._look(name, photo, given, person, matte)))
 
-# %% ../nbs/40_infer.ipynb #897e17a2
+# %% ../nbs/40_infer.ipynb #5749d29f
 @patch
-def _look(self:Reposer, photo, given, person, alpha)->Seen:
+def _look(self:Reposer, name, photo, given, person, alpha)->Seen:
     "`see`, for the first time"
     here = (photo.height, photo.width)
     found = detect(photo, 'all', self.detector)[0] if given is None else given
@@ -219,7 +223,39 @@ def _look(self:Reposer, photo, given, person, alpha)->Seen:
     joints3d = one.joints3d if isinstance(one, Found) else None
     fits = self.fit(moved, joints3d, alpha and cut(alpha, box, self.size))
     score = one.people[0].score if isinstance(one, Found) else None
-    return Seen(photo, box, cut(photo, box, self.size), moved, fits, alpha, score)
+    return Seen(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, self.maps_of(name, here, box))
+
+# %% ../nbs/40_infer.ipynb #87e91d02
+def maps_in(folder)->Callable: # of a photo's path; gives {'densepose': [3, H, W], 'parsing': [H, W]}, what there is of it
+    "What lies in a folder under photos' names: NAME_IUV.png as DensePose's tool writes it, NAME_parsing.npy with labels"
+    folder, kinds = Path(folder), dict(densepose=('_IUV.png', read_iuv), parsing=('_parsing.npy', read_parsing))
+    if not folder.is_dir(): raise DataError(f'{folder}: there is no such folder', 'Give the one with NAME_IUV.png or NAME_parsing.npy')
+    def find(photo):
+        if not isinstance(photo, (str, Path)): return {}
+        paths = {k: (read, folder/f'{Path(photo).stem}{end}') for k, (end, read) in kinds.items()}
+        return {k: read(path) for k, (read, path) in paths.items() if path.is_file()}
+    return find
+
+def cut_map(labels:Tensor, # [..., H, W]
+            box:tuple,     # left, top, right, bottom in its pixels
+            size:tuple,    # (h, w) of the canvas
+           )->Tensor:      # [..., h, w], 0 beyond the map
+    "A map cut out and resized without mixing neighbours"
+    (left, top, right, bottom), (h, w) = box, labels.shape[-2:]
+    at = lambda low, high, n: (low + (torch.arange(n) + .5)*(high - low)/n).floor().long()
+    x, y = at(left, right, size[1]), at(top, bottom, size[0])[:, None]
+    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    return labels[..., y.clamp(0, h - 1), x.clamp(0, w - 1)]*inside
+
+@patch
+def maps_of(self:Reposer, photo, size:tuple, box:tuple)->dict:
+    "The maps of a photo of this size, on the canvas"
+    found = {k: torch.as_tensor(np.asarray(v)) for k, v in (self.maps(photo) if self.maps else {}).items()}
+    for k, v in found.items():
+        if k not in ('densepose', 'parsing'): raise DataError(f'there are no maps {k!r}', 'Give densepose or parsing')
+        if tuple(v.shape[-2:]) != size:
+            raise DataError(f'{k} of {v.shape[-1]} x {v.shape[-2]} for a photo of {size[1]} x {size[0]} pixels', 'Give that of this photo')
+    return {k: cut_map(v, box, self.size) for k, v in found.items()}
 
 # %% ../nbs/40_infer.ipynb #662a1c56
 def matte_around(photo:Image.Image, one:Keypoints)->Image.Image: # 'L'
@@ -259,13 +295,14 @@ def doubted(self:Reposer, seen:Seen)->Seen:
     if not bool(seen.fits.good.all()): warnings.warn(f'the body may be wrong: joints are off by {off:.1f} pixels of 256; the result may be, too')
     return seen
 
-# %% ../nbs/40_infer.ipynb #31b910bf
+# %% ../nbs/40_infer.ipynb #037906ab
 @dataclass
 class Aim:
     "A target: a pose on the canvas"
     points: Float[Tensor, '1 18 3']
     rotmats: Float[Tensor, '1 24 3 3']
     camera: Camera
+    maps: dict = field(default_factory=dict) # as those of `Seen`, of the photo that shows the pose
 
 @patch
 def place(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Seen)->Aim:
@@ -332,7 +369,7 @@ def aim_at(self:Reposer, rotmats, betas, camera)->Aim:
     points = camera.project(self.body.skeleton(rotmats, betas)[1])[..., :2]
     return Aim(Keypoints(torch.cat([points, torch.ones_like(points[..., :1])], 2), self.size).drop_outside().points, rotmats, camera)
 
-# %% ../nbs/40_infer.ipynb #1caf993a
+# %% ../nbs/40_infer.ipynb #3847b49a
 @patch
 def aim(self:Reposer,
         pose,               # a name, a body (rotations [24, 3, 3] into the camera's frame, or what has `rotmats`), joints, or a photo
@@ -350,8 +387,8 @@ def aim(self:Reposer,
     if rotmats is not None: return put(_checked(rotmats.reshape(-1, 24, 3, 3)).to(self.body.rest))
     driver = self.driver(pose, person)
     if self.system.any_size and retarget: return put(driver.fits.rotmats)
-    if not retarget: return Aim(driver.keypoints.points.to(self.device), driver.fits.rotmats, driver.fits.camera)
-    return self.aim_at(driver.fits.rotmats, seen.fits.betas, driver.fits.camera)
+    if not retarget: return Aim(driver.keypoints.points.to(self.device), driver.fits.rotmats, driver.fits.camera, driver.maps)
+    return replace(self.aim_at(driver.fits.rotmats, seen.fits.betas, driver.fits.camera), maps=driver.maps)
 
 def _checked(rotmats):
     if len(rotmats) != 1: raise DataError(f'{len(rotmats)} bodies for one pose', 'Give a list of poses')
@@ -382,7 +419,7 @@ def driver(self:Reposer, pose, person=None)->Seen:
     moved = self.on_canvas(one, box)
     return self.doubted(Seen(None, box, None, moved, self.fit(moved)))
 
-# %% ../nbs/40_infer.ipynb #24eb592a
+# %% ../nbs/40_infer.ipynb #7d3f9652
 def shown(pictures:dict, # {title: PIL image}
           tall:int=160,  # pixels that a picture should have at least
          )->Image.Image:
@@ -409,7 +446,12 @@ def batch_of(self:Reposer, seen:list, aims:list)->Batch:
     fits = [o.fits for o in seen]
     source = side('source', [o.keypoints.points for o in seen], [o.rotmats for o in fits], [o.betas for o in fits], [o.camera for o in fits])
     return self.draw(Batch(source | side('target', [o.points for o in aims], [o.rotmats for o in aims], [o.betas for o in fits], [o.camera for o in aims])
-                           | dict(source_image=image)))
+                           | dict(source_image=image) | self._known('source', seen) | self._known('target', aims)))
+
+@patch
+def _known(self:Reposer, side, items):
+    "The maps that all of these have"
+    return {f'{side}_{k}': torch.stack([o.maps[k] for o in items]).to(self.device) for k in items[0].maps if all(k in o.maps for o in items)}
 
 # %% ../nbs/40_infer.ipynb #3bb23d40
 @dataclass(eq=False)
@@ -546,7 +588,7 @@ def pasted(seen:Seen, image:Image.Image)->Image.Image:
     out.paste(image.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
     return out
 
-# %% ../nbs/40_infer.ipynb #f87ff5ea
+# %% ../nbs/40_infer.ipynb #375e4f10
 def repose(photo,               # a photo, or a list of them: paths, PIL images, arrays
            pose,                # a pose, or a list: a name, a body, joints, a photo
            model=None,          # a `Reposer`, or what it takes: a folder of spice_train, a name, hf:owner/name
@@ -562,10 +604,11 @@ def repose(photo,               # a photo, or a list of them: paths, PIL images,
            size:int|None=None,  # pixels of a side; None is 512 at most, or what the system makes
            background='keep',   # the photo's own, 'plain', 'transparent', or a colour such as '#ffcc00'
            matte=None,          # 'L', of the photo's size: which pixels are the person's; None finds out
+           maps=None,           # what else is known of photos: a folder, see `maps_in`, or a function of a photo
           ): # a picture, or a list: all poses of the first photo, then of the next
     "A person in another pose"
-    tool = model if isinstance(model, Reposer) else Reposer(model, detector=detector, device=device)
-    if tool is model and (detector or device): raise DataError('a detector or device beside a Reposer', 'Give them to the Reposer')
+    tool = model if isinstance(model, Reposer) else Reposer(model, detector=detector, device=device, maps=maps)
+    if tool is model and (detector or device or maps): raise DataError('a detector, device or maps beside a Reposer', 'Give them to the Reposer')
     if isinstance(seed, bool) or not isinstance(seed, int): raise DataError(f'seed={seed!r}', 'Give a whole number')
     photos, poses = photo if isinstance(photo, list) else [photo], pose if isinstance(pose, list) and not _is_joints(pose) else [pose]
     if not photos or not poses: raise DataError('no photo or no pose', 'Give at least one of each')
@@ -679,7 +722,7 @@ def _try(f, wrong, *what):
     try: return f()
     except (DataError, ImageError) as e: wrong.append(dict(what=', '.join(map(str, what)), error=str(e)))
 
-# %% ../nbs/40_infer.ipynb #8e18ff94
+# %% ../nbs/40_infer.ipynb #d75e39a2
 @command
 def spice_repose(photos:str,            # photos: files, a folder or a pattern, with commas between
                  poses:str,             # poses: names, photos, .json or .npy files, a folder, with commas between
@@ -693,6 +736,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  paste:bool=False,      # the whole photo, at its own size
                  size:int=0,            # pixels of a side; 0 is 512 at most, or what the system makes
                  background:str='keep', # keep, plain, transparent, or a colour such as #ffcc00
+                 maps:str='',           # a folder with NAME_IUV.png or NAME_parsing.npy of the photos, for systems that need them
                  overwrite:bool=False,  # results that are there already are made again
                  json:bool=False,       # print JSON
                 ):
@@ -700,7 +744,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
     if size and paste: raise DataError(f'size={size} with --paste', 'Leave --size out: the whole photo keeps its own')
     who, plan = whom(person), planned(files_of(photos, PICTURES), files_of(poses), Path(out))
     for goals in plan.values(): can_write(goals[0][1])
-    tool = Reposer(model or None, detector=detector or None, device=device or None)
+    tool = Reposer(model or None, detector=detector or None, device=device or None, maps=maps or None)
     made, wrong, there = [], [], 0
     for photo, goals in _bar(plan.items(), len(plan), 'photos'):
         todo = [o for o in goals if overwrite or not o[1].exists()]

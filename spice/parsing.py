@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STYLES', 'VARIANTS', 'Unet', 'patch_critic', 'Motion', 'motion', 'region_style', 'faces', 'ParsingWeights',
            'ParsingSettings', 'ParsingTransfer', 'Pose', 'smaller', 'FlipMaps', 'ParsedSteps', 'ParsedPairs',
-           'read_parsing', 'ParsedPhotos']
+           'ParsedPhotos']
 
-# %% ../nbs/54a_parsing.ipynb #cbe931b2
+# %% ../nbs/54a_parsing.ipynb #c57af70c
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from fastcore.basics import patch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from .attention import as_rows, bilinear
 from .blocks import check_size, widths
 from .core import DataError, SpiceError, to_pil
 from .data import Prepared
 from .features import load_features
-from .files import read_array
 from .keypoints import heatmaps, pose_mask
 from .loaders import Batch, Draw, Flip, PhotoLoader, PhotoSteps, PoolSteps, StepLoader, Unpaired, flip_person
 from .losses import GAN_FORMS, content, critic_loss, features_of, generator_loss, patch_style, region_grams, squares, weighted_cross_entropy
@@ -498,28 +497,17 @@ class ParsedPairs:
     def __len__(self): return len(self.fields['source_image'])
     def __getitem__(self, i): return {k: v[i] for k, v in self.fields.items()}
 
-# %% ../nbs/54a_parsing.ipynb #33ec7a11
-def read_parsing(path,            # a .npy file with labels [h, w]
-                 size:tuple=None, # (h, w) that it should have; another of the same shape is scaled
-                )->Int[Tensor, 'h w']:
-    "A map from a file"
-    labels = read_array(path, 'Write the maps with spice_parse, or your own with numpy.save')
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
-        raise DataError(f'{path} holds {labels.dtype} of shape {list(labels.shape)}', 'Give whole numbers [h, w]')
-    if labels.min() < 0 or labels.max() >= len(PARSING): raise DataError(f'{path} has labels {labels.min()} to {labels.max()}', f'Give 0 to {len(PARSING) - 1}')
-    labels = torch.from_numpy(labels.astype(np.int64))
-    if size is None or tuple(labels.shape) == tuple(size): return labels
-    if labels.shape[0]*size[1] != labels.shape[1]*size[0]: raise DataError(f'{path} is a map of {list(labels.shape)} for a photo of {list(size)}',
-                                                                           'Give the map of that canvas')
-    return F.interpolate(labels[None, None].float(), tuple(size), mode='nearest-exact')[0, 0].long()
-
+# %% ../nbs/54a_parsing.ipynb #2a9ba66a
 class ParsedPhotos(Unpaired):
     "Photos of a prepared folder with their maps"
     def __init__(self, data:Prepared, split:str='train', seed:int=0, wanted=lambda: True, similar:float=.05, candidates:int=50):
         super().__init__(data, split, seed)
         self.wanted, self.search, self.how = wanted, None, dict(similar=similar, candidates=candidates)
     def parsing(self, k): # of the k-th photo
-        return read_parsing(self.data.folder/'parsing'/f'{self.data.names[int(self.rows[k])]}.npy', self.data.size)
+        i = int(self.rows[k])
+        labels = self.data.parsing(i)
+        if labels is None: raise DataError(f'{self.data.folder} has no map of {self.data.names[i]}', 'Run spice_parse on it')
+        return labels
     def pairs(self)->PseudoPairs: # made when first needed
         if self.search is None:
             points = self.data.points[torch.as_tensor(self.rows)]

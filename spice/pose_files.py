@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['FRAMES', 'from_array', 'to_array', 'from_dwpose', 'to_dwpose', 'read_openpose', 'write_openpose', 'read_table',
-           'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_keypoints', 'read_pose']
+           'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_iuv', 'save_iuv',
+           'read_keypoints', 'read_pose']
 
-# %% ../nbs/01b_pose_files.ipynb #40389c1c
+# %% ../nbs/01b_pose_files.ipynb #be09b5b5
 import json
 from pathlib import Path
 import numpy as np
 import torch
-from .core import DataError, given_file, reading, writing
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from .core import DataError, given_file, open_picture, reading, writing
 from .files import read_array, read_arrays, read_json, read_text
 from .keypoints import BODY_25, COCO_17, Keypoints, frame_size, from_coco17
 
@@ -216,6 +221,28 @@ def write_annotations(names:list,          # one a row
     whole = np.where(points[..., 2:] > 0, np.floor(points[..., :2]), -1).astype(int)
     lines = [f'{name}: {row[:, 1].tolist()}: {row[:, 0].tolist()}' for name, row in zip(names, whole)]
     with writing(path) as f: f.write_text('\n'.join(['name:keypoints_y:keypoints_x', *lines]) + '\n', encoding='utf-8')
+    return Path(path)
+
+# %% ../nbs/01b_pose_files.ipynb #4b27aa08
+def read_iuv(path,            # a PNG file as DensePose's tool writes it
+             size:tuple=None, # (h, w) that it should have; another of the same shape is scaled
+            )->Float[Tensor, '3 h w']: # I from 0 to 24, U and V in [0, 1]
+    "A dense pose from a file"
+    given_file(path, "what DensePose's tool wrote, a PNG file")
+    with reading(path, 'Give a PNG file'), open_picture(path) as image:
+        pixels = torch.from_numpy(np.array(image.convert('RGB'))).movedim(2, 0)
+    if pixels[2].max() <= 24: pixels = pixels.flip(0)                                             # OpenCV's order
+    elif pixels[0].max() > 24: raise DataError(f'{path} has parts up to {int(pixels[[0, 2]].amax((1, 2)).min())}', 'Give I, 255 U and 255 V as a PNG')
+    iuv = torch.cat([pixels[:1].float(), pixels[1:]/255.*(pixels[:1] > 0)])
+    if size is None or tuple(iuv.shape[1:]) == tuple(size): return iuv
+    if iuv.shape[1]*size[1] != iuv.shape[2]*size[0]: raise DataError(f'{path} is a dense pose of {list(iuv.shape[1:])} for a photo of {list(size)}',
+                                                                     'Give that of this canvas')
+    return F.interpolate(iuv[None], tuple(size), mode='nearest-exact')[0]
+
+def save_iuv(iuv:Float[Tensor, '3 h w'], path)->Path:
+    "Write a dense pose as DensePose's tool does"
+    bytes_ = torch.cat([iuv[:1], iuv[1:]*255]).round().to(torch.uint8).flip(0).movedim(0, 2)
+    with writing(path) as f: Image.fromarray(bytes_.cpu().numpy()).save(f, format='PNG')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #541d373e

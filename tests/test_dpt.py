@@ -13,11 +13,14 @@ from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, resto
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare
 from spice.dpt import (LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, DrawDense, FlipViews, Inpainting, Outfits,
-                       PredictiveStream, ViewSteps, atlas, fill_holes, gather, inpainting_loss, looks, pose_planes, read_iuv, save_iuv, scatter, taps, textures)
-from spice.evaluate import evaluate_rows
+                       PredictiveStream, ViewSteps, atlas, fill_holes, gather, inpainting_loss, looks, pose_planes, scatter, taps, textures)
+from spice.evaluate import evaluate, evaluate_rows
 from spice.features import FeatureSettings, Features, load_features
 from spice.infer import Reposer, repose
+from spice.keypoints import Keypoints
 from spice.loaders import Batch, Sessions, step_loaders
+from spice.protocols import PROTOCOLS
+from spice.pose_files import read_iuv, read_keypoints, save_iuv, write_openpose
 from spice.people import People, Pool, free_body
 from spice.runs import PeoplePairs, Plan, log_rows, spice_train
 from spice.surface import render_body
@@ -304,7 +307,7 @@ def test_draws_its_own_dense_poses(batch, bad_input):
     assert 'body' not in dict(system.named_children()) and torch.equal(system.dense_pose(bare, 'target'), seen.iuv)
     nobody = {k: v for k, v in bare.items() if 'rotmats' not in k}
     with pytest.raises(SpiceError, match='neither a body nor a dense pose'): system(nobody)
-    with pytest.raises(SpiceError, match='has no source_iuv'): new(charts='densepose')(bare)
+    with pytest.raises(SpiceError, match='the source has no dense pose'): new(charts='densepose')(bare)
     with torch.no_grad(): new(charts='densepose')(batch)
     joints = new(variant='predictive', source_pose='keypoints', target_pose='keypoints')
     assert not joints.settings.dense
@@ -407,17 +410,57 @@ def test_outfits_of_a_dataset(data):
 @pytest.fixture
 def few(monkeypatch): monkeypatch.setattr('spice.dpt.PeoplePairs', lambda people: PeoplePairs(people, 2))
 
+def write_dense_poses(folder):
+    "Files as DensePose's tool writes them, for all photos of a dataset"
+    data = Prepared(folder)
+    for i, name in enumerate(data.names):
+        body = render_body(free_body('cpu'), data.bodies['rotmats'][i:i + 1], data.bodies['betas'][i:i + 1], data.camera([i]))
+        (folder/'densepose').mkdir(exist_ok=True)
+        save_iuv(body.iuv[0], folder/'densepose'/f'{name}.png')
+
+def test_files_of_densepose_reach_evaluation_and_repose(data, tmp_path, monkeypatch, bad_input):
+    import shutil
+    from dataclasses import replace
+    folder, system, wide = tmp_path/'data', new(charts='densepose'), 50
+    shutil.copytree(data, folder)
+    given, ask = {}, Dpt.dense_pose
+    monkeypatch.setattr(Dpt, 'dense_pose', lambda self, batch, side: given.setdefault(side, ask(self, batch, side)))
+    how = dict(protocol=replace(PROTOCOLS['clean'], size=(64, 64), real=('test',), measures=('l1',), extra=()), device='cpu')
+    with pytest.raises(SpiceError, match='the source has no dense pose. This system'): evaluate(system, data=Prepared(folder), **how)
+    write_dense_poses(folder)
+    kept = Prepared(folder)
+    evaluate(system, data=kept, **how)
+    for side, k in (('source', 0), ('target', 1)):
+        assert torch.equal(given.pop(side), torch.stack([kept.dense_pose(kept.index[o[k]]) for o in kept.pairs['test']]))
+    people = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
+    for k, name in enumerate(('me', 'other')):                                            # photos on a wider ground: what is known of them is cut out with them
+        Image.fromarray(np.pad(np.asarray(to_pil(people.image)[k]), ((0, 0), (wide, wide), (0, 0)), constant_values=255)).save(tmp_path/f'{name}.png')
+        iuv = torch.nn.functional.pad(render_body(free_body('cpu'), people.rotmats[k:k + 1], people.betas[k:k + 1], people.camera[[k]]).iuv[0], (wide, wide))
+        save_iuv(iuv, tmp_path/f'{name}_IUV.png')
+        write_openpose(Keypoints(people.points[k:k + 1] + torch.tensor([wide, 0, 0])*(people.points[k:k + 1, :, 2:] > 0), (64, 64 + 2*wide)), tmp_path/f'{name}.json')
+    photo, pose = str(tmp_path/'me.png'), str(tmp_path/'other.png')
+    with pytest.raises(SpiceError, match='the source has no dense pose'): repose(photo, 'walk', system, keypoints=tmp_path/'me.json', device='cpu')
+    class Known: # the joints of the photo that shows the pose
+        name = 'known'
+        def __call__(self, images): return [read_keypoints(tmp_path/'other.json')]
+    image = repose(photo, pose, system, keypoints=tmp_path/'me.json', device='cpu', detector=Known(), maps=str(tmp_path))
+    assert image.size == (64, 64) and all((given[o][:, 0] > 0).float().mean() > .02 for o in ('source', 'target'))
+    tool = Reposer(system, device='cpu', maps=str(tmp_path))
+    seen = tool.see(photo, tmp_path/'me.json')
+    joints, inside = seen.keypoints.points[0], seen.maps['densepose'][0] > 0
+    hips = joints[[8, 11], :2].mean(0).long()
+    assert inside[hips[1], hips[0]], 'the map lies where the person is'
+    with pytest.raises(SpiceError, match='the target has no dense pose'): repose(photo, 'walk', tool, keypoints=tmp_path/'me.json')   # a name shows no map
+    with pytest.raises(DataError, match='densepose of 9 x 9 for a photo of 164 x 64 pixels'): Reposer(system, device='cpu', maps=lambda o: dict(densepose=np.zeros((3, 9, 9)))).see(photo, tmp_path/'me.json')
+    with pytest.raises(DataError, match="there are no maps 'depth'"): Reposer(system, device='cpu', maps=lambda o: dict(depth=np.zeros((9, 9)))).see(photo, tmp_path/'me.json')
+
 def test_trains_on_a_dataset_and_its_files(data, tmp_path, few, bad_input):
     import shutil
     folder = tmp_path/'data'
     shutil.copytree(data, folder)
     plan = Plan('dpt', data=str(folder), bs=2, epoch=1)
     with pytest.raises(DataError, match='densepose'): new(charts='densepose').enter('inpainting').loaders(plan, torch.device('cpu')).train.one_batch()
-    prepared = Prepared(folder)
-    (folder/'densepose').mkdir()
-    for i, name in enumerate(prepared.names):
-        body = render_body(free_body('cpu'), prepared.bodies['rotmats'][i:i + 1], prepared.bodies['betas'][i:i + 1], prepared.camera([i]))
-        save_iuv(body.iuv[0], folder/'densepose'/f'{name}.png')
+    write_dense_poses(folder)
     for changes in ({}, dict(charts='densepose')):
         system = new(**changes)
         for stage in system.stages():

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 from overfitting import steps_on
 from spice.core import DataError, SpiceError, seeded
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.data import PeoplePhotos, Prepared, prepare, read_parsing
+from spice.evaluate import evaluate
 from spice.features import load_features
 from spice.keypoints import heatmaps, pose_mask
 from spice.loaders import Batch, Draw, collate
 from spice.losses import content, critic_loss, generator_loss, squares, weighted_cross_entropy
-from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, motion, read_parsing, region_style, smaller
+from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, motion, region_style, smaller
 from spice.people import PARSING, People, Pool
 from spice.pseudo_pairs import FLIPPED, PARTS, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
 from spice.restyle import EDITS, HumanParser, edit_parsing, human_parser, label_table, parse_folder, redraw, relabel, spice_parse, swap_sides, transfer_clothes
@@ -338,6 +339,26 @@ def test_a_prepared_folder(prepared, tmp_path):
     assert (photos.groups[pair.numpy()] != photos.groups).all()
     out = train(tmp_path/'run', Plan('parsing', data=str(prepared), settings=SMALL, steps=[1], bs=2, epoch=1, quiet=True, ema=0.), 'cpu')
     assert load_system(out, 'cpu').name == 'parsing'
+
+def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
+    from dataclasses import replace
+    from spice.infer import Reposer, repose
+    from spice.protocols import PROTOCOLS
+    with seeded(0): system = make_system('parsing', 'tiny', **SMALL, variant='TS-GT')
+    given = []
+    monkey = system.maps_of
+    object.__setattr__(system, 'maps_of', lambda batch, side='source': given.append(monkey(batch, side).argmax(1)) or monkey(batch, side))
+    data = Prepared(prepared)
+    result = evaluate(system, replace(PROTOCOLS['clean'], size=(64, 64), real=('test',), measures=('l1',), extra=()), data=data, device='cpu')
+    pairs = data.pairs['test']
+    assert result.values['l1']['count'] == len(pairs)
+    for k in range(2): assert torch.equal(given[k], torch.stack([data.parsing(data.index[o[k]]) for o in pairs]))
+    people = People(64, 'test', samples=1, device='cpu').photos([1], 0)
+    known = lambda photo: dict(parsing=people.parsing[0])
+    tool = Reposer(system, device='cpu', maps=known)
+    seen = tool.see(people.image[0], people.keypoints)
+    assert torch.equal(seen.maps['parsing'], people.parsing[0])
+    with pytest.raises(SpiceError, match='the target has no map and no photo'): repose(people.image[0], 'walk', tool, keypoints=people.keypoints)
 
 def test_bad_maps(prepared, tmp_path, bad_input):
     bad = tmp_path/'bad.npy'
