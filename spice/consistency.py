@@ -21,7 +21,7 @@ from .surface import render_body
 # %% ../nbs/15a_consistency.ipynb #52f1bf8e
 @precise
 def pose_loss(found:Float[Tensor, 'b 24 3 3'], # of f_3D, of the picture that was made
-              fit:Float[Tensor, 'b 24 3 3'],   # theta_t, SMPLify's: the pose that was asked for
+              fit:Float[Tensor, 'b 24 3 3'],   # theta_t, SMPLify's: the wanted pose
              )->Float[Tensor, '']:
     "Mean absolute difference of the joints' rotations, Eq. (6)"
     return pixel(found, fit.detach())

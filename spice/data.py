@@ -65,7 +65,7 @@ def person_box(keypoints:Keypoints,      # one person
     tall = max(bottom - top, right - left, 1.)
     left, top, right, bottom = left - .06*tall, top - .1*tall, right + .06*tall, bottom + .07*tall
     inside = matte and matte.point(lambda v: 255*(v > 127)).getbbox()
-    if inside: # but what lies far away is somebody else's
+    if inside: # but what lies far away belongs to another person
         left, top = min(left, max(inside[0], left - .5*tall)), min(top, max(inside[1], top - .5*tall))
         right, bottom = max(right, min(inside[2], right + .5*tall)), max(bottom, min(inside[3], bottom + .5*tall))
     h = max(bottom - top, (right - left)*size[0]/size[1])/fill
@@ -75,7 +75,7 @@ def person_box(keypoints:Keypoints,      # one person
 
 # %% ../nbs/07_data.ipynb #237faaf7
 def _inside_edges(box, inside, photo):
-    "The box, moved so that it does not go on where the photo cuts the person off"
+    "The box, moved so that it ends where the photo cuts the person off"
     left, top, right, bottom = box
     cut_left, cut_top, cut_right, cut_bottom = (inside[0] <= 1, inside[1] <= 1,
                                                 inside[2] >= photo[0] - 1, inside[3] >= photo[1] - 1)
@@ -212,7 +212,7 @@ def box_in(photo:Image.Image, one:Keypoints, size:tuple, matte:Image.Image|None=
     return person_box(one.drop_outside(), size, matte=matte) # a joint far outside would make the canvas huge
 
 def shot_of(photo:Image.Image,
-            one:Keypoints, # one person, in the photo's frame; `Found` brings matte and depth along
+            one:Keypoints, # one person, in the photo's frame; `Found` has matte and depth, too
             size:tuple,    # (h, w) of the canvas
             name:str='',
            )->Shot:
@@ -557,7 +557,7 @@ def prepare(source:Source,       # the photos
             of:int=1,            # how many there are
             detector=None,       # finds people where no keypoints are given: a `Detector` or a name; None is BlazePose
            )->Path: # the folder
-    "Make a prepared dataset, or go on where it was stopped"
+    "Make a prepared dataset, or continue where it was stopped"
     if not 0 <= process < of: raise DataError(f'process {process} of {of}', 'Processes are numbered from 0')
     if not len(source): raise DataError('no photos to prepare', 'See the notes above')
     out = Path(out)
@@ -588,7 +588,7 @@ def _join(source, out, chunks):
     files['manifest'] = dict(version=1, kind=source.kind, size=list(source.size), count=len(names),
                              splits=count(splits), pairs=count(pairs), skipped=len(notes['skipped']),
                              notes=source.notes, hash=table_hash(names, points))
-    for name, content in files.items():                            # the manifest last: it says that all is there
+    for name, content in files.items():                            # the manifest last: it shows that the dataset is complete
         text = json.dumps(content, indent=None if name == 'splits' else 1)
         with writing(out/f'{name}.json') as f: f.write_text(text, encoding='utf-8')
 
@@ -670,7 +670,7 @@ def _take(self:Prepared, table, both):
     if table_hash(self.names, self.points.numpy()) != self.manifest['hash']:
         raise DataError('keypoints.npz is not the table that the manifest names', AGAIN)
     inside(1, 4096, height=self.size[0], width=self.size[1])
-    for o in ('kind', 'count', 'splits', 'skipped'): self.manifest[o] # what others ask for
+    for o in ('kind', 'count', 'splits', 'skipped'): self.manifest[o] # needed elsewhere
     known = lambda key: torch.tensor(table[key]) if key in table else None
     self.landmarks, self.joints3d = known('landmarks'), known('joints3d')
     self.index = {o: i for i, o in enumerate(self.names)}
@@ -754,7 +754,7 @@ def camera(self:Prepared, rows)->Camera:
 
 @patch
 def check(self:Prepared)->list: # lines; empty if all is well
-    "Compare what is there with what the manifest says"
+    "Compare the files with the manifest"
     wrong = [f'{o} is missing' for o in map(self.path, range(len(self))) if not o.is_file()]
     if len(self) != self.manifest['count']: wrong.append(f"{len(self)} rows, the manifest says {self.manifest['count']}")
     for s, count in self.manifest['splits'].items():

@@ -149,7 +149,7 @@ class GroupedFID(FID):
         one = F.one_hot((before + torch.arange(len(rows))) % self.groups, self.groups).double()                   # (b, groups)
         self.part_count, self.part_sum = self.part_count + one.sum(0), self.part_sum + one.mT@rows
         self.part_products = self.part_products + torch.einsum('bg,bi,bj->gij', one, rows, rows)
-    def interval(self)->tuple: # low, high; NaN where it can't be told
+    def interval(self)->tuple: # low, high; NaN where it is unknown
         if not self.groups or self.made_count < 4*self.groups: return math.nan, math.nan
         real, found = self.gaussian('real'), []
         for i in range(self.groups):

@@ -195,7 +195,7 @@ def fit_dataset(folder,                     # of a prepared dataset
                 of:int=1,                   # how many there are
                 again:bool=False,           # throw away what was fitted before
                )->dict|None: # the table; None while others are at work
-    "Fit a prepared dataset, or go on where it was stopped"
+    "Fit a prepared dataset, or continue where it was stopped"
     if not 0 <= process < of: raise DataError(f'process {process} of {of}', 'Processes are numbered from 0')
     data, fitter = Prepared(folder), fitter or Fitter(load_body().to(get_device()))
     if not len(data): raise DataError(f'{folder} has no photos', 'Prepare it again: see skipped.json')
@@ -283,7 +283,7 @@ def spice_fit(data:str,             # the folder of a prepared dataset
               again:bool=False,     # throw away what was fitted before
               json:bool=False,      # print the report as JSON
              ):
-    "Fit bodies to a prepared dataset, or go on where it was stopped. Example: spice_fit _data/people"
+    "Fit bodies to a prepared dataset, or continue where it was stopped. Example: spice_fit _data/people"
     process, of, device = _from_launcher(process, of)
     fitter = Fitter(load_body(body or None).to(device))
     table = fit_dataset(data, fitter, process, of, again)

@@ -36,8 +36,8 @@ class GeneratorSettings:
     flow_cap: int = 256
     flow_levels: int = 5
     spectral_norm: bool = True  # on all convolutions but attention's and the flow's last ones; Ren et al. have it off
-    stretched: bool = False     # the weights want the whole photo stretched to `size`
-    gain: float = GAIN          # of the starting weights; short runs with large steps want 1
+    stretched: bool = False     # the weights need the whole photo stretched to `size`
+    gain: float = GAIN          # of the starting weights; short runs with large steps need 1
     source_norm: bool = True    # instance norm in the source's encoder; without it, brightness and contrast come through
     render_norm: bool = True    # the same in the renderer, encoder and decoder
     attention_sum: bool = False # attention's weighted sum, in place of the mean over its block

@@ -199,7 +199,7 @@ def spice_detector(out:str,                  # the folder of the result
                    device:str='',            # empty takes the fastest there is
                    json:bool=False,          # print the figures as JSON
                   ):
-    "Train the detector, or go on where it was stopped. Example: spice_detector _data/detector --preset people96 --steps 1000"
+    "Train the detector, or continue where it was stopped. Example: spice_detector _data/detector --preset people96 --steps 1000"
     inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
     inside(32, 1024, size=size)
     inside(0, 1, lr=lr)

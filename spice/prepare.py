@@ -204,7 +204,7 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                   of:int=1,          # how many processes share the work
                   json:bool=False,   # print the manifest as JSON
                  ):
-    "Prepare a dataset, or go on where it was stopped. Example: spice_prepare people _data/people --size 128"
+    "Prepare a dataset, or continue where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
     idle = dict(root=kind == 'people' and root, frame=kind != 'deepfashion' and frame, no_whole=kind != 'deepfashion' and not whole)
     idle |= {} if kind == 'people' else dict(train=train != 1000, valid=valid != 100, test=test != 200)

@@ -149,7 +149,7 @@ class Case:
         self.frame, self.body = frame, body
     def __len__(self): return len(self.names)
     def __getitem__(self, name):
-        "A truth, made when first asked for"
+        "A truth, computed when it is first needed"
         if name not in self.truth: raise DataError(f'{name!r} is not known of these pairs', f'Known are {", ".join(self.truth) or "no truths"}')
         if name not in self.known: self.known[name] = self.truth[name]()
         return self.known[name]
@@ -159,7 +159,7 @@ class Case:
         return Batch({k: v for k, v in self.batch.items() if k != 'target_image'})
 
 # %% ../nbs/30b_protocols.ipynb #a82a33d9
-def _side(photos, bodies, name): # a `Photos`, and who stands in it for R
+def _side(photos, bodies, name): # a `Photos`, and the bodies for R
     of = dict(points=photos.points, rotmats=bodies.rotmats, betas=bodies.betas, focal=bodies.camera.focal, center=bodies.camera.center,
               translation=bodies.camera.translation, image=((photos.image + 1)*127.5).round().to(torch.uint8))
     return {f'{name}_{k}': v for k, v in of.items()}

@@ -567,7 +567,7 @@ def train_regressor(photos,                         # `Pool` or `Prepared`
                     steps:int=1000,
                     net:Regressor|str='people',     # or the name of a preset
                     learned_from:str='fits',        # or 'truth'
-                    out=None,                       # a folder for the state and the result; a run that was stopped goes on from there
+                    out=None,                       # a folder for the state and the result; a stopped run continues there
                     every:int=200,                  # steps from state to state
                     tell=None,                      # called with the training after each step
                     **options,                      # for `RegressorTraining`
@@ -629,7 +629,7 @@ def spice_regressor(out:str,                  # the folder of the result
                     device:str='',            # empty takes the fastest there is
                     json:bool=False,          # print the figures as JSON
                    ):
-    "Train the regressor, or go on where it was stopped. Example: spice_regressor _data/regressor --preset people96 --trunk _data/detector --steps 2000"
+    "Train the regressor, or continue where it was stopped. Example: spice_regressor _data/regressor --preset people96 --trunk _data/detector --steps 2000"
     if preset == 'spin': raise SpiceError('spin is no preset to train from nothing', 'Take people, or fine-tune load_spin in Python')
     inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
     inside(32, 1024, size=size)

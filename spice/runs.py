@@ -64,7 +64,7 @@ class Plan:
     quiet: bool = False        # no bars, no table
 
 MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet', 'processes', 'data',
-              'regressor') # of a run that goes on
+              'regressor') # when a run is continued
 
 # %% ../nbs/23_runs.ipynb #6ac22556
 def inputs_of(plan:Plan)->dict:
@@ -303,7 +303,7 @@ def pairs_of(text:str)->dict: # 'theta=0,beta=0' -> {'theta': 0., 'beta': 0.}
 
 # %% ../nbs/23_runs.ipynb #1f1541d7
 @command
-def spice_train(out:str,                  # the folder of the run; the same command goes on with it
+def spice_train(out:str,                  # the folder of the run; the same command continues it
                 system:str='spice',       # what to train
                 preset:str='tiny',        # tiny, small, mended64, mended128 or paper
                 data:str='people',        # people, or the folder of a prepared dataset
@@ -329,7 +329,7 @@ def spice_train(out:str,                  # the folder of the run; the same comm
                 compiled:bool=False,      # torch.compile
                 quiet:bool=False,         # no bars, no table
                ):
-    "Train a system, or go on with a run. Example: spice_train _ckpt/first --preset tiny --steps 300 --regressor _ckpt/f3d"
+    "Train a system, or continue a run. Example: spice_train _ckpt/first --preset tiny --steps 300 --regressor _ckpt/f3d"
     if not all(o.strip().isdecimal() and 0 < len(o.strip()) < 10 and int(o) for o in steps.split(',')):
         raise SpiceError(f'--steps {steps:.40}', 'Give whole numbers, with commas between')
     numbers = [int(o) for o in steps.split(',')]

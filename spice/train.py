@@ -187,7 +187,7 @@ class Spice(System):
 # %% ../nbs/20_train.ipynb #984a8b45
 @patch
 def prepare_loss(self:Spice, features=None, regressor=None, body=None):
-    "Bring together what the terms need"
+    "Collect what the terms need"
     weights, device = self.weights_now, next(self.parameters()).device
     features = features or load_features(self.settings.features, device=device)
     s, alone = self.settings, 'critic' not in self.stage.rates
