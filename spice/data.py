@@ -340,7 +340,7 @@ def _read(self:DeepFashion, split, listed, whole):
 
 @patch
 def _hold_out(self:DeepFashion):
-    "A hundred training people, always the same, for validation"
+    "A hundred training photos, always the same, for validation"
     train = [o for o in self.items if o.split == 'train']
     self.expect('train photos from nose to knees', len(train), COUNTS['nose to knee'])
     order = sorted(train, key=lambda o: hashlib.sha256(o.name.encode()).hexdigest())

@@ -30,7 +30,7 @@ PARTS = ('head', 'torso', 'right upper arm', 'right lower arm', 'left upper arm'
 MIRROR = (0, 1, 4, 5, 2, 3, 8, 9, 6, 7)                                         # the part on the other side
 FACE, TORSO = (0, 14, 15, 16, 17), (8, 11, 5, 2)                                # joints; right hip, left hip, left shoulder, right shoulder
 ENDS = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))    # joints of the limbs
-BEYOND = (.1, .3)*4                                                             # how far they go on
+BEYOND = (.1, .3)*4                                                             # by how much they are extended
 
 def torso_length(points:Float[Tensor, 'b 18 3'], # x, y in pixels, score
                 )->Float[Tensor, ' b']: # pixels
@@ -182,5 +182,5 @@ def best(self:PseudoPairs,
     for i, k, n, s in zip(*(o.split(some) for o in (index, rows, near, same))):
         exact = part_distance((t['labels'][i][:, None], t['areas'][i][:, None]), (t['labels'][k], t['areas'][k]))
         parts.append(exact + 1e8*n.gather(1, k) + 1e12*s.gather(1, k))              # who is refused comes last
-    found, place = torch.cat(parts).min(1)                                          # where all poses are too similar, the distance says so: 1e8 and more
+    found, place = torch.cat(parts).min(1)                                          # where all poses are too similar, the distance is 1e8 and more
     return rows.gather(1, place[:, None])[:, 0], found
