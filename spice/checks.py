@@ -114,7 +114,7 @@ LICENCES = {'spice (this code)': 'Apache-2.0', 'free body': 'CC0: free for any u
             'DeepFashion, Fashion Video': 'research, by their owners\' terms; never shipped here'}
 
 def check_licences()->list: # of `Check`
-    "Who may do what"
+    "The licences of code and data"
     return [Check(f'licence: {what}', 'ok', licence) for what, licence in LICENCES.items()]
 
 # %% ../nbs/43_checks.ipynb #ee352db4

@@ -45,7 +45,7 @@ class Together(Callback):
         return values
 
 def wait():
-    "Until all processes are here"
+    "Wait for all processes"
     if num_distrib() > 1: dist.barrier()
 
 @contextmanager

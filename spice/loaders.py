@@ -37,7 +37,7 @@ class Batch(dict):
 PERSON = ('points', 'rotmats', 'betas', 'focal', 'center', 'translation')
 
 def person_of(data:Prepared, i:int, side:str, image:bool)->dict:
-    "One side of an item: numbers, and bytes of the photo if wanted"
+    "One side of an item: numbers, and the bytes of the photo if `image` is set"
     out = {f'{side}_points': data.points[i]}
     if data.bodies is not None: out |= {f'{side}_{k}': data.bodies[k][i] for k in PERSON[1:]}
     if image: out[f'{side}_image'] = ((data.image(i) + 1)*127.5).round().to(torch.uint8)
@@ -49,7 +49,7 @@ class Unpaired:
     def __init__(self,
                  data:Prepared,
                  split:str='train', # whose photos
-                 seed:int=0,        # of chance
+                 seed:int=0,        # of the random choices
                  fitted:bool=True,  # only those whose body fits well, where there are bodies
                 ):
         self.data, self.seed, self.epoch = data, seed, 0
@@ -84,11 +84,11 @@ class Paired:
 
 # %% ../nbs/07a_loaders.ipynb #e30aa976
 class Couples:
-    "A photo, and another one of the same outfit: pairs for training, others in each epoch"
+    "A photo, and another one of the same outfit: pairs for training, different ones in each epoch"
     def __init__(self,
                  data:Prepared,
                  split:str='train', # whose photos
-                 seed:int=0,        # of chance
+                 seed:int=0,        # of the random choices
                  fitted:bool=True,  # only those whose body fits well, where there are bodies
                 ):
         self.data, self.seed, self.epoch, outfits = data, seed, 0, {}
@@ -137,7 +137,7 @@ def flip_person(batch:dict, side:str, which:Tensor, width:int)->dict:
     return out
 
 class Flip:
-    "Mirror some sources and, apart from them, some targets; pairs together. A batch may say which by `source_flip` and `target_flip`, from 0 to 1"
+    "Mirror some sources and, independently, some targets, but pairs together; `source_flip`, `target_flip` may decide"
     def __init__(self, share:float=.5): self.share = share
     def __call__(self, batch):
         width, like = batch['source_image'].shape[3], batch['source_points'][:, 0, 0]
@@ -149,7 +149,7 @@ class Flip:
 
 # %% ../nbs/07a_loaders.ipynb #c37919b2
 def moved_joints(body:Body, batch:Batch)->Tensor: # [b, 18, 3]
-    "The joints of the source's shape in the target's pose; what is unknown of the target stays so"
+    "The joints of the source's shape in the target's pose; missing joints of the target stay missing"
     points = batch['target_points']
     moved = batch.camera('target').project(body.skeleton(batch['target_rotmats'], batch['source_betas'])[1])[..., :2]
     return torch.where(points[..., 2:] > 0, torch.cat([moved, points[..., 2:]], 2), points)
@@ -211,7 +211,7 @@ def photo_loaders(train,              # `Unpaired`, `Paired` or `Video`
                   bs:int=8,           # photos in a batch
                   device=None,        # None takes the fastest there is
                   flip:float=.5,      # share of training photos that are mirrored
-                  draw=None,          # a `Draw`; None draws everything for the free body
+                  draw=None,          # a `Draw`; None draws all maps for the free body
                   num_workers:int=0,  # processes that read photos
                  )->DataLoaders:
     "Loaders for fastai's Learner"
@@ -236,11 +236,11 @@ class Steps:
         return self.steps - self.skip if self.stop is None else max(0, min(self.steps - self.skip, self.stop - done))
     def __getitem__(self, k): return self.batch(k + self.skip)
     def chances(self, k:int, text:str, count:int)->np.ndarray: # [count, bs], from 0 to 1
-        "Numbers by chance for this share of batch `k`"
+        "Random numbers for this share of batch `k`"
         i, n = self.share
         return chance([self.seed*1_000_003 + self.epoch], f'{text} {k}', count*self.bs*n)[0].reshape(count, n, -1)[:, i]
     def flips(self, k:int, device)->dict:
-        "Which photos may be mirrored"
+        "The random numbers that decide which photos are mirrored"
         return {f'{side}_flip': torch.as_tensor(o, dtype=torch.float32, device=device) for side, o in zip(('source', 'target'), self.chances(k, 'flip', 2))}
 
 class PhotoSteps(Steps):
@@ -270,7 +270,7 @@ class PoolSteps(Steps):
         super().__init__(bs, steps, seed)
         self.pool, self.renew = pool, renew
     def choose(self, k:int)->tuple: # rows of sources, of targets
-        "Who, and in whose pose"
+        "The sources and the targets of batch `k`"
         n, store = len(self.pool), self.pool.store
         source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device) for o in self.chances(k, 'pool', 3))
         same = store['outfits'][source] == store['outfits'][target]
@@ -316,7 +316,7 @@ class Sessions(People):
     "People who are drawn with several photos each"
     each: int = 2 # photos of one outfit, one after the other
     def draw(self, count:int, step:int=0):
-        "Photos by chance, in runs of one outfit"
+        "Random photos, several in a row of each outfit"
         u, row = chance(np.arange(count) + step*1_000_003, f'draw {self.split}', 2), np.arange(count)
         first = row//self.each*self.each
         return self.photos((u[first, 0]*len(self)).astype(np.int64), ((u[first, 1]*VIEWS).astype(np.int64) + row - first) % VIEWS)

@@ -44,7 +44,7 @@ def pixel(made:Float[Tensor, '*shape'],   # a picture, or anything else
           wanted:Float[Tensor, '*shape'], # what it should be
           mask=None,                      # weights that broadcast to it; None counts everything
          )->Float[Tensor, '']:
-    "Mean absolute difference, Eq. (3); masked: over what counts, 0 if nothing does"
+    "Mean absolute difference, Eq. (3); with a mask a weighted mean, and 0 if all weights are 0"
     distance = (made - wanted).abs()
     if mask is None: return distance.mean()
     mask = mask.to(distance.dtype).expand_as(distance)
@@ -75,7 +75,7 @@ def features_of(features,                        # from `load_features`
                 layers=(*CONTENT, *STYLE),
                 step:int=2,                      # pictures at a time, which bounds the memory
                )->dict:
-    "What a picture should be like, without gradient"
+    "Features of the picture to match, without gradient"
     parts = [features(o, layers) for o in images.split(step)]
     return {k: torch.cat([o[k] for o in parts]) for k in parts[0]}
 
@@ -131,7 +131,7 @@ class Adversarial:
                       made:Float[Tensor, 'b 3 h w'],      # with gradient
                       rendering:Float[Tensor, 'b 3 h w'], # of the target, R_t
                      )->Float[Tensor, '']:
-        "How far the critic is from believing it"
+        "How far the critic is from taking it for real"
         return generator_loss(self.score(made, rendering), self.form)
     def for_critic(self,
                    made:Float[Tensor, 'b 3 h w'], rendering:Float[Tensor, 'b 3 h w'],          # what was made, and R_t
@@ -147,7 +147,7 @@ def largest_cosine(source:Float[Tensor, 'b c h w'],   # features
                    target:Float[Tensor, 'b c h2 w2'], # features
                    block:int=512,                     # target places at a time
                   )->Float[Tensor, 'b h2 w2']:
-    "The best that any place of the source could do for each place of the target"
+    "The largest cosine of any place of the source with each place of the target"
     out = target.new_empty(len(target), target.shape[2]*target.shape[3])
     for i in range(len(target)):
         s, t = F.normalize(source[i].flatten(1), dim=0), F.normalize(target[i].flatten(1), dim=0)
@@ -185,7 +185,7 @@ def gaussian_warp(image:Float[Tensor, 'b c h w'], # features of the source
 
 # %% ../nbs/15_losses.ipynb #a81d9d90
 def _cosine(source, target, places, sampling):
-    "Cosine of what is brought from some places and what should be there (n)"
+    "Cosine of the features sampled at some places and those that should be there (n)"
     return F.cosine_similarity(sample(source, places, sampling), target, dim=0)
 
 @precise
@@ -235,7 +235,7 @@ class Correctness:
 # %% ../nbs/15_losses.ipynb #ae979eaa
 @functools.lru_cache(8)
 def _affine_remainder(k):
-    "The k*k x k*k matrix that takes the best affine fit away"
+    "The k*k x k*k matrix that subtracts the best affine fit"
     y, x = torch.meshgrid(*[torch.arange(k, dtype=torch.float64)]*2, indexing='ij')
     Q, _ = torch.linalg.qr(torch.stack([torch.ones(k*k, dtype=torch.float64), x.flatten(), y.flatten()], 1))
     return torch.eye(k*k, dtype=torch.float64) - Q@Q.mT
@@ -293,7 +293,7 @@ def carried_wheels(flows:list,                        # each [b, 2, h, w], in pi
                    visibility:Int[Tensor, 'b h w'],   # 0 seen, 1 hidden, 2 background, of the target's pixels
                    blurs:tuple=(0, 2),                # pixels
                   )->Float[Tensor, '']:
-    "Mean absolute difference of the source's R, carried by the flow, to the target's, over levels and blurs (beyond the paper)"
+    "Mean absolute difference of the source's R, warped by the flow, and the target's (beyond the paper)"
     seen, total = (visibility == SEEN)[:, None].to(source.dtype), 0
     soft = lambda x, k: gaussian_blur(x, 4*k + 1, float(k)) if k else x
     pairs = [(soft(source, k), soft(target, k)) for k in blurs]
@@ -307,7 +307,7 @@ def what_is_known(visibility:Int[Tensor, 'b h w'],  # 0 seen, 1 hidden, 2 backgr
                   source_body,                      # [b, h, w], where the source's body is
                   size:tuple,                       # (h, w) of the map
                  )->tuple: # [b, h2, w2] each: can be taken from the source; known to be so or not; background of both photos
-    "What two bodies say of each place of a map"
+    "What is known from two bodies about each place of a map"
     cells = lambda o: F.adaptive_max_pool2d(o[:, None].float(), size)
     around = lambda o: F.max_pool2d(cells(o), 3, 1, 1)[:, 0] > 0                  # a cell more on each side
     on_body, stood, there = around(visibility != 2), around(source_body), cells(source_body)[:, 0] > 0

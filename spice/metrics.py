@@ -26,7 +26,7 @@ from .weights import load_weights, read_state
 
 # %% ../nbs/30_metrics.ipynb #cfd11b87
 def check_images(images, what:str='images'):
-    "Refuse what is no batch of pictures in [-1, 1]"
+    "Refuse anything but a batch of pictures in [-1, 1]"
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         found = f'of shape {list(images.shape)}, {images.dtype}' if isinstance(images, Tensor) else f'as {type(images).__name__}'
         raise ImageError(f'{what} {found}', 'Give a tensor of floats, [b, 3, h, w] in [-1, 1]')
@@ -35,7 +35,7 @@ def check_images(images, what:str='images'):
     if not (low >= -1.001 and high <= 1.001): raise ImageError(f'{what} have values from {low:g} to {high:g}', 'Give colours from -1 to 1, without NaN')
 
 def check_pair(made, wanted):
-    "Refuse what can't be compared picture by picture"
+    "Refuse pictures that can't be compared one by one"
     check_images(made, 'made pictures'), check_images(wanted, 'wanted pictures')
     if made.shape != wanted.shape: raise ImageError(f'made pictures of shape {list(made.shape)}, wanted {list(wanted.shape)}', 'Give pictures of one size')
 
@@ -59,7 +59,7 @@ class PerImage(Metric):
         self.found.append(torch.stack([o[k] for k in self.names] if self.names else [o], 1).detach().cpu().double())
     @property
     def table(self): # [n, k]
-        if isinstance(self.found, Tensor): return self.found          # while processes are in step
+        if isinstance(self.found, Tensor): return self.found          # already gathered from all processes
         if not self.found: raise SpiceError('nothing was measured yet', 'Call update with at least one picture')
         return torch.cat(list(self.found))
     @property
@@ -135,7 +135,7 @@ def masked(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
            mask:Tensor,                     # [b, h, w] or [b, 1, h, w], 1 where it counts
            background:float=-1.,            # the rest; black as the field has it
           )->Float[Tensor, 'b 3 h w']:
-    "Pictures of what counts"
+    "Pictures with one colour outside the mask"
     check_images(images)
     mask = mask if mask.ndim == 4 else mask[:, None]
     if mask.shape != (len(images), 1, *images.shape[2:]): raise ImageError(f'a mask of shape {list(mask.shape)} for pictures {list(images.shape)}',
@@ -147,7 +147,7 @@ def masked_ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
                 mask:Tensor,                     # [b, h, w], 1 where it counts
                 form:str='field',                # black outside; or 'inside', the mean over the mask only
                )->Float[Tensor, ' b']:
-    "Structural similarity of what counts; NaN where nothing does"
+    "Structural similarity within a mask; NaN where it is empty"
     check_pair(made, wanted)
     if form not in ('field', 'inside'): raise ImageError(f'form={form!r}', "Give 'field' or 'inside'")
     a, b = masked(made, mask), masked(wanted, mask)
@@ -200,7 +200,7 @@ class LPIPS:
 # %% ../nbs/30_metrics.ipynb #10ac0fda
 def contextual(made:Float[Tensor, 'c n'],    # features of one picture
                wanted:Float[Tensor, 'c m'],  # of the other
-               h:float=.5,                   # how far a likeness reaches
+               h:float=.5,                   # width of the weights: larger ones count less similar features
               )->Float[Tensor, '']: # up to 1
     "Contextual similarity of two sets of features"
     mean = wanted.mean(1, keepdim=True)
@@ -221,7 +221,7 @@ def contextual_similarity(features:Callable,               # from `load_features
 
 # %% ../nbs/30_metrics.ipynb #157b3302
 class Rows(nn.Module):
-    "For rows that were extracted already"
+    "For rows that were computed already"
     def __init__(self, dim:int, name:str='rows'):
         super().__init__()
         self.dim, self.name = dim, name
@@ -288,7 +288,7 @@ def load_extractor(name='people-eval', # one of `EXTRACTORS`, or a network that 
                    weights=None,       # a file for the Inceptions; None looks for it
                    device=None,        # None is the CPU
                   )->nn.Module: # with `name` and `dim`
-    "What makes rows of pictures"
+    "A network that makes a row of numbers of each picture"
     if isinstance(name, nn.Module): return name
     if name not in EXTRACTORS: raise SpiceError(f'there is no extractor {name!r}', f'Take one of {", ".join(EXTRACTORS)}')
     if name.startswith('people'): return Pooled(load_features(name, device=device))
@@ -363,7 +363,7 @@ class InceptionScore(Metric):
     def __init__(self,
                  classify:Callable,  # gives logits [b, c], or a list of them for several questions
                  sizes:list|tuple,   # the number of classes of each question
-                 splits:int=10,      # parts that are scored apart
+                 splits:int=10,      # parts that are scored separately
                  name:str='',
                 ):
         super().__init__()

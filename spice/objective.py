@@ -38,8 +38,8 @@ class SpiceWeights:
     true_flow: float = 0.   # beyond the paper: the exact flow between the bodies
     parts: float = 0.       # beyond the paper: appearance on all 24 parts
     own: float = 0.         # beyond the paper: photos made again in their own pose, as Eq. (3)
-    wheels: float = 0.      # beyond the paper: R, carried along by the flow
-    masks: float = 0.       # beyond the paper: masks against what the bodies know can be taken
+    wheels: float = 0.      # beyond the paper: R, warped by the flow
+    masks: float = 0.       # beyond the paper: masks against what can be taken according to the bodies
     ground: float = 0.      # beyond the paper: no flow where both photos show background
     @property
     def terms(self)->dict: # {term: weight}
@@ -50,7 +50,7 @@ class SpiceWeights:
                     wheels=self.wheels, masks=self.masks, ground=self.ground)
 
 ALPHAS = ('cycle', 'flow', 'adv', 'theta', 'beta', 'app')
-BODILY = ('true_flow', 'parts', 'wheels', 'masks', 'ground') # beyond the paper: what only two bodies know
+BODILY = ('true_flow', 'parts', 'wheels', 'masks', 'ground') # beyond the paper: these need two bodies
 WEIGHTS = {'paper': {}, 'paper-means': dict(theta=.01, beta=.01), 'flow': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., correct=20., regular=.01),
            'copy': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., own=1.)}
 
@@ -63,7 +63,7 @@ def spice_weights(preset:str='paper', # 'paper-means', or 'flow' and 'copy': the
 
 # %% ../nbs/15b_objective.ipynb #802aee9b
 class Terms(dict):
-    "Terms by name, as they are; `weighted` as they count"
+    "Terms by name; `weighted` has them times their weights"
     def __init__(self, terms:dict, weights:dict):
         super().__init__(terms)
         self.weights = {k: weights[k] for k in terms}
@@ -99,7 +99,7 @@ class SpiceLoss:
                    *[(o, 'body', self.body) for o in BODILY]) if getattr(self.weights, o) and has is None]
         if missing: raise SpiceError(f'{missing[0][0]} counts {getattr(self.weights, missing[0][0])}, but there is no {missing[0][1]}',
                                      f'Give {missing[0][1]}=..., or weights with {missing[0][0]}=0')
-    def on(self, *names)->list: # those that count
+    def on(self, *names)->list: # those whose weight isn't 0
         weights = self.weights.terms
         return [o for o in names if weights[o]]
 
@@ -169,6 +169,6 @@ def for_generator(self:SpiceLoss,
 
 @patch
 def for_critic(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'])->Terms:
-    "Eq. (11), the critic's side: it is paid for Eq. (4) only"
+    "Eq. (11), the critic's side, which is Eq. (4) alone"
     loss = self.adversarial.for_critic(made, batch['target_wheel'], batch['source_image'], batch['source_wheel'])
     return Terms({'critic': loss}, {'critic': self.weights.adv})

@@ -69,7 +69,7 @@ class Unet(nn.Module):
         return self.last(torch.cat([x, skips.pop()], 1))
 
 # %% ../nbs/54a_parsing.ipynb #510be08d
-def patch_critic(channels:int,    # of what it judges
+def patch_critic(channels:int,    # of its input
                  width:int=64,
                  levels:int=3,    # halvings
                 )->nn.Module:
@@ -174,7 +174,7 @@ STYLES, VARIANTS = ('semantic', 'mask', 'patch'), ('Baseline', 'TS-Pred', 'TS-GT
 # %% ../nbs/54a_parsing.ipynb #6705b2b8
 @dataclass
 class ParsingSettings:
-    "Semantic parsing transformation"
+    "The settings of semantic parsing transformation"
     size: tuple|list = (256, 256)       # (h, w)
     first: tuple|list|None = None       # (h, w) of all stages but the last, and of the semantic network; None is `size`
     variant: str = 'E2E'                # 'Baseline', 'TS-Pred', 'TS-GT'
@@ -261,7 +261,7 @@ def prepare_loss(self:ParsingTransfer, features=None, regressor=None, body=None)
 # %% ../nbs/54a_parsing.ipynb #38818f83
 @dataclass(eq=False)
 class Pose:
-    "A pose as the networks see it"
+    "A pose as heat-maps and mask"
     points: Float[Tensor, 'b 18 3']
     heat: Float[Tensor, 'b 18 h w']
     mask: Float[Tensor, 'b 1 h w']
@@ -467,7 +467,7 @@ class ParsedSteps(PoolSteps):
                  similar:float=.05, candidates:int=50):
         super().__init__(pool, bs, steps, renew, seed)
         self.wanted, self.known, self.how = wanted, None, dict(similar=similar, candidates=candidates)
-    def pairs(self)->PseudoPairs: # over the photos of now
+    def pairs(self)->PseudoPairs: # over the present photos
         if self.known is None or not torch.equal(self.known[0], self.pool.origin):
             store = self.pool.store
             self.known = self.pool.origin.clone(), PseudoPairs(store['parsing'].long(), store['points'], store['outfits'], **self.how)

@@ -28,7 +28,7 @@ def random_case(count:int=10, # pairs
                 total:int=1000, # pairs to choose from
                 device=None,  # None takes the fastest there is
                )->Case:
-    "Test pairs by chance, as the protocol draws them"
+    "Random test pairs, as the protocol draws them"
     numbers = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
     return PeoplePairs(PROTOCOLS[f'people-{size}'], total, device).case(sorted(numbers.tolist()))
 

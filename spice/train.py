@@ -33,14 +33,14 @@ from .weights import Pretrained, find_weights, read_config
 @dataclass
 class Stage:
     "Which parts learn, how fast, and from what"
-    rates: dict                    # {part: learning rate}; the other parts stand still
+    rates: dict                    # {part: learning rate}; the other parts don't change
     weights: object                # of the loss terms
     betas: tuple = (0., .999)      # Adam's
     needs: tuple = ()              # what must be given: 'regressor', 'body'
 
 @dataclass
 class Step:
-    "What one step gives: terms for each player, and pictures"
+    "The result of a step: terms for each player, and pictures"
     terms: dict                    # {player: `Terms`}
     made: dict = field(default_factory=dict)
     @property
@@ -51,10 +51,10 @@ class Step:
         return {k: torch.as_tensor(v).detach() for o in (*self.terms.values(), totals) for k, v in o.items()}
 
 # %% ../nbs/20_train.ipynb #ead48c63
-SYSTEMS = {} # {name: class}, filled as chapters go by
+SYSTEMS = {} # {name: class}, filled when their modules are imported
 
 class System(Pretrained, nn.Module):
-    "What a way of reposing people has of its own"
+    "One way of reposing people: its networks, stages and losses"
     name, presets = '', {}
     any_size = False             # works on the photo itself, at any size: has `open`
     paired, bodies = False, True # learns from true pairs: batches have `target_image`; needs bodies beside the joints
@@ -76,7 +76,7 @@ HOMES = dict(gfla='spice.gfla', upis='spice.upis', dpt='spice.dpt', intrinsic='s
              guided='spice.guided_system') # {system: module}
 
 def system_names()->list:
-    "All systems, also those whose chapter was not imported yet"
+    "All systems, also those whose module was not imported yet"
     return [*SYSTEMS, *(k for k, v in HOMES.items() if k not in SYSTEMS and find_spec(v))]
 
 def system_class(name:str): # a class
@@ -115,9 +115,9 @@ def load_system(source,      # a folder, a name that ships with the library, or 
 def enter(self:System,
           stage:str,    # a key of `stages`
           weights=None, # in place of the stage's
-          **tools,      # features, regressor, body: what the losses use and nobody trains
+          **tools,      # features, regressor, body: used by the losses, but not trained
          )->System: # itself
-    "Make ready for a stage"
+    "Prepare for a stage"
     stages = self.stages()
     if stage not in stages: raise SpiceError(f'{self.name} has no stage {stage!r}', f"Take one of {', '.join(stages)}")
     self.stage, self.at = stages[stage], stage
@@ -129,13 +129,13 @@ def enter(self:System,
 
 @patch
 def groups(self:System)->list: # of lists of parameters, in the order of the stage's rates
-    "What learns"
+    "The parameters that learn"
     return [[p for p in self.parts()[part].parameters()] for part in self.stage.rates]
 
 # %% ../nbs/20_train.ipynb #c9b9e078
 @dataclass
 class SpiceSettings:
-    "SPICE"
+    "The settings of SPICE"
     generator: GeneratorSettings|dict
     critic: DiscriminatorSettings|dict
     features: str = 'imagenet'   # networks of the perceptual losses, as `load_features` names them
@@ -187,7 +187,7 @@ class Spice(System):
 # %% ../nbs/20_train.ipynb #984a8b45
 @patch
 def prepare_loss(self:Spice, features=None, regressor=None, body=None):
-    "Bring together what the terms need"
+    "Collect what the terms need"
     weights, device = self.weights_now, next(self.parameters()).device
     features = features or load_features(self.settings.features, device=device)
     s, alone = self.settings, 'critic' not in self.stage.rates
@@ -241,7 +241,7 @@ def pose_columns(batch, side:str='target')->list: # PIL images
 
 @patch
 def columns(self:Spice, batch, made)->dict:
-    "Source, R_s, the pose asked for, what was made, the cycle, the flow, the mask"
+    "Source, R_s, the wanted pose, what was made, the cycle, the flow, the mask"
     size = tuple(batch['source_image'].shape[2:])
     out = {'source': batch['source_image'], 'R of it': batch['source_wheel'], 'pose': pose_columns(batch)}
     out |= {title: made[k] for title, k in (('made', 'image'), ('and back', 'again')) if k in made}
@@ -317,5 +317,5 @@ def system_learner(system:System,
 
 # %% ../nbs/20_train.ipynb #157a1d6b
 def frozen(net:nn.Module)->nn.Module: # the network, in evaluation mode, without gradients to its weights
-    "For networks that judge and don't learn"
+    "For networks that are used in losses and don't learn"
     return net.eval().requires_grad_(False)

@@ -140,7 +140,7 @@ def test_spins_betas_need_smpl(spin, body, tmp_path):
     smpl = load_body(tmp_path/'SMPL_NEUTRAL.pkl')
     net = load_spin(folder/'model_checkpoint.pt', body=smpl)
     net.require(smpl)
-    with pytest.raises(DataError, match='speaks of the body'): net.require(body)
+    with pytest.raises(DataError, match='belong to the body'): net.require(body)
     with torch.no_grad(): found = net(torch.rand(1, 3, 64, 64))
     keypoints = Pool(People(64, 'train', device='cpu', samples=2), 1)[torch.arange(1)].keypoints
     with pytest.raises(DataError, match='these betas belong to the body'): fit_keypoints(body, keypoints, start=found.placed(64))
@@ -333,7 +333,7 @@ def test_truth_is_part_of_the_name(pool, body):
 
 def test_a_regressor_of_another_body_is_refused(pool):
     net = Regressor(regressor_settings('tiny', body='0123456789abcdef', learned_from='spin'))
-    with pytest.raises(DataError, match='resnet10-w8-64-spin speaks of the body 0123456789abcdef'): RegressorTraining(net, pool)
+    with pytest.raises(DataError, match='resnet10-w8-64-spin belong to the body 0123456789abcdef'): RegressorTraining(net, pool)
 
 @pytest.mark.parametrize('how', ['fits', 'truth'])
 def test_overfits_one_batch(pool, body, how):
