@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['EDITS', 'PARSED_AS', 'PARSER', 'redraw', 'swap_sides', 'transfer_clothes', 'relabel', 'edit_parsing', 'label_table',
-           'HumanParser', 'human_parser', 'parse_folder', 'spice_parse']
+           'HumanParser', 'human_parser', 'parse_folder', 'spice_parse', 'restyle', 'spice_restyle']
 
-# %% ../nbs/54b_restyle.ipynb #263b4f96
+# %% ../nbs/54b_restyle.ipynb #57d86718
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
-from .core import DataError, SpiceError, command, get_device, progress, read_image, reading, to_pil, writing
+from .core import (DataError, SpiceError, can_write, command, get_device, not_over, progress, read_image, reading, save_image,
+                        to_pil, to_tensor, writing)
 from .data import Prepared
+from .infer import Aim, Reposer
 from .loaders import Batch
 from .parsing import ParsingTransfer
 from .people import PARSING
@@ -95,7 +98,7 @@ def label_table(names:dict,      # {number: name} of a model
     for k, o in names.items(): table[int(k)] = PARSING.index(known[plain(o)])
     return table
 
-# %% ../nbs/54b_restyle.ipynb #cb1c3f3c
+# %% ../nbs/54b_restyle.ipynb #38a8670a
 PARSER = 'hf:mattmdjaga/segformer_b2_clothes' # on the Hub, under its own licence
 
 class HumanParser:
@@ -118,6 +121,9 @@ class HumanParser:
         logits = self.model(**{k: v.to(self.device) for k, v in dict(inputs).items()}).logits.float()
         sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0] for o, p in zip(logits, photos))
         return [self.table[o.argmax(0)].cpu() for o in sized]
+    def maps(self, photo)->dict: # for `Reposer`
+        "What is known of a photo"
+        return dict(parsing=self([photo])[0])
 
 # %% ../nbs/54b_restyle.ipynb #7eb3dcfb
 def human_parser(name:str=PARSER, # of a segmentation model: a folder, or hf:owner/name
@@ -159,3 +165,44 @@ def spice_parse(data:str,           # the folder of a prepared dataset
     path = parse_folder(data, human_parser(model, device=device or None), again)
     print(f'{path}: {len(list(path.glob("*.npy"))):,} maps')
     return path
+
+# %% ../nbs/54b_restyle.ipynb #8f716307
+def restyle(photo,               # who is dressed: anything `read_image` takes
+            other=None,          # whose clothes; None keeps their own, for an edit
+            model='',            # a trained system `parsing`: a folder, a name, hf:owner/name, or a `Reposer` with it
+            edit:str='',         # a key of `EDITS`
+            keypoints=None,      # of the first photo's people; None looks for them
+            other_keypoints=None,
+            maps=None,           # what is known of the photos, as for `Reposer`
+            device=None,
+           )->Image.Image: # on the system's canvas
+    "A person in somebody else's clothes, or in clothes that were changed"
+    if other is None and not edit: raise DataError('nothing to change', f"Give another photo, or an edit: {', '.join(EDITS)}")
+    tool = model if isinstance(model, Reposer) else Reposer(model, device=device, maps=maps)
+    if not isinstance(tool.system, ParsingTransfer): raise DataError(f'{tool.system.name} paints no maps', 'Give a trained system `parsing`')
+    me = tool.see(photo, keypoints)
+    clothes = me if other is None else tool.see(other, other_keypoints)
+    batch = tool.batch_of([clothes], [Aim(me.keypoints.points, me.fits.rotmats, me.fits.camera, me.maps)])
+    batch['target_image'] = to_tensor(me.image).to(tool.device)
+    parsing = tool.system.maps_of(batch, 'target')
+    if edit: parsing = edit_parsing(parsing.argmax(1), batch['target_points'], edit)
+    return to_pil(redraw(tool.system, batch, parsing).cpu())[0]
+
+@command
+def spice_restyle(photo:str,          # who is dressed
+                  other:str='',       # the photo whose clothes they get; empty keeps their own, for an edit
+                  model:str='',       # of a trained system `parsing`: a folder of spice_train, a name, or hf:owner/name
+                  edit:str='',        # short sleeves, long sleeves, short trousers, trousers for a skirt, bald
+                  out:str='restyled.png', # the picture to write
+                  keypoints:str='',   # a file with the joints of the first photo's people; empty looks for them
+                  other_keypoints:str='', # likewise of the other photo
+                  maps:str='',        # a folder with NAME_parsing.npy of the photos; empty leaves it to the system's own parser
+                  device:str='',      # cpu, cuda, mps; empty is the fastest there is
+                 ):
+    "Dress a person in the clothes of another photo. Example: spice_restyle me.jpg other.jpg --model _ckpt/parsing"
+    if not model: raise DataError('no model', 'Give --model, a folder of spice_train --system parsing: none ships with the library')
+    not_over(out, photo=photo, other=other)
+    can_write(out)
+    image = restyle(photo, other or None, model, edit, keypoints or None, other_keypoints or None, maps or None, device or None)
+    print(save_image(image, out))
+    return Path(out)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 from overfitting import steps_on
-from spice.core import DataError, SpiceError, seeded
+from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare, read_parsing
 from spice.evaluate import evaluate
 from spice.features import load_features
@@ -516,3 +516,22 @@ def test_parsing_a_folder(prepared, tmp_path):
 def test_labels_by_name():
     assert label_table({'0': 'background', '2': 'LEFT_ARM'}).tolist() == [0, 0, 6]
     assert HumanParser(processor, Model(), {'dress': 'skirt'}, 'cpu').table.tolist() == [0, 6, 5]
+
+def test_restyle_by_command(tmp_path, bad_input):
+    "Two photos in, a picture out; and what can't be"
+    from spice.pose_files import write_openpose
+    from spice.restyle import spice_restyle
+    people = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
+    for k, name in enumerate(('me', 'other')):
+        to_pil(people.image)[k].save(tmp_path/f'{name}.png')
+        write_openpose(people.keypoints[k], tmp_path/f'{name}.json')
+        np.save(tmp_path/f'{name}_parsing.npy', people.parsing[k].numpy())
+    with seeded(0): new().save_pretrained(tmp_path/'model')
+    photos, out = (str(tmp_path/'me.png'), str(tmp_path/'other.png')), str(tmp_path/'it.png')
+    how = dict(model=str(tmp_path/'model'), out=out, keypoints=str(tmp_path/'me.json'), other_keypoints=str(tmp_path/'other.json'), device='cpu')
+    made = [spice_restyle(*photos, **how, maps=o).read_bytes() for o in ('', str(tmp_path))]
+    assert made[0] != made[1], 'true maps are not those of an untrained parser'
+    for call, says in (((*photos,), 'no model'), ((photos[0],), 'nothing to change'), ((photos[0], str(tmp_path/'none.png')), 'there is no such file')):
+        with pytest.raises(SpiceError, match=says): spice_restyle(*call, **(how | ({} if says != 'no model' else dict(model=''))))
+    with pytest.raises(DataError, match='is what is read as other'): spice_restyle(*photos, **how | dict(out=photos[1]))
+    with pytest.raises(DataError, match="there is no edit 'bold'"): spice_restyle(photos[0], **how, edit='bold')
