@@ -6,7 +6,7 @@
 __all__ = ['PLANES', 'NORMS', 'LAYERS', 'VARIANTS', 'pose_planes', 'PredictiveStream', 'Taps', 'taps', 'gather', 'scatter',
            'fill_holes', 'textures', 'atlas', 'Inpainting', 'inpainting_loss', 'Blending', 'DptWeights', 'looks',
            'DptLoss', 'conditional_critic', 'DptSettings', 'Dpt', 'ViewSteps', 'Outfits', 'dense_file', 'FilePairs',
-           'FlipViews', 'DrawDense', 'paired_data']
+           'FlipViews', 'DrawDense', 'paired_data', 'paper_run']
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #62fc47f7
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from .losses import content, critic_loss, features_of, generator_loss, gram, gra
 from .objective import Terms
 from .people import free_body
 from .poses import chance
-from .runs import PeoplePairs, body_of
+from .runs import PeoplePairs, Plan, body_of
 from .smplify import Fitter
 from .surface import render_body
 from .train import Stage, Step, System, pose_columns
@@ -609,3 +609,16 @@ def loaders(self:Dpt, plan, device, share:tuple=(0, 1))->DataLoaders:
     loaders = [StepLoader(train, bs=None, after_batch=[FlipViews(0. if files else .5), draw], device=device)]
     if valid is not None: loaders.append(PhotoLoader(valid, bs=plan.bs, shuffle=False, after_batch=[draw], device=device))
     return DataLoaders(*loaders, device=device)
+
+# %% ../nbs/52_dense_pose_transfer.ipynb #7200dd42
+def paper_run(data:str,            # the folder of a prepared dataset
+              pairs:int=140_110,   # in an epoch
+              epochs:int=40,       # of each stage
+              **changes,           # fields of `Plan`
+             )->Plan:
+    "Batch and epochs of section 4"
+    plan = Plan(**{**dict(system='dpt', preset='paper', data=data, bs=8, ema=0.), **changes})
+    plan.epoch = max(1, pairs//plan.bs)
+    plan.stages = ['predictive', 'inpainting', 'full']
+    plan.steps = [epochs*plan.epoch]*3
+    return plan

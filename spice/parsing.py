@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLES', 'VARIANTS', 'Unet', 'patch_critic', 'Motion', 'motion', 'region_style', 'faces', 'ParsingWeights',
            'ParsingSettings', 'ParsingTransfer', 'Pose', 'smaller', 'FlipMaps', 'ParsedSteps', 'ParsedPairs',
-           'ParsedPhotos']
+           'ParsedPhotos', 'paper_run']
 
 # %% ../nbs/54a_parsing.ipynb #c57af70c
 from contextlib import nullcontext
@@ -29,6 +29,7 @@ from .losses import GAN_FORMS, content, critic_loss, features_of, generator_loss
 from .objective import Terms
 from .people import PARSING, People, Pool, paint_parsing
 from .pseudo_pairs import FLIPPED, MIRROR, PARTS, PseudoPairs, inverse_boxes, one_hot, part_boxes, part_labels, part_masks, pixel_centres
+from .runs import Plan
 from .train import Stage, Step, System, pose_columns
 from .upis import start
 
@@ -543,3 +544,17 @@ def loaders(self:ParsingTransfer, plan, device, share:tuple=(0, 1))->DataLoaders
     loaders = [StepLoader(train, bs=None, after_batch=[flip, draw], device=device)]
     if valid is not None: loaders.append(PhotoLoader(valid, bs=plan.bs, shuffle=False, after_batch=[draw], device=device))
     return DataLoaders(*loaders, device=device)
+
+# %% ../nbs/54a_parsing.ipynb #29f69858
+def paper_run(data:str,          # the folder of a prepared dataset
+              photos:int=25_341, # in an epoch; SPICE's, since the paper does not say
+              epochs:int=50,     # of each stage; the paper does not say
+              preset:str='paper', # or 'market'
+              **changes,         # fields of `Plan`
+             )->Plan:
+    "Batches of section 4.1"
+    size = dict(paper=4, market=16).get(preset, 4)
+    plan = Plan(**{**dict(system='parsing', preset=preset, data=data, bs=size, ema=0.), **changes})
+    plan.epoch = max(1, photos//plan.bs)
+    plan.steps = [epochs*plan.epoch]                                                   # of all its stages
+    return plan

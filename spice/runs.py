@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'PeoplePairs', 'body_of', 'plan_loaders', 'weights_of', 'stage_learner',
            'bars', 'Stop', 'run_stage', 'train', 'as_after', 'check_numbers', 'check_plan', 'check_stage', 'run_card',
-           'log_rows', 'pairs_of', 'spice_train', 'paper_run']
+           'log_rows', 'pairs_of', 'spice_train', 'paper_run', 'count_of', 'paper_plan']
 
 # %% ../nbs/23_runs.ipynb #35f6b089
-import json, platform, sys, time
+import inspect, json, os, platform, sys, time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
@@ -28,7 +29,7 @@ from .objective import BODILY
 from .people import People, free_body
 from .regressor import Regressor
 from .smplify import Fitter
-from .train import System, SystemLearner, frozen, make_system, system_learner
+from .train import System, SystemLearner, frozen, make_system, system_class, system_learner
 from .weights import check_settings, find_weights
 from .work import claim_work, stopped, stopping
 
@@ -328,16 +329,17 @@ def spice_train(out:str,                  # the folder of the run; the same comm
                 channels_last:bool=False, # the memory layout that is fastest on GPUs
                 compiled:bool=False,      # torch.compile
                 quiet:bool=False,         # no bars, no table
+                paper:bool=False,         # preset, batch, epochs and rates of the system's paper; other options go before it
                ):
     "Train a system, or continue a run. Example: spice_train _ckpt/first --preset tiny --steps 300 --regressor _ckpt/f3d"
+    given = dict(locals())
     if not all(o.strip().isdecimal() and 0 < len(o.strip()) < 10 and int(o) for o in steps.split(',')):
         raise SpiceError(f'--steps {steps:.40}', 'Give whole numbers, with commas between')
-    numbers = [int(o) for o in steps.split(',')]
-    plan = Plan(system, preset, data, [o for o in stage.split(',') if o], numbers, bs, accumulate, regressor, pairs_of(settings), pairs_of(weights),
-                pairs_of(rates), seed,
-                pool, ema=ema, epoch=epoch, clip=clip, decay=decay, bf16=bf16, channels_last=channels_last, compiled=compiled, samples=samples,
-                checkpoint=checkpoint, quiet=quiet)
-    path = train(out, plan, device or None)
+    options = {o.name: given[o.name] for o in fields(Plan) if o.name in given}
+    options |= dict(stages=[o for o in stage.split(',') if o], steps=[int(o) for o in steps.split(',')])
+    options |= {k: pairs_of(given[k]) for k in ('settings', 'weights', 'rates')}
+    plan, cbs = paper_plan(options) if paper else (Plan(**options), None)
+    path = train(out, plan, device or None, cbs)
     print(f'{path}: done; README.md says what came of it')
     return path
 
@@ -355,3 +357,26 @@ def paper_run(data:str,          # the folder of a prepared dataset
     plan.epoch = max(1, photos//(plan.bs*processes))
     plan.stages, plan.steps = ['flow', 'full'], [flow*plan.epoch, epochs*plan.epoch]
     return plan
+
+# %% ../nbs/23_runs.ipynb #4ef81415
+def count_of(data:str, what:str)->dict: # {what: number}; empty for People and for datasets without pairs
+    "How many 'photos' or 'pairs' an epoch of a prepared dataset has"
+    if data == 'people': return {}
+    prepared = Prepared(data)
+    number = len(prepared.pairs.get('train') or ()) if what == 'pairs' else len(prepared.rows('train'))
+    return {what: number} if number else {}
+
+def paper_plan(options:dict, # fields of `Plan`; those that are not as they are by default replace the paper's
+              )->tuple: # a `Plan`, and what makes its callbacks, or None
+    "The run of a system's paper"
+    system, data, usual = options['system'], options['data'], Plan(steps=[1000])
+    home = sys.modules[__name__] if system == 'spice' else import_module(system_class(system).__module__)
+    if not hasattr(home, 'paper_run'): raise SpiceError(f'no schedule of a paper is known for {system}', 'Leave --paper out')
+    changes = {k: v for k, v in options.items() if k not in ('system', 'data', 'stages', 'steps') and v != getattr(usual, k)}
+    for k in ('stages', 'steps'):
+        if list(options[k]) != list(getattr(usual, k)): raise SpiceError(f'--{k.removesuffix("s") if k == "stages" else k} beside --paper', 'Give one of the two')
+    known = inspect.signature(home.paper_run).parameters
+    if 'processes' in known: changes['processes'] = int(os.environ.get('WORLD_SIZE', 1))
+    if system == 'spice': changes.setdefault('regressor', '')
+    found = home.paper_run(data, **count_of(data, 'pairs' if 'pairs' in known else 'photos'), **changes)
+    return found if isinstance(found, tuple) else (found, None)

@@ -392,3 +392,21 @@ def test_a_run_of_two_processes(tmp_path, f_3d_folder):
     for o in both: assert o.wait().returncode == 0, o.stderr
     assert len((tmp_path/'run'/'full'/'log.csv').read_text().splitlines()) == 2
     assert load_system(tmp_path/'run', 'cpu').size == (64, 64)
+
+def test_papers_schedules_by_command(tmp_path, monkeypatch, bad_input):
+    from spice.data import PeoplePhotos, prepare
+    from spice.runs import spice_train
+    asked = []
+    monkeypatch.setattr('spice.runs.train', lambda out, plan, device, cbs: asked.append((plan, cbs)) or out)
+    data = str(prepare(PeoplePhotos(64, train=30, valid=1, test=1), tmp_path/'data'))
+    spice_train(str(tmp_path/'a'), system='upis', data=data, paper=True)
+    plan, cbs = asked.pop()
+    assert (plan.preset, plan.bs, plan.ema, plan.steps) == ('paper', 12, 0., [1500]) and cbs()[0].form == 'line'      # 60 photos, 300 epochs
+    spice_train(str(tmp_path/'a'), system='parsing', preset='market', data=data, paper=True, seed=3)
+    plan, cbs = asked.pop()
+    assert (plan.preset, plan.bs, plan.ema, plan.seed, plan.steps, cbs) == ('market', 16, 0., 3, [150], None)
+    spice_train(str(tmp_path/'a'), preset='mended64', steps='3,4', weights='beta=0', quiet=True)
+    plan, cbs = asked.pop()
+    assert (plan.preset, plan.steps, plan.weights, plan.ema, plan.quiet, cbs) == ('mended64', [3, 4], dict(beta=0), .999, True, None)
+    for options, says in ((dict(system='gfla'), 'no schedule of a paper'), (dict(steps='5'), '--steps beside --paper'), (dict(stage='full'), '--stage beside --paper')):
+        with pytest.raises(SpiceError, match=says): spice_train(str(tmp_path/'a'), paper=True, **options)
