@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['REACH', 'FILES', 'DIRECTION', 'NEEDS', 'OPTIONAL', 'NAMED', 'GIVEN', 'MAY_DIFFER', 'Row', 'weights_hash',
-           'system_row', 'guided_row', 'load_row', 'open_row', 'height_pck', 'GroupedFID', 'Tools', 'one_measure',
-           'missing', 'make_measures', 'again', 'same_real', 'networks_of', 'Result', 'file_name', 'result_file',
-           'result_in', 'read_result', 'Kept', 'sheet', 'Pixels', 'read_real', 'feed', 'run_rows', 'summary', 'joined',
-           'versions', 'told_apart', 'check_counts', 'check_sets', 'check_rows', 'evaluate_rows', 'evaluate',
-           'same_ground', 'difference', 'Table', 'table', 'check_out', 'spice_eval', 'read_results']
+           'system_row', 'shrunk', 'enlarged_row', 'guided_row', 'load_row', 'open_row', 'height_pck', 'GroupedFID',
+           'Tools', 'one_measure', 'missing', 'make_measures', 'again', 'same_real', 'networks_of', 'Result',
+           'file_name', 'result_file', 'result_in', 'read_result', 'Kept', 'sheet', 'Pixels', 'read_real', 'feed',
+           'run_rows', 'summary', 'joined', 'versions', 'told_apart', 'check_counts', 'check_sets', 'check_rows',
+           'evaluate_rows', 'evaluate', 'same_ground', 'difference', 'Table', 'table', 'check_out', 'spice_eval',
+           'read_results']
 
 # %% ../nbs/31_evaluate.ipynb #6f09c196
 import json, math, platform
@@ -33,6 +34,7 @@ from .features import features_hash, load_features
 from .files import read_arrays, read_json
 from .guided import GuidedNet
 from .keypoints import Keypoints
+from .loaders import Batch, Draw
 from .measures import LITE_JUDGE, MEASURES, joints_in, make_measure
 from .metrics import ALEXNET_FILE, FID, FID_FILE, InceptionScore, PerImage, Rows, bootstrap, frechet, weights_file
 from .people import free_body
@@ -79,6 +81,31 @@ def system_row(system:System, name:str, device=None)->Row:
                  parameters={k: sum(p.numel() for p in o.parameters()) for k, o in system.parts().items()})
     return Row(name, partial(_ask, name, system), about, system)
 
+# %% ../nbs/31_evaluate.ipynb #90a5e10a
+def shrunk(batch:Batch, size:tuple)->Batch: # not yet drawn
+    "The same people on smaller photos"
+    photo = F.interpolate(batch['source_image'], size, mode='area')
+    scale = photo.new_tensor([size[1]/batch['source_image'].shape[3], size[0]/batch['source_image'].shape[2], 1.])
+    out = dict(source_image=((photo + 1)*127.5).round().clamp(0, 255).to(torch.uint8))
+    for side in ('source', 'target'):
+        out[f'{side}_points'] = batch[f'{side}_points']*scale
+        if f'{side}_rotmats' not in batch: continue
+        out |= {f'{side}_{k}': batch[f'{side}_{k}'] for k in ('rotmats', 'betas', 'translation') if f'{side}_{k}' in batch}
+        camera = batch.camera(side).resize(size)
+        out |= {f'{side}_focal': camera.focal, f'{side}_center': camera.center}
+    return Batch(out)
+
+def enlarged_row(what, name:str, device=None)->Row:
+    "A row for a system that is smaller than the protocol's photos"
+    row = open_row(what, device)
+    if row.system is None or guided_net(row.system): raise SpiceError(f'{what} has no size of its own', 'Leave enlarged: out')
+    def make(case, mean):
+        small = Draw(case.body, retarget=False)(shrunk(case.asked, tuple(row.system.size)))
+        made = row.system(small)['image'].float()
+        large = F.interpolate(made, case.batch['source_image'].shape[2:], mode='bicubic', align_corners=False)
+        return case.framed(large.clamp(-1, 1))
+    return Row(name, make, row.about | dict(kind=f'{row.about["kind"]}, enlarged'))
+
 # %% ../nbs/31_evaluate.ipynb #d76528f9
 def guided_row(net:GuidedNet, name:str, device=None)->Row:
     "A row for a guided network without a system around it"
@@ -106,6 +133,8 @@ def open_row(what,        # a key of `ROWS`, a `Row`, a `System`, a `GuidedNet`,
     if isinstance(what, Row): return what
     if isinstance(what, System): return system_row(what, name or what.name, device)
     if isinstance(what, GuidedNet): return guided_row(what, name or 'guided', device)
+    if isinstance(what, str) and what.startswith('enlarged:'):
+        return enlarged_row(what.removeprefix('enlarged:'), name or what, device)
     if isinstance(what, str) and what in ROWS: return Row(name or what, ROWS[what], dict(kind='no learning'))
     try: return load_row(what, name or Path(what).name, device)
     except WeightsError as e:

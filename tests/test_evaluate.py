@@ -507,3 +507,21 @@ def test_bad_editing(four, bad_input):
 def test_row_objects_pass_through():
     row = Row('mine', lambda case, mean: case.wanted, dict(kind='test'))
     assert open_row(row) is row and Path(open_row('truth').name).name == 'truth'
+
+def test_a_small_system_in_a_table_of_large_photos(bad_input):
+    from spice.evaluate import enlarged_row, shrunk
+    from spice.loaders import Draw
+    from spice.protocols import PROTOCOLS, PeoplePairs
+    torch.manual_seed(0)
+    system = make_system('spice', 'tiny').eval()
+    case = next(iter(PeoplePairs(PROTOCOLS['people-128'], 2, 'cpu')))
+    row = open_row(system, 'cpu')
+    large = enlarged_row(row, 'enlarged:mine', 'cpu').make(case, None)
+    assert large.shape == case.wanted.shape and large.abs().max() <= 1
+    small = shrunk(case.asked, (64, 64))
+    assert torch.allclose(small.camera('source').project(torch.tensor([[[.1, .2, .3]]]).expand(2, 1, 3)), case.batch.camera('source').project(torch.tensor([[[.1, .2, .3]]]).expand(2, 1, 3))*torch.tensor([.5, .5, 1.]), atol=1e-4)
+    with torch.no_grad(): made = system(Draw(case.body, retarget=False)(small))['image']
+    assert (torch.nn.functional.interpolate(large, (64, 64), mode='area') - made).abs().mean() < .3*made.std(), 'but for the noise that enlarging blurs'
+    found = evaluate_rows(['enlarged:people', 'copy-source'], 'people-128', count=2, real=2, measures='l1', device='cpu')
+    assert [o.row for o in found] == ['enlarged:people', 'copy-source'] and found[0].system['size'] == [64, 64]
+    with pytest.raises(SpiceError, match='has no size of its own'): open_row('enlarged:copy-source', 'cpu')
