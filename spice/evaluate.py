@@ -35,7 +35,7 @@ from .files import read_arrays, read_json
 from .guided import GuidedNet
 from .keypoints import Keypoints
 from .loaders import Batch, Draw
-from .measures import LITE_JUDGE, MEASURES, joints_in, make_measure
+from .measures import LITE_JUDGE, MEASURES, SSD_FILE, joints_in, make_measure
 from .metrics import ALEXNET_FILE, FID, FID_FILE, InceptionScore, PerImage, Rows, bootstrap, frechet, weights_file
 from .people import free_body
 from .people_detector import JointNet, PeopleDetector
@@ -190,7 +190,8 @@ class GroupedFID(FID):
         return float(self.compute() - 1.96*se), float(self.compute() + 1.96*se)
 
 # %% ../nbs/31_evaluate.ipynb #c3a50bd4
-FILES = {'lpips': ALEXNET_FILE, 'fid': FID_FILE} # of extra measures that need a file of weights
+FILES = {'lpips': ALEXNET_FILE, 'fid': FID_FILE, 'is': FID_FILE, 'mask-is': FID_FILE,
+         'detection': SSD_FILE} # of extra measures that need a file of weights
 DIRECTION = {k: v[1] for k, v in MEASURES.items()} | {'pck': 1}
 NEEDS = {k: v[0].split(', ') for k, v in MEASURES.items()} | {'pck': ['made', 'keypoints', 'seen', 'height'], 'flow': ['flow', 'true flow', 'visibility']}
 OPTIONAL = ('seen', 'height') # PCK can be taken without these

@@ -7,7 +7,7 @@ __all__ = ['CLOTHES', 'SSD_FILE', 'SIGMAS', 'BODY_ERRORS', 'REGIONS', 'BODY_REGI
            'top_k_recall', 'attribute_recall', 'Heads', 'fit_heads', 'people_heads', 'attribute_score', 'person_scores',
            'DetectionScore', 'oks', 'right_joints', 'joints_in', 'pose_scores', 'geodesic', 'body_errors',
            'regressed_errors', 'flow_errors', 'region_errors', 'part_means', 'identity', 'LitePooled', 'LiteDistance',
-           'matte_error', 'make_measure']
+           'matte_error', 'MaskedScore', 'make_measure']
 
 # %% ../nbs/30a_measures.ipynb #a28f57fb
 from collections.abc import Callable
@@ -26,9 +26,8 @@ from .core import DataError, SpiceError, get_device, progress
 from .features import Features, features_hash, load_features
 from .files import cached_arrays
 from .keypoints import Keypoints, cat_keypoints
-from .metrics import (FID, KID, LPIPS, InceptionScore, PerImage, check_images, check_pair, contextual_similarity, feature_distance, l1, load_extractor,
-                           masked_ssim,
-                           ms_ssim, psnr, ssim, unit, weights_file)
+from .metrics import (FID, KID, LPIPS, InceptionScore, PerImage, check_images, check_pair, contextual_similarity,
+                           feature_distance, l1, load_extractor, masked, masked_ssim, ms_ssim, psnr, ssim, unit, weights_file)
 from .people import People, free_body
 from .smplify import fit_errors
 from .surface import BACKGROUND, HIDDEN, SEEN
@@ -321,7 +320,13 @@ MEASURES = { # name: (what update takes, 1 where higher is better and -1 where l
     'attributes-people': ('made, labels', 1), 'detection': ('made', 1), 'pose': ('made, keypoints', 1), 'body': ('made, photos', -1),
     'flow': ('flow, wanted, visibility', -1), 'regions': ('made, wanted, visibility', -1),
     'matte': ('matte, target_matte', -1), 'identity': ('made, source, source_parts, target_parts', -1),
-    'lpips-lite1': ('made, wanted', -1), 'fid-lite1': ('images, real', -1)}
+    'lpips-lite1': ('made, wanted', -1), 'fid-lite1': ('images, real', -1),
+    'mask-ssim': ('made, wanted, pose_mask', 1), 'mask-is': ('made, pose_mask', 1)}
+
+class MaskedScore(InceptionScore):
+    "The Inception score of what lies within masks, before black"
+    full_state_update = False
+    def update(self, made, mask): super().update(masked(made, mask))
 
 @torch.no_grad()
 def _recall(heads, made, labels, k): return attribute_recall([o.cpu() for o in heads(made)], labels.cpu(), k)
@@ -332,9 +337,11 @@ def _networks(name, device, weights, splits, size):
     if family in ('fid', 'kid'):
         if form == 'lite1': return dict(fid=FID, kid=KID)[family](LitePooled(device))
         return dict(fid=FID, kid=KID)[family](load_extractor({'': 'fid-inception', 'field': 'inception', 'people': 'people-eval'}[form], weights, device))
-    if name in ('is', 'is-field'):
-        net = load_extractor('inception' if form else 'fid-inception', weights, device)
-        return InceptionScore(net.logits, [1000 if form else 1008], splits, net.name)
+    if name in ('is', 'is-field', 'mask-is'):
+        field = name == 'is-field'
+        net = load_extractor('inception' if field else 'fid-inception', weights, device)
+        kind = MaskedScore if name == 'mask-is' else InceptionScore
+        return kind(net.logits, [1000 if field else 1008], splits, net.name)
     heads = people_heads(size=size, device=str(device or 'cpu'))                         # they learn at the size of the pictures to be measured
     if name == 'attributes-people': return PerImage(partial(_recall, heads, k=1))
     return attribute_score(heads, CLOTHES if name.startswith('fashion') else tuple(ATTRIBUTES), splits)
@@ -350,7 +357,8 @@ def make_measure(name:str,      # a key of `MEASURES`
                 )->Metric: # with update, compute, merge_state, reset
     "A measure by its name"
     if name not in MEASURES: raise SpiceError(f'there is no measure {name!r}', f'Take one of {", ".join(MEASURES)}')
-    plain = {'l1': l1, 'psnr': psnr, 'ssim': ssim, 'ms-ssim': ms_ssim, 'masked-ssim': masked_ssim, 'matte': matte_error}
+    plain = {'l1': l1, 'psnr': psnr, 'ssim': ssim, 'ms-ssim': ms_ssim, 'masked-ssim': masked_ssim, 'mask-ssim': masked_ssim,
+             'matte': matte_error}
     if name in plain: return PerImage(plain[name])
     if name == 'lpips': return PerImage(LPIPS(weights, device or 'cpu'))
     if name in ('lpips-people', 'cx-people'):

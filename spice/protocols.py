@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIELD', 'BICUBIC', 'PROTOCOLS', 'BARS', 'MAPS', 'FRAMES', 'CHUNK', 'TRUTHS', 'PAIR_KINDS', 'RIM', 'GREY', 'ROWS',
-           'Protocol', 'find_protocol', 'through', 'stretched', 'Case', 'PeoplePairs', 'people_truth', 'driven_pairs',
-           'has_mattes', 'known_maps', 'maps_of', 'body_for', 'PreparedPairs', 'make_pairs', 'fill_holes', 'grown',
-           'warped', 'guided_net', 'answer_inputs', 'reposed', 'guided_picture']
+           'Protocol', 'find_protocol', 'through', 'stretched', 'Case', 'joint_mask', 'PeoplePairs', 'people_truth',
+           'driven_pairs', 'has_mattes', 'known_maps', 'maps_of', 'body_for', 'PreparedPairs', 'make_pairs',
+           'fill_holes', 'grown', 'warped', 'guided_net', 'answer_inputs', 'reposed', 'guided_picture']
 
 # %% ../nbs/30b_protocols.ipynb #1ff66b0d
 import io
@@ -28,7 +28,7 @@ from .core import DataError, SpiceError, get_device, to_pil
 from .data import Prepared
 from .guided import carried_of, Guided, GuidedNet, decide, over
 from .guided import person_of as guided_person
-from .keypoints import Keypoints
+from .keypoints import Keypoints, pose_mask
 from .loaders import Batch, Draw, Paired, collate, person_of
 from .people import People, free_body
 from .smplify import Fitter, fit_keypoints
@@ -82,7 +82,13 @@ PROTOCOLS = {o.name: o for o in (*map(_people, (64, 128, 256)), *(_people(size, 
     Protocol('clean', 'any', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim', 'lpips', 'fid'), ('pck',), 'whole', BICUBIC,
              note='the canvas as prepared, no JPEG, the FID Inception'),
     Protocol('fashion-video', 'video', (256, 256), 'driver', ('test',), ('fid-field',), ('pck',), 'whole', BICUBIC,
-             note='one random test video drives the first frame of every other one; there is no true photo'))}
+             note='one random test video drives the first frame of every other one; there is no true photo'),
+    Protocol('upis-256', 'deepfashion', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim',), ('is', 'pck'), 'whole', BICUBIC,
+             note='Pumarola et al. 2018: SSIM and the Inception score, on the canvas as prepared'),
+    Protocol('dpt-256', 'deepfashion', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim', 'ms-ssim'), ('is', 'detection', 'pck'), 'whole', BICUBIC,
+             note='Neverova et al. 2018: SSIM, MS-SSIM, the Inception and the detection score, on the canvas as prepared'),
+    Protocol('market', 'market', (128, 64), 'test', ('train',), ('ssim', 'mask-ssim'), ('is', 'mask-is', 'detection', 'pck'), 'whole', BICUBIC,
+             note='Market-1501 as Ma et al. 2017 and others: also what lies within a mask around the joints, before black'))}
 
 def find_protocol(name, # a key of `PROTOCOLS`, or a `Protocol`
                  )->Protocol:
@@ -166,6 +172,11 @@ class Case:
     def asked(self)->Batch: # what a system is given
         return Batch({k: v for k, v in self.batch.items() if k != 'target_image'})
 
+# %% ../nbs/30b_protocols.ipynb #72c3ff4a
+def joint_mask(keypoints:Keypoints)->Float[Tensor, 'b h w']:
+    "The field's rough mask of a person, from the joints"
+    return pose_mask(keypoints.points, keypoints.size)[:, 0]
+
 # %% ../nbs/30b_protocols.ipynb #a82a33d9
 def _side(photos, bodies, name): # a `Photos`, and the bodies for R
     of = dict(points=photos.points, rotmats=bodies.rotmats, betas=bodies.betas, focal=bodies.camera.focal, center=bodies.camera.center,
@@ -173,7 +184,7 @@ def _side(photos, bodies, name): # a `Photos`, and the bodies for R
     return {f'{name}_{k}': v for k, v in of.items()}
 
 TRUTHS = ('mask', 'source_mask', 'flow', 'visibility', 'height', 'labels', 'photos', 'keypoints', 'seen',
-          'target_matte', 'source_parts', 'target_parts')
+          'target_matte', 'source_parts', 'target_parts', 'pose_mask')
 
 class PeoplePairs:
     "Pairs of People's test split, made as they are needed"
@@ -219,7 +230,7 @@ def people_truth(source, target)->dict: # of two `Photos`
                 labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints, seen=lambda: target.seen,
                 height=lambda: rows().amax(1) - rows().amin(1), target_matte=lambda: matte(target),
                 source_parts=lambda: source.surface.parts*(source.parsing > 0),
-                target_parts=lambda: target.surface.parts)
+                target_parts=lambda: target.surface.parts, pose_mask=lambda: joint_mask(target.keypoints))
 
 # %% ../nbs/30b_protocols.ipynb #0967106e
 @patch
@@ -285,7 +296,7 @@ class PreparedPairs:
     @property
     def known(self):
         true = self.body is not None and self.data.bodies['how'] == 'truth' and self.protocol.frame != 'photo'
-        return ('keypoints', *(('wanted',) if self.protocol.pairs != 'driver' else ()), *(TRUTHS[:5] if true and self.protocol.pairs != 'driver' else ()))
+        return ('keypoints', 'pose_mask', *(('wanted',) if self.protocol.pairs != 'driver' else ()), *(TRUTHS[:5] if true and self.protocol.pairs != 'driver' else ()))
     def names(self, some): return [f'{self.data.names[a]}>{self.data.names[b]}' for a, b in some]
     @property
     def about(self):
@@ -311,6 +322,7 @@ def case(self:PreparedPairs, rows)->Case: # noqa: F811
     size = tuple(wanted.shape[2:])
     true, truth = Keypoints(points, size), {}
     truth['keypoints'] = lambda: true.crop(BARS).drop_outside() if frame else true
+    truth['pose_mask'] = lambda: joint_mask(truth['keypoints']())
     if 'mask' in self.known: truth |= self.truth(batch)
     return Case(batch, self.names(rows), frame(wanted) if frame else wanted, truth, frame, self.body)
 

@@ -525,3 +525,29 @@ def test_a_small_system_in_a_table_of_large_photos(bad_input):
     found = evaluate_rows(['enlarged:people', 'copy-source'], 'people-128', count=2, real=2, measures='l1', device='cpu')
     assert [o.row for o in found] == ['enlarged:people', 'copy-source'] and found[0].system['size'] == [64, 64]
     with pytest.raises(SpiceError, match='has no size of its own'): open_row('enlarged:copy-source', 'cpu')
+
+def test_protocols_of_the_papers(tmp_path, bad_input):
+    "On look-alikes: Market-1501 with masks around the joints, DeepFashion as DPT and UPIS measured it"
+    from spice.keypoints import pose_mask
+    from spice.metrics import masked_ssim
+    from test_data import person, picture, table as annotations
+    from spice.data import Market
+    root, names = tmp_path/'market', [f'{i:04d}_c1s1_000{v}51_00.jpg' for i in range(1, 5) for v in (1, 2)]
+    for i, n in enumerate(names): picture(root/('bounding_box_train' if i < 4 else 'bounding_box_test')/n, (64, 128), i)
+    for split, some in (('train', names[:4]), ('test', names[4:])):
+        annotations(root/f'market-annotation-{split}.csv', [(n, person(64, 128, names.index(n))) for n in some])
+    (root/'market-pairs-test.csv').write_text('from,to\n' + ''.join(f'{a},{b}\n' for a, b in zip(names[4::2], names[5::2])))
+    data = Prepared(prepare(Market(root), tmp_path/'out'))
+    found = evaluate('copy-source', 'market', data=data, count=2, device='cpu')
+    assert found.left_out.keys() >= {'is', 'mask-is', 'detection'} and all('is not here' in found.left_out[k] for k in ('mask-is', 'detection'))
+    case = make_pairs(PROTOCOLS['market'], data, 2, 'cpu').case(make_pairs(PROTOCOLS['market'], data, 2, 'cpu').rows)
+    mask = pose_mask(case.batch['target_points'], (128, 64))[:, 0]
+    assert torch.equal(case['pose_mask'], mask) and .02 < mask.mean() < .6
+    assert abs(found.values['mask-ssim']['mean'] - float(masked_ssim(through(case.batch['source_image']), case.wanted, mask).mean())) < 1e-5
+    from spice.measures import MaskedScore
+    seen = []
+    score = MaskedScore(lambda images: seen.append(images) or images.mean((2, 3)), [3], 1)
+    score.update(case.wanted, mask)
+    assert (seen[0].permute(0, 2, 3, 1)[mask == 0] == -1).all() and torch.equal(seen[0].permute(0, 2, 3, 1)[mask > 0], case.wanted.permute(0, 2, 3, 1)[mask > 0])
+    for name in ('dpt-256', 'upis-256'):
+        with pytest.raises(DataError, match=f'{name} is for deepfashion'): evaluate('copy-source', name, data=data, device='cpu')
