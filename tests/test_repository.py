@@ -106,3 +106,12 @@ def test_no_trace_of_a_machine():
 def test_no_machine_in_a_notebook(path):
     "No warning with somebody's folders is stored"
     assert 'site-packages' not in path.read_text(encoding='utf-8')
+
+def test_every_result_says_what_made_it():
+    "A file of figures without a command is a rumour"
+    results = ROOT/'benchmarks'/'results'
+    said = (results/'README.md').read_text(encoding='utf-8')
+    lines = [o for o in said.splitlines() if o.startswith('| `')]
+    named = {name for line in lines for name in re.findall(r'`([^`]+)`', line.split('|')[1])}
+    assert named == {o.name for o in results.iterdir()} - {'README.md'}
+    for path in set(re.findall(r'(?:benchmarks|nbs|scripts)/\w+\.(?:py|ipynb)', said)): assert (ROOT/path).is_file(), path
