@@ -185,6 +185,11 @@ def test_examples_in_prose_call_what_is_there(path):
             for call in (o for o in ast.walk(tree) if isinstance(o, ast.Call) and isinstance(o.func, ast.Name)):
                 for keyword in call.keywords: assert known.get(call.func.id) is None or keyword.arg in known[call.func.id], f'{call.func.id}({keyword.arg}=)'
 
+def test_legends_stand_beside_the_lines():
+    for path in CHAPTERS:
+        calls = re.findall(r'\.legend\(.*', '\n'.join(''.join(o['source']) for o in cells(path) if o['cell_type'] == 'code'))
+        assert all('bbox_to_anchor' in o for o in calls), f'{path.name}: {calls}'
+
 @pytest.mark.parametrize('name', ['20_train', '23_runs', '31_evaluate', '40_infer', '41_video'])
 def test_use_comes_first(pages, name):
     headings = [o for cell in cells(pages/'nbs'/f'{name}.ipynb') if cell['cell_type'] == 'markdown' for o in re.findall(r'(?m)^## .*$', ''.join(cell['source']))]
