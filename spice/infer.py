@@ -720,7 +720,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
 
 # %% ../nbs/40_infer.ipynb #3edd380c
 def front_picture(people:tuple=(19,),     # numbers of People's valid split
-                  poses:tuple=('walk', 'wave', 'hands_on_hips', 'arms_up'),
+                  poses:tuple=('walk', 'wave', 'hands_on_hips', 'arms_up', 'run', 'contrapposto'),
                   size:int=256,           # pixels of each picture's height
                  )->Image.Image:
     "Photos, and the same people in poses"
