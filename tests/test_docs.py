@@ -110,6 +110,8 @@ PICTURE = dict(output_type='display_data', data={'image/png': ''})
     ('dead_links', words(f'[`f`]({site.SITE}nbs/bad.html#nothing)')),
     ('scraps', code('f()', dict(output_type='stream', name='stderr', text=['careful\n']))),
     ('scraps', words('## [`f`](somewhere)')),
+    ('left_numbers', code('table', dict(output_type='execute_result', data={'text/html': '<td>0.10</td>'}))),
+    ('left_numbers', code('table', dict(output_type='execute_result', data={'text/markdown': '| row | l1 |\n| --- | --- |\n| a | 0.10 |\n| b | 12 |'}))),
 ])
 def test_checks_find_what_they_look_for(check, cell, tmp_path):
     assert list(getattr(check_pages, check)(bad_page([cell], tmp_path)))
