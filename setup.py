@@ -3,7 +3,7 @@ import re
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
@@ -35,11 +35,12 @@ setup(
         'Intended Audience :: Developers',
         'Operating System :: OS Independent',
         'Topic :: Multimedia :: Graphics',
+        'Topic :: Multimedia :: Video',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Topic :: Scientific/Engineering :: Image Processing',
         'Programming Language :: Python :: 3',
     ] + [f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)],
-    packages=find_packages(include=['spice', 'spice.*']),
+    packages=find_namespace_packages(include=['spice', 'spice.*'], exclude=['*.__pycache__', '*.judge']), # folders of weights count as packages
     package_data={'spice': ['assets/**/*']},
     exclude_package_data={'spice': ['assets/models/people/judge/*']}, # only measures; a clone has it
     include_package_data=True,

@@ -111,7 +111,16 @@ def scraps(folder):
                 yield from (f'{path.name}: Quarto cannot read {o!r}' for o in made.directives(source(cell))[0] if not re.match(r'#\| [\w-]+: \S', o))
             if cell['cell_type'] == 'markdown': yield from (f'{path.name}: a heading is a link: {o}' for o in re.findall(r'(?m)^#+ .*\]\(.*$', source(cell)))
 
-CHECKS = (wide_code, rubbish, no_alt_text, unlinked, dead_links, equations, scraps)
+def left_numbers(folder):
+    "Numbers in tables stand on the right"
+    for path in notebooks(folder):
+        for cell in cells(path):
+            for data in (o.get('data', {}) for o in cell.get('outputs', [])):
+                if (found := made.LEFT_NUMBER.search(''.join(data.get('text/html', '')))): yield f'{path.name}: a number on the left: {found[0]}'
+                text = ''.join(data.get('text/markdown', ''))
+                if made.align_numbers(text) != text: yield f'{path.name}: numbers on the left: {text[:80]!r}'
+
+CHECKS = (wide_code, rubbish, no_alt_text, unlinked, dead_links, equations, scraps, left_numbers)
 
 def check(folder, root='.'):
     "All complaints"

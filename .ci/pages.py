@@ -297,6 +297,12 @@ def align_numbers(text):
             rows = []
     return '\n'.join(lines)
 
+LEFT_NUMBER = re.compile(r"<td>(\s*[-+]?(?:\d[\d,.]*(?:e[-+]?\d+)?%?|inf|nan|NaN)\s*)</td>")
+
+def align_cells(html):
+    "Numbers in tables of pandas stand on the right, too"
+    return LEFT_NUMBER.sub(r'<td style="text-align: right">\1</td>', html)
+
 # ---- a page
 
 def front_matter(cell): return yaml.safe_load(''.join(cell['source']).split('---')[1])
@@ -359,6 +365,7 @@ def finish(notebook, page, pages, entries, module='', syms={}, root='.'):
                 source = tidy_code(source)
                 for output in cell['outputs']:
                     if 'text/markdown' in output.get('data', {}): output['data']['text/markdown'] = lines(align_numbers(''.join(output['data']['text/markdown'])))
+                    if 'text/html' in output.get('data', {}): output['data']['text/html'] = lines(align_cells(''.join(output['data']['text/html'])))
             n = has_picture(cell)
             if n and 'fig-alt' not in source:
                 after = next((''.join(o['source']) for o in notebook['cells'][i + 1:] if o['cell_type'] == 'markdown'), '')

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from .attention import SourceRows
 from .blazepose import Found
@@ -763,13 +763,13 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
     return made
 
 # %% ../nbs/40_infer.ipynb #3edd380c
-def front_picture(people:tuple=(19, 46),  # numbers of People's valid split
-                  poses:tuple=('walk', 'wave', 'hands_on_hips', 'arms_up'),
-                  size:int=256,           # pixels of each picture
+def front_picture(people:tuple=(19,),     # numbers of People's valid split
+                  poses:tuple=('walk', 'wave', 'hands_on_hips', 'arms_up', 'run', 'contrapposto'),
+                  size:int=256,           # pixels of each picture's height
                  )->Image.Image:
     "Photos, and the same people in poses"
     tool, cells = Reposer(), []
     for number in people:
         photo, known = demo_person(number, size, 30.)
-        cells += [photo, *repose(photo, list(poses), tool, size=size, **known)]
+        cells += [ImageOps.fit(o, (size*3//4, size)) for o in (photo, *repose(photo, list(poses), tool, size=size, **known))]
     return show_images(cells, ['photo', *(o.replace('_', ' ') for o in poses)] + ['']*(len(cells) - len(poses) - 1), cols=1 + len(poses), pad=2)

@@ -655,5 +655,7 @@ async def watch(self:Monitor):
 @patch
 def picture(self:Monitor)->Image.Image: # noqa: F811
     "What the monitor shows"
-    parts = [o for o in (self.curve_picture(), self.sample_picture()) if o]
-    return show_images(parts or [Image.new('RGB', (200, 40), 'white')], cols=1)
+    parts = [o for o in (self.curve_picture(), self.sample_picture()) if o] or [Image.new('RGB', (200, 40), 'white')]
+    sheet = Image.new('RGB', (max(o.width for o in parts), sum(o.height for o in parts)), 'white')
+    for k, o in enumerate(parts): sheet.paste(o, (0, sum(before.height for before in parts[:k])))
+    return sheet

@@ -110,6 +110,8 @@ PICTURE = dict(output_type='display_data', data={'image/png': ''})
     ('dead_links', words(f'[`f`]({site.SITE}nbs/bad.html#nothing)')),
     ('scraps', code('f()', dict(output_type='stream', name='stderr', text=['careful\n']))),
     ('scraps', words('## [`f`](somewhere)')),
+    ('left_numbers', code('table', dict(output_type='execute_result', data={'text/html': '<td>0.10</td>'}))),
+    ('left_numbers', code('table', dict(output_type='execute_result', data={'text/markdown': '| row | l1 |\n| --- | --- |\n| a | 0.10 |\n| b | 12 |'}))),
 ])
 def test_checks_find_what_they_look_for(check, cell, tmp_path):
     assert list(getattr(check_pages, check)(bad_page([cell], tmp_path)))
@@ -184,6 +186,11 @@ def test_examples_in_prose_call_what_is_there(path):
             known = {o.name: signature_of(node.module[6:], o.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith('spice.') for o in node.names}
             for call in (o for o in ast.walk(tree) if isinstance(o, ast.Call) and isinstance(o.func, ast.Name)):
                 for keyword in call.keywords: assert known.get(call.func.id) is None or keyword.arg in known[call.func.id], f'{call.func.id}({keyword.arg}=)'
+
+def test_legends_stand_beside_the_lines():
+    for path in CHAPTERS:
+        calls = re.findall(r'\.legend\(.*', '\n'.join(''.join(o['source']) for o in cells(path) if o['cell_type'] == 'code'))
+        assert all('bbox_to_anchor' in o for o in calls), f'{path.name}: {calls}'
 
 @pytest.mark.parametrize('name', ['20_train', '23_runs', '31_evaluate', '40_infer', '41_video'])
 def test_use_comes_first(pages, name):

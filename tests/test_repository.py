@@ -24,6 +24,13 @@ def test_ci_runs_the_lines_of_the_readme():
     lines = [line for block in re.findall(r'```sh\n(.*?)```', readme, re.S) for line in block.strip().split('\n')]
     assert len(lines) == 2 and all(line in ci for line in lines)
 
+def test_all_files_tell_the_same_version():
+    version = re.search(r'(?m)^version = (.+)$', (ROOT/'settings.ini').read_text())[1]
+    assert f'__version__ = "{version}"' in (ROOT/'spice'/'__init__.py').read_text()
+    released = re.search(r'(?m)^## (\S+) \((\d{4}-\d\d-\d\d)\)$', (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')).groups()
+    citation = (ROOT/'CITATION.cff').read_text(encoding='utf-8')
+    assert released[0] == version and f'version: {version}\n' in citation and f'date-released: {released[1]}\n' in citation
+
 @pytest.mark.parametrize('path', CHAPTERS, ids=lambda o: o.stem)
 def test_chapter_has_the_form(path):
     all_cells = cells(path)
