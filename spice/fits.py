@@ -25,7 +25,7 @@ from .files import read_arrays
 from .keypoints import Keypoints
 from .people import Pool, free_body
 from .rig import POSE, SHAPE, UNKNOWNS, State
-from .smplify import COUNTS, Fits, Fitter, Seen, fit_keypoints
+from .smplify import LEAST_WEIGHT, Fits, Fitter, Observations, fit_keypoints
 from .surface import render_body
 from .work import claim_work
 
@@ -85,7 +85,7 @@ def solve_band(A:Float[Tensor, 't n n'],     # the diagonal
 # %% ../nbs/08a_fits.ipynb #55e85e4a
 @patch
 @torch.no_grad()
-def smooth(self:Fitter, state:State, seen:Seen, pace:float, steps:int)->State:
+def smooth(self:Fitter, state:State, seen:Observations, pace:float, steps:int)->State:
     "Levenberg-Marquardt over all frames at once"
     t, (w1, w2) = len(state), (deviations(self.body.rest, o, pace) for o in (STILL, STEADY))
     if t < 3: return state
@@ -210,7 +210,7 @@ def fit_numbers(table:dict, points:Float[Tensor, 'n 18 3'], settings,
                 deep:bool=False, # whether there were 3D joints
                )->dict:
     "Errors, and why fits were left out"
-    error, there = table['error'], (points[..., 2].clamp(min=0)**settings.trust > COUNTS).sum(1).numpy()
+    error, there = table['error'], (points[..., 2].clamp(min=0)**settings.trust > LEAST_WEIGHT).sum(1).numpy()
     some, (worst, likely, doubtful) = error[np.isfinite(error)], settings.limits(deep)
     reasons = {'too few keypoints': there < settings.least, 'keypoints not explained': error >= worst,
                'an unlikely body': table['energy'] >= likely, 'a rival as likely': table['doubt'] >= doubtful}

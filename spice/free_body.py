@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METRES', 'LAYERS', 'SCALES', 'ORIGINS', 'JOINT_BONES', 'BONE_JOINTS', 'CURL', 'PROVENANCE', 'assets_folder',
            'read_obj', 'target_names', 'read_targets', 'shares', 'joint_of_bone', 'bone_of_joint', 'read_rig',
-           'turn_between', 't_pose_turns', 'to_t_pose', 'read_fingers', 'turn_about', 'relax_fingers', 'draw_person',
-           'sample_people', 'read_assets', 'shape_space', 'joint_regressor', 'triangles', 'strongest', 'rounded',
-           'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
+           'shortest_turn', 't_pose_turns', 'to_t_pose', 'read_fingers', 'turn_by_degrees', 'relax_fingers',
+           'draw_person', 'sample_people', 'read_assets', 'shape_space', 'joint_regressor', 'triangles', 'strongest',
+           'rounded', 'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
 
 # %% ../nbs/02a_free_body.ipynb #d365a8b1
 import gzip, importlib.util, itertools, json
@@ -122,7 +122,7 @@ def read_rig(folder,       # the assets
     return markers, np.where(total > 0, weights/np.maximum(total, 1e-9), np.eye(len(JOINTS))[0])
 
 # %% ../nbs/02a_free_body.ipynb #44d38dee
-def turn_between(a, b):
+def shortest_turn(a, b):
     "The smallest rotation that turns direction `a` into direction `b`"
     a, b = a/np.linalg.norm(a), b/np.linalg.norm(b)
     x, y, z = np.cross(a, b)
@@ -139,11 +139,11 @@ def t_pose_turns(joints, # [24, 3] in A-pose
             before = np.eye(3)
             for joint, child, direction in zip(chain, chain[1:], directions):
                 now = before@(at[f'{side}_{child}'] - at[f'{side}_{joint}'])
-                before = turn_between(now, np.array(direction, float))@before
+                before = shortest_turn(now, np.array(direction, float))@before
                 turns[JOINTS.index(f'{side}_{joint}')] = before
         turns[JOINTS.index(f'{side}_hand')] = turns[JOINTS.index(f'{side}_wrist')]
         foot = (at[f'{side}_foot'] - at[f'{side}_ankle'])*[1, 0, 1]             # toes forward, sole level
-        for joint in ('ankle', 'foot'): turns[JOINTS.index(f'{side}_{joint}')] = turn_between(foot, np.array([s*.15, 0, 1.]))
+        for joint in ('ankle', 'foot'): turns[JOINTS.index(f'{side}_{joint}')] = shortest_turn(foot, np.array([s*.15, 0, 1.]))
     return turns
 
 # %% ../nbs/02a_free_body.ipynb #6a392bfd
@@ -181,7 +181,7 @@ def read_fingers(folder,       # the assets
     return fingers
 
 # %% ../nbs/02a_free_body.ipynb #4f291dd2
-def turn_about(axis, degrees):
+def turn_by_degrees(axis, degrees):
     "The rotation by an angle about an axis"
     x, y, z = axis/np.linalg.norm(axis)
     K, a = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]), np.radians(degrees)
@@ -198,9 +198,9 @@ def relax_fingers(vertices,     # [v, 3]
         across = (at[2][0] - at[5][0])*(1 if side == 'L' else -1)                                      # the knuckles' line: the axis of bending
         palm = .6*np.cross(across, along[3])/np.linalg.norm(across)
         for i, (_, weights) in hand.items():
-            turn, place = turn_between(along[i], along[i] + along[3] + (palm if i == 1 else 0)), at[i][0]
+            turn, place = shortest_turn(along[i], along[i] + along[3] + (palm if i == 1 else 0)), at[i][0]
             for k in range(3):
-                turn = turn_about(across, CURL[i][k])@turn
+                turn = turn_by_degrees(across, CURL[i][k])@turn
                 out += weights[k][:, None]*((vertices - at[i][k])@turn.T + place - vertices)
                 place = place + turn@(at[i][k + 1] - at[i][k])
     return out

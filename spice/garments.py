@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'SHOE_KINDS', 'KINDS', 'BODY', 'TOP', 'JACKET',
-           'LEGS', 'SKIRT', 'SHOES', 'COLLAR', 'HAIR', 'HAT', 'GLASSES', 'STOOL', 'EYES', 'Layer', 'LAYERS', 'halve',
-           'relax', 'Mesh', 'piece', 'measures', 'Cuts', 'cuts_of', 'ramp', 'least', 'neckline', 'cut_top',
-           'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends', 'arm_folds', 'body_folds',
-           'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer', 'skirt_layer', 'shoes_layer',
-           'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands', 'cap_layer', 'hanging_layer',
-           'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed', 'cylinder', 'dress', 'clay_figures']
+           'LEGS', 'SKIRT', 'SHOES', 'COLLAR', 'HAIR', 'HAT', 'GLASSES', 'STOOL', 'EYES', 'GarmentLayer',
+           'LAYER_MAKERS', 'quarter_triangles', 'relax', 'Mesh', 'piece', 'measures', 'Cuts', 'cuts_of', 'ramp',
+           'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends',
+           'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer',
+           'skirt_layer', 'shoes_layer', 'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands',
+           'cap_layer', 'hanging_layer', 'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed',
+           'cylinder', 'dress', 'clay_figures']
 
 # %% ../nbs/05b_garments.ipynb #fc98fd66
 from collections import namedtuple
@@ -31,9 +32,9 @@ from .surface import CLAY, vertex_normals
 from .wardrobe import ATTRIBUTES
 
 # %% ../nbs/05b_garments.ipynb #75c57a2a
-def halve(faces:np.ndarray, # [f, 3]
-          count:int,        # of vertices
-         )->tuple: # pairs of vertices [v2, 2] whose means are the new vertices, new faces [4 f, 3]
+def quarter_triangles(faces:np.ndarray, # [f, 3]
+                      count:int,        # of vertices
+                     )->tuple: # pairs of vertices [v2, 2] whose means are the new vertices, new faces [4 f, 3]
     "Cut every triangle into four"
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
     pairs, index = np.unique(edges, axis=0, return_inverse=True)
@@ -83,7 +84,7 @@ def _fine(name, detail):
     layer = free_layer(name)
     faces, rows = layer.faces, np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1), layer.weights], 1).astype(np.float64)
     for step in range(detail):
-        pairs, faces = halve(faces, len(rows))
+        pairs, faces = quarter_triangles(faces, len(rows))
         rows = rows[pairs].mean(1)
         shoulder = np.clip((rows[:, 1:2] - .34)/.10, 0, 1)*np.clip((.26 - abs(rows[:, :1]))/.04, 0, 1) if name == 'suit' else 0.
         rows = (1 - shoulder)*relax(rows, faces, 5 if step == 0 else 3) + shoulder*relax(rows, faces, 1)   # shoulders are hollow, and stay so
@@ -283,7 +284,7 @@ def skirt_folds(c, bend, x, y, z):
 KINDS = ('body', 'top', 'jacket', 'legs', 'skirt', 'shoes', 'collar', 'hair', 'hat', 'glasses', 'stool', 'eyes')
 BODY, TOP, JACKET, LEGS, SKIRT, SHOES, COLLAR, HAIR, HAT, GLASSES, STOOL, EYES = range(len(KINDS))
 # code, `Mesh`, people [k], then for each of their vertices: keep, metres off the rest surface, metres back in depth, [k, v] each
-Layer = namedtuple('Layer', 'kind mesh who keep offset back')
+GarmentLayer = namedtuple('GarmentLayer', 'kind mesh who keep offset back')
 
 def _places(mesh):
     "x, |x|, y and z as rows [1, v]"
@@ -308,7 +309,7 @@ def top_layer(cuts, bend, detail, device):
     offset = torch.where(cuts.tucked > 0, torch.lerp(offset, torch.full_like(offset, .002), ramp(-y, -.13, -.09)), offset.maximum(.004*near_neck - .003))
     under = cuts.tucked*ramp(torch.maximum(cut_legs(cuts, ax, y, z), cut_skirt(cuts, ax, y, z)), .004, .012)
     back = .03*under + .03*ramp(cut_jacket(cuts, ax, y, z), .01, .02)
-    return Layer(TOP, mesh, who, cut_top(cuts, ax, y, z), offset, back)
+    return GarmentLayer(TOP, mesh, who, cut_top(cuts, ax, y, z), offset, back)
 
 # %% ../nbs/05b_garments.ipynb #92ddd7fe
 def jacket_layer(cuts, bend, detail, device):
@@ -320,7 +321,7 @@ def jacket_layer(cuts, bend, detail, device):
     folds = .9*arm_folds(c, b, x, y, z, .66 + 0*c.seed) + .8*body_folds(c, b, x, y, z)
     offset = .012 + c.ease*.8 + c.over_ease*(.35 + .65*hang) + .019*folds
     offset = offset + .016*_bump(ax, .05 + .30*(y - .22).clamp(0, .3), .035)*(z > 0)*ramp(y, .1, .3)      # lapels stand off
-    return Layer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
+    return GarmentLayer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
 
 # %% ../nbs/05b_garments.ipynb #019cbf27
 def legs_layer(cuts, bend, detail, device):
@@ -330,7 +331,7 @@ def legs_layer(cuts, bend, detail, device):
     thigh = ramp(-y, .0, .22)
     offset = .005 + c.leg_ease*(.15 + .85*thigh) + (c.flare + .35*c.leg_ease)*ramp(-y, .40, .82) + (.50 + 45*c.leg_ease)*.015*leg_folds(c, b, x, y, z)
     back = .03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked) + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
-    return Layer(LEGS, mesh, who, cut_legs(c, ax, y, z), offset.clamp(min=.003), back)
+    return GarmentLayer(LEGS, mesh, who, cut_legs(c, ax, y, z), offset.clamp(min=.003), back)
 
 def skirt_layer(cuts, bend, detail, device):
     "Skirts, and the lower part of dresses"
@@ -339,7 +340,7 @@ def skirt_layer(cuts, bend, detail, device):
     out = ramp(-y, -.08, .45)
     offset = .011 + .006*c.tucked + c.skirt_flare*.15*out + .011*skirt_folds(c, b, x, y, z)
     back = .03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked) + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
-    return Layer(SKIRT, mesh, who, cut_skirt(c, ax, y, z), offset, back)
+    return GarmentLayer(SKIRT, mesh, who, cut_skirt(c, ax, y, z), offset, back)
 
 def shoes_layer(cuts, bend, detail, device):
     "Everybody's shoes"
@@ -348,14 +349,14 @@ def shoes_layer(cuts, bend, detail, device):
     sole = ramp(-y, .893, .912)
     offset = .006 + .004*(cuts.shoes == 2) + torch.where(cuts.shoes == 1, .002, .007)*sole + .006*(cuts.shoes == 2)*ramp(y, -.86, -.80)
     back = .03*ramp(cut_legs(cuts, ax, y, z), .004, .012)
-    return Layer(SHOES, mesh, torch.arange(len(cuts), device=device), cut_shoes(cuts, ax, y, z), offset, back)
+    return GarmentLayer(SHOES, mesh, torch.arange(len(cuts), device=device), cut_shoes(cuts, ax, y, z), offset, back)
 
 def collar_layer(cuts, bend, detail, device):
     "Shirt collars, folded down"
     who, mesh = _worn(cuts, 'collar'), piece('neck', detail, device)
     c, (_, ax, y, z) = cuts[who], _places(mesh)
     offset = .007 + .024*ramp(.597 - y, .0, .055) + 0*c.seed
-    return Layer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
+    return GarmentLayer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
 
 # %% ../nbs/05b_garments.ipynb #1b55b7ee
 def _grid(rows, cols, closed=False):
@@ -446,7 +447,7 @@ def cap_layer(cuts, bend, detail, device):
     part = _bump(x - .028*c.parting, 0., .006)*ramp(y, .74, .77)*((c.hair == 1) | (c.hair == 2))
     thick = (thick - .007*part)*torch.where(c.hat > 0, 1 - .75*ramp(y, .69, .72), 1.)
     keep = line + .005*s[..., 1] + .003*curls*curly
-    return Layer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012, .02*ramp(y, .74, .76)*c.hat)
+    return GarmentLayer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012, .02*ramp(y, .74, .76)*c.hat)
 
 # %% ../nbs/05b_garments.ipynb #6254d4dc
 def hanging_layer(cuts, bend, detail, device):
@@ -459,7 +460,7 @@ def hanging_layer(cuts, bend, detail, device):
     front = torch.lerp(2.15 - 0*y, 1.28 + 0*y, ramp(-y, -.62, -.50)) + .10*s[..., 1]      # below the chin it stays behind the shoulders
     wave = .006*torch.sin(26*y + 3*angle.abs() + c.seed)*(1 - bob)
     offset = .004*s[..., 0] + .0025*strands(c, x, y, z, 2.6)[..., 0] + wave + bob*.012*_bump(y, .64, .05) - bob*.014*ramp(-y, -.60, -.56)
-    return Layer(HAIR, mesh, who, least(y - end, (front - angle.abs())*.1), offset, 0*offset)
+    return GarmentLayer(HAIR, mesh, who, least(y - end, (front - angle.abs())*.1), offset, 0*offset)
 
 def tied_layer(cuts, bend, detail, device, which):
     "Pony tails and buns"
@@ -467,7 +468,7 @@ def tied_layer(cuts, bend, detail, device, which):
     c, (x, _, y, z) = cuts[who], _places(mesh)
     s = noise(torch.stack(torch.broadcast_tensors(x*90 + c.seed, y*(10, 60)[which], z*40), -1))
     end = .60 - .13*c.hair_length + .02*s[..., 0] if which == 0 else .5 + 0*c.seed
-    return Layer(HAIR, mesh, who, y - end + 0*s[..., 0], .004*s[..., 1], 0*s[..., 0])
+    return GarmentLayer(HAIR, mesh, who, y - end + 0*s[..., 0], .004*s[..., 1], 0*s[..., 0])
 
 def hat_layer(cuts, bend, detail, device):
     "Knitted hats"
@@ -475,7 +476,7 @@ def hat_layer(cuts, bend, detail, device):
     c, (x, _, y, z) = cuts[who], _places(mesh)
     brim = y - .718 - .10*(z - .05).clamp(min=0) - .02*ramp(-z, -.03, .05)
     ribs = .0016*torch.cos(torch.atan2(x, z - .04)*34)
-    return Layer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80) + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
+    return GarmentLayer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80) + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
 
 # %% ../nbs/05b_garments.ipynb #3e085d57
 @lru_cache(8)
@@ -499,7 +500,7 @@ def glasses_layer(cuts, bend, detail, device):
     lens = torch.where(z > .135, lens, -.1)
     bar = torch.where((ax < .012) | (z < .152), .0022 - (y - .694).abs(), -.1)
     rim = torch.minimum(lens, .0036 - lens)
-    return Layer(GLASSES, mesh, who, torch.maximum(torch.where(c.glasses == 2, lens, rim), bar), 0*lens + 0*c.seed, 0*lens + 0*c.seed)
+    return GarmentLayer(GLASSES, mesh, who, torch.maximum(torch.where(c.glasses == 2, lens, rim), bar), 0*lens + 0*c.seed, 0*lens + 0*c.seed)
 
 # %% ../nbs/05b_garments.ipynb #3d9352eb
 @dataclass
@@ -566,8 +567,8 @@ def _add_stools(parts, body, skin, heights, seated, turns, places):
          -.025*torch.ones_like(verts[..., 0]), who)
 
 # %% ../nbs/05b_garments.ipynb #782a04bc
-LAYERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
-          lambda *o: tied_layer(*o, 0), lambda *o: tied_layer(*o, 1), hat_layer, glasses_layer)
+LAYER_MAKERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
+                lambda *o: tied_layer(*o, 0), lambda *o: tied_layer(*o, 1), hat_layer, glasses_layer)
 
 def dress(body:Body,                         # the free body
           rotmats:Float[Tensor, 'n 24 3 3'], # with y up
@@ -588,7 +589,7 @@ def dress(body:Body,                         # the free body
     _add(parts, torch.where(eyes, EYES, BODY), skin - .006*under[..., None]*normals, body.faces, normals, body.rest, keep, .05*under,
          torch.arange(len(betas), device=device))
     if seated is not None: _add_stools(parts, body, skin, heights, seated, turns, places)
-    for make in LAYERS:
+    for make in LAYER_MAKERS:
         layer = make(cuts, bend, detail, device)
         mesh, who = layer.mesh, layer.who
         if not len(who): continue

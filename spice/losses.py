@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CONTENT', 'STYLE', 'GAN_FORMS', 'widen', 'precise', 'pixel', 'gram', 'perceptual', 'style', 'features_of',
-           'cycle_terms', 'critic_loss', 'generator_loss', 'Adversarial', 'largest_cosine', 'sample', 'gaussian_warp',
-           'correctness', 'Correctness', 'affine_regularisation', 'flow_terms', 'end_point_error', 'true_flow',
-           'carried_wheels', 'what_is_known', 'known_masks', 'still_background', 'squares', 'content', 'root_squares',
-           'norms', 'gram_norms', 'region_grams', 'patch_style', 'semantic_style', 'weighted_cross_entropy']
+           'cycle_terms', 'critic_loss', 'generator_loss', 'Adversarial', 'largest_cosine', 'sample_map',
+           'gaussian_warp', 'correctness', 'Correctness', 'affine_regularisation', 'flow_terms', 'end_point_error',
+           'true_flow', 'carried_wheels', 'what_is_known', 'known_masks', 'still_background', 'squares', 'content',
+           'root_squares', 'norms', 'gram_norms', 'region_grams', 'patch_style', 'semantic_style',
+           'weighted_cross_entropy']
 
 # %% ../nbs/15_losses.ipynb #60a31f3a
 import functools, math
@@ -155,11 +156,11 @@ def largest_cosine(source:Float[Tensor, 'b c h w'],   # features
     return out.unflatten(1, target.shape[2:])
 
 # %% ../nbs/15_losses.ipynb #084d42ee
-def sample(image:Float[Tensor, 'c h w'],  # features
-           places:Float[Tensor, '2 n'],   # x and y of pixel centres, the first at 0
-           sampling:str='gaussian',       # or 'bilinear'
-           sigma:float=2.,                # pixels
-          )->Float[Tensor, 'c n']:
+def sample_map(image:Float[Tensor, 'c h w'],  # features
+               places:Float[Tensor, '2 n'],   # x and y of pixel centres, the first at 0
+               sampling:str='gaussian',       # or 'bilinear'
+               sigma:float=2.,                # pixels
+              )->Float[Tensor, 'c n']:
     "A map at any places: a Gaussian over the 4 x 4 pixels around each, or bilinear between 2 x 2"
     (_, h, w), at = image.shape, places.T[:, None]                               # (n, 1, 2)
     taps = torch.arange(-1, 3) if sampling == 'gaussian' else torch.arange(2)
@@ -181,12 +182,12 @@ def gaussian_warp(image:Float[Tensor, 'b c h w'], # features of the source
                   flow:Float[Tensor, 'b 2 h w'],  # in pixels of this map, x first
                  )->Float[Tensor, 'b c h w']:
     "Each target pixel from the 4 x 4 source pixels around the place that its flow points to"
-    return torch.stack([sample(o, p) for o, p in zip(image, _places(flow))]).view_as(image)
+    return torch.stack([sample_map(o, p) for o, p in zip(image, _places(flow))]).view_as(image)
 
 # %% ../nbs/15_losses.ipynb #a81d9d90
 def _cosine(source, target, places, sampling):
     "Cosine of the features sampled at some places and those that should be there (n)"
-    return F.cosine_similarity(sample(source, places, sampling), target, dim=0)
+    return F.cosine_similarity(sample_map(source, places, sampling), target, dim=0)
 
 @precise
 def correctness(flow:Float[Tensor, 'b 2 h w'],   # where each target pixel comes from, in pixels of this map

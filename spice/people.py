@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARSING', 'PARSING_COLOURS', 'THICK', 'SPLITS', 'VIEWS', 'parse', 'Photos', 'free_body', 'seen_joints', 'People',
-           'gather', 'paint_parsing', 'replace_scores', 'Pool']
+           'gather_outfits', 'paint_parsing', 'replace_scores', 'Pool']
 
 # %% ../nbs/06a_people.ipynb #7c04fa6c
 import json
@@ -143,7 +143,7 @@ def _worn(seed):
     o = outfit(seed)
     return o, cuts_of([o]), dyes_of([o]), labels(o)
 
-def gather(seeds, device):
+def gather_outfits(seeds, device):
     "Outfits, cuts, dyes and labels of some seeds"
     o, cuts, dyes, marks = zip(*(_worn(int(s)) for s in seeds))
     cuts = Cuts({k: torch.cat([c.numbers[k] for c in cuts]).to(device) for k in cuts[0].numbers})
@@ -181,7 +181,7 @@ def render(self:People,
           )->Photos:
     "Photograph outfits in poses"
     n, body = len(rows), free_body(str(self.device))
-    worn, cuts, dyes, marks = gather(outfit_seeds, self.device)
+    worn, cuts, dyes, marks = gather_outfits(outfit_seeds, self.device)
     betas, rows = torch.tensor([o['body'] for o in worn], device=self.device), rows.to(self.device)
     rotmats, height = settle(rows, body, betas, gap=.008 + cuts.ease[:, 0])
     joints, _ = body.skeleton(rotmats, betas)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'RegressorSettings', 'regressor_settings', 'squared',
            'normalised', 'Trunk', 'Placed', 'Regressed', 'six_to_rotmats', 'rotmats_to_six', 'people_mean', 'Regressor',
-           'read_checkpoint', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted', 'FitLoop',
-           'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
+           'read_checkpoint_weights', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted',
+           'FitLoop', 'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
            'regressor_figures', 'begin', 'spice_regressor']
 
 # %% ../nbs/09_regressor.ipynb #034f90d9
@@ -233,9 +233,9 @@ def require(self:Regressor, body:Body):
                         'Their betas mean different things')
 
 # %% ../nbs/09_regressor.ipynb #34751cc8
-def read_checkpoint(path,
-                    key:str='model', # where the weights are
-                   )->dict: # tensors by name
+def read_checkpoint_weights(path,
+                            key:str='model', # where the weights are
+                           )->dict: # tensors by name
     "The weights in a checkpoint that holds other things, too"
     found = read_torch(path, 'Get it again: it should be a file of torch.save')
     if isinstance(found, dict) and key in found: return read_state(found[key])
@@ -262,7 +262,7 @@ def load_spin(checkpoint,             # path of model_checkpoint.pt
     "SPIN's regressor with its public weights"
     if body is not None and body.name == 'free': raise WeightsError('SPIN\'s betas belong to SMPL, not to the free body',
                                                                     'Give load_body(path) of an SMPL file')
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint_weights(checkpoint)
     mean = read_mean(mean_params) if mean_params is not None else None
     net = Regressor(regressor_settings('spin', learned_from='spin', body='smpl' if body is None else body.hash), mean)
     known, means = net.state_dict(), {k: v for k, v in net.state_dict().items() if k.startswith('init_')}

@@ -18,7 +18,7 @@ from .data import Prepared
 from .loaders import Batch
 from .parsing import ParsingTransfer
 from .people import PARSING
-from .pseudo_pairs import PARTS, one_hot, part_masks
+from .pseudo_pairs import BOX_PARTS, one_hot, part_masks
 from .weights import on_hub
 
 # %% ../nbs/54b_restyle.ipynb #e0f3c2ee
@@ -48,15 +48,15 @@ def transfer_clothes(system:ParsingTransfer,
 # %% ../nbs/54b_restyle.ipynb #b652bf35
 def relabel(parsing:Int[Tensor, 'b h w'],
             points:Float[Tensor, 'b 18 3'], # x, y in pixels of the map, score
-            parts:list,                     # names of `PARTS`; empty is everywhere
+            parts:list,                     # names of `BOX_PARTS`; empty is everywhere
             old:str,                        # a label of `PARSING`
             new:str,                        # what it becomes
            )->Int[Tensor, 'b h w']:
     "Within some body parts, one label becomes another"
-    for what, names, known in (('body part', parts, PARTS), ('label', (old, new), PARSING)):
+    for what, names, known in (('body part', parts, BOX_PARTS), ('label', (old, new), PARSING)):
         wrong = next((o for o in names if o not in known), None)
         if wrong: raise DataError(f'there is no {what} {wrong!r}', f"Take one of {', '.join(known)}")
-    inside = part_masks(points, tuple(parsing.shape[1:]))[:, [PARTS.index(o) for o in parts]].amax(1) > 0 if parts else torch.ones_like(parsing).bool()
+    inside = part_masks(points, tuple(parsing.shape[1:]))[:, [BOX_PARTS.index(o) for o in parts]].amax(1) > 0 if parts else torch.ones_like(parsing).bool()
     return torch.where(inside & (parsing == PARSING.index(old)), PARSING.index(new), parsing)
 
 EDITS = {'short sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm') for side in ('left', 'right')],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['normed', 'JohnsonBlock', 'start', 'JohnsonNet', 'PatchCritic', 'patch_side', 'visible_maps', 'UpisWeights',
-           'UpisLoss', 'PastPictures', 'UpisSettings', 'Upis', 'paper_run']
+           'UpisLoss', 'PastPictures', 'UpisSettings', 'Upis', 'upis_paper_run']
 
 # %% ../nbs/51_upis.ipynb #bb0bf9e5
 from dataclasses import dataclass
@@ -302,12 +302,12 @@ def columns(self:Upis, batch, made)->dict:
     return {k: to_pil(v.float().cpu()) if isinstance(v, Tensor) else v for k, v in out.items()}
 
 # %% ../nbs/51_upis.ipynb #6c66a047
-def paper_run(data:str,          # the folder of a prepared dataset
-              photos:int=24_145, # in it
-              epochs:int=300,
-              full:int=100,      # epochs before the rates fall
-              **changes,         # fields of `Plan`
-             )->tuple: # a `Plan`, and what makes its callbacks
+def upis_paper_run(data:str,          # the folder of a prepared dataset
+                   photos:int=24_145, # in it
+                   epochs:int=300,
+                   full:int=100,      # epochs before the rates fall
+                   **changes,         # fields of `Plan`
+                  )->tuple: # a `Plan`, and what makes its callbacks
     "Batch, epochs and falling rates of section 5"
     plan = Plan(**{**dict(system='upis', preset='paper', data=data, bs=12, ema=0.), **changes})
     plan.epoch = max(1, photos//plan.bs)

@@ -25,7 +25,7 @@ from spice.loaders import Batch
 from spice.metrics import FID, load_extractor
 from spice.people import free_body
 from spice.people_detector import JointNet
-from spice.protocols import PROTOCOLS, ROWS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
+from spice.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
 from spice.regressor import Regressor, regressor_settings
 from spice.surface import BACKGROUND, SEEN
 from spice.train import System, make_system
@@ -92,7 +92,7 @@ def test_protocols_name_what_there_is():
     assert set(PROTOCOLS) == {'people-64', 'people-128', 'people-256', 'people-crop-128', 'people-crop-256', 'gfla-256', 'cfld-256x176', 'clean', 'fashion-video',
                               'ccp-round', 'ccp-round-256', 'ccp-repose', 'ccp-repose-128'}
     for name, p in PROTOCOLS.items():
-        assert p.name == name and set(p.measures) | set(p.extra) <= set(ev.NEEDS) and p.frame in pr.FRAMES
+        assert p.name == name and set(p.measures) | set(p.extra) <= set(ev.NEEDS) and p.frame in pr.FRAME_CHANGES
         assert through(torch.zeros(1, 3, 8, 8), p.codec).shape == (1, 3, 8, 8)
         field = {'lpips', 'fid', 'fid-field'}
         if name.startswith('people'): assert p.count == p.real_count == 1000 and not field & set(p.measures) and {'lpips', 'fid'} <= set(p.extra)
@@ -188,7 +188,7 @@ def test_pck_counts_joints_within_a_tenth(four):
     assert torch.allclose(taller['all'], 1 - true.valid[:, 5]/true.valid.sum(1))
 
 def test_warped_row_keeps_what_is_seen(four):
-    made = ROWS['warp-true-flow'](four, None)
+    made = BASELINES['warp-true-flow'](four, None)
     seen, back = four['visibility'] == SEEN, four['visibility'] == BACKGROUND
     carried = pr.warp(four.batch['source_image'], four['flow'])
     assert torch.equal(made.movedim(1, 3)[seen], carried.movedim(1, 3)[seen]) and made.abs().max() <= 1.001

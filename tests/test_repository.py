@@ -93,6 +93,16 @@ def test_story_runs_one_way():
             for name in re.findall(r'^from spice\.(\w+) import', source(cell), re.M):
                 assert module_of[name] < path.name, f'{path.name} imports spice.{name}, which comes later'
 
+def test_a_public_name_has_one_meaning():
+    "No two modules export the same name"
+    owners = {}
+    for path in sorted(ROOT.glob('spice/*.py')):
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            if not isinstance(node, ast.Assign) or getattr(node.targets[0], 'id', '') != '__all__': continue
+            for name in ast.literal_eval(node.value): owners.setdefault(name, []).append(path.stem)
+    shared = {name: modules for name, modules in owners.items() if len(modules) > 1}
+    assert len(owners) > 1000 and not shared, f'rename all but one of each: {shared}'
+
 def test_no_trace_of_a_machine():
     words = re.compile('|'.join(['/ro' + 'ot/', '/tm' + 'p/', '/ho' + r'me/\w+/']))
     tracked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True)
