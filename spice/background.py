@@ -19,7 +19,8 @@ from .core import DataError
 from .places import grow
 
 # %% ../nbs/16c_background.ipynb #cc728b27
-COPY_SIDE, SIDE_STEP, HOLE_RIM = 256, 4, 3 # pixels: longest side of the copy, what its sides are multiples of, the hole's rim
+# pixels: longest side of the copy, what its sides are multiples of, the hole's rim
+COPY_SIDE, SIDE_STEP, HOLE_RIM = 256, 4, 3
 
 @dataclass
 class Part:
@@ -281,6 +282,7 @@ def follow_offsets(photo:Float[Tensor, '3 H W'], # without its smooth ground
         out[:, here] = total/whole
     return out.view_as(photo)
 
+# %% ../nbs/16c_background.ipynb #eb801f93
 def missing_detail(level:Level)->Float[Tensor, '3 h w']:
     "What the votes have that single sources have not, smoothed"
     left = level.picture(level.rows - level.original[level.near])
@@ -304,6 +306,7 @@ def _fill_part(part:Part)->Float[Tensor, '3 H W']:
         filled = behind + follow_offsets(part.large - behind, level, share[0]) + full(missing_detail(level))
     return torch.lerp(part.large, filled, share)
 
+# %% ../nbs/16c_background.ipynb #ea34831f
 @torch.no_grad()
 def fill_behind(photo:Float[Tensor, 'b 3 h w'],           # in [-1, 1]
                 matte:Float[Tensor, 'b 1 h w'],           # in [0, 1]; 1 where the person is

@@ -366,6 +366,7 @@ def looked(self:BlazePose, photo:Image.Image)->tuple: # people, and the score of
     try: return self._look(photo, *networks)
     finally: self.free.put(networks)
 
+# %% ../nbs/01c_blazepose.ipynb #55118fb9
 @patch
 def _look(self:BlazePose, photo, finder, marker):
     "Everybody in one photo, with these two networks"

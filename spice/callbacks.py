@@ -39,15 +39,17 @@ class History(Callback):
     def row(self):
         now = time.perf_counter()
         names = list(self.sums[-1])
-        values = torch.stack([torch.stack([o[k].float() for o in self.sums]).mean() for k in names])       # wait for the device only once
+        # wait for the device only once
+        values = torch.stack([torch.stack([o[k].float() for o in self.sums]).mean() for k in names])
         mean = dict(zip(names, self.average(values).tolist()))
         memory = torch.cuda.max_memory_allocated()/1e6 if torch.cuda.is_available() else 0.
         photos = self.photos*getattr(self.learn, 'processes', 1)
-        self.rows.append(dict(step=self.learn.done, **{k: float(f'{v:.6g}') for k, v in mean.items()}, photos_per_second=round(photos/(now - self.clock), 2),
+        self.rows.append(dict(step=self.learn.done, **{k: float(f'{v:.6g}') for k, v in mean.items()},
+                              photos_per_second=round(photos/(now - self.clock), 2),
                               MB=round(memory)))
         self.sums, self.photos, self.clock = [], 0, now
         if self.path and not getattr(self.learn, 'silent', False): self.write()
-    def average(self, values): return values                                                  # over processes: chapter 22
+    def average(self, values): return values # over processes: chapter 22
 
 # %% ../nbs/21_callbacks.ipynb #d2a9d91e
 @patch
@@ -79,7 +81,8 @@ def curves(rows:list,       # of `History`
     skip = ('step', 'photos_per_second', 'MB', 'loss')
     names = names or [k for k in rows[-1] if k not in skip and not k.endswith('_total')]
     cols = min(5, len(names))
-    fig, axes = plt.subplots(-(-len(names)//cols), cols, figsize=(2.1*cols, 1.6*-(-len(names)//cols)), dpi=60, squeeze=False)
+    fig, axes = plt.subplots(-(-len(names)//cols), cols, figsize=(2.1*cols, 1.6*-(-len(names)//cols)), dpi=60,
+                             squeeze=False)
     for ax, name in zip(axes.flat, names):
         at = [(o['step'], o[name]) for o in rows if name in o]
         ax.plot(*zip(*at), lw=1)
@@ -90,6 +93,7 @@ def curves(rows:list,       # of `History`
     if path: fig.savefig(path)
     return fig
 
+# %% ../nbs/21_callbacks.ipynb #8be8118e
 class TermMetric(Metric):
     "One term, averaged over the photos of validation"
     def __init__(self, player:str, term:str): self.player, self.term = player, term
@@ -98,7 +102,9 @@ class TermMetric(Metric):
     def reset(self): self.sum, self.count = 0., 0
     def accumulate(self, learn):
         terms, n = learn.step.terms[self.player], len(learn.xb[0]['source_image'])
-        self.sum, self.count = self.sum + n*float(torch.as_tensor(terms.total if self.term == 'total' else terms[self.term]).detach()), self.count + n
+        self.sum, self.count = (self.sum
+                                + n*float(torch.as_tensor(terms.total if self.term == 'total'
+                                                          else terms[self.term]).detach()), self.count + n)
     @property
     def value(self): return self.sum/self.count if self.count else None
 
@@ -116,7 +122,8 @@ class Judged(TermMetric):
 class Samples(Callback):
     "A sheet of pictures every few steps"
     order, run_valid = 62, False
-    def __init__(self, folder, every:int=500, count:int=4): self.folder, self.every, self.count = Path(folder), every, count
+    def __init__(self, folder, every:int=500, count:int=4):
+        self.folder, self.every, self.count = Path(folder), every, count
     def before_fit(self): self.batch = None
     @torch.no_grad()
     def draw(self):
@@ -130,11 +137,13 @@ class Samples(Callback):
     def after_batch(self):
         if self.learn.done % self.every == 0 and not getattr(self.learn, 'silent', False): self.draw()
 
+# %% ../nbs/21_callbacks.ipynb #b80d41ec
 def fixed_batch(dls, count:int):
     "The first photos of validation, or of training, without moving the loaders on"
     dl = dls.loaders[-1]
     data, epoch = dl.dataset, getattr(dl.dataset, 'epoch', None)
-    batch = data[0] if epoch is not None and hasattr(data, 'steps') else dl.create_batch([data[i] for i in range(min(count, len(data)))])
+    batch = (data[0] if epoch is not None and hasattr(data, 'steps')
+             else dl.create_batch([data[i] for i in range(min(count, len(data)))]))
     batch = dl.after_batch(_to(batch, dl.device))
     return type(batch)({k: v[:count] for k, v in batch.items()})
 
@@ -150,10 +159,11 @@ class EMA(Callback):
     @torch.no_grad()
     def after_step(self):
         self.count += 1
-        d = min(self.decay, (1 + self.count)/(10 + self.count))                          # so that the start loses its weight sooner
+        d = min(self.decay, (1 + self.count)/(10 + self.count)) # so that the start loses its weight sooner
         names, now = {k for k, _ in self.learn.model.named_parameters()}, self.learn.model.state_dict()
         torch._foreach_lerp_([self.mean[k] for k in now if k in names], [now[k] for k in now if k in names], 1 - d)
-        for k in now.keys() - names: self.mean[k].copy_(now[k])                          # the vectors of spectral norm have length 1, their means don't
+        # the vectors of spectral norm have length 1, their means don't
+        for k in now.keys() - names: self.mean[k].copy_(now[k])
     def swap(self):
         "Exchange weights and averages"
         if self.away is None:
@@ -178,7 +188,8 @@ class Accumulate(GradientAccumulation):
         return dict(count=self.count, grads={k: p.grad for k, p in named if self.count and p.grad is not None})
     def restore(self, state:dict):
         self.count = state['count']
-        for k, p in self.learn.model.named_parameters(): p.grad = state['grads'][k].to(p) if k in state['grads'] else None
+        for k, p in self.learn.model.named_parameters():
+            p.grad = state['grads'][k].to(p) if k in state['grads'] else None
 
 class Clip(GradientClip):
     "Clip the gradient's norm, part by part"
@@ -190,17 +201,20 @@ def training_state(learn:SystemLearner)->dict: # tensors, numbers and text
     "All that the rest of the run depends on"
     steps, done = learn.dls.train.dataset, learn.done
     ema, history, keeper, waiting = (getattr(learn, o, None) for o in ('ema', 'history', 'checkpoints', 'accumulate'))
-    return dict(system=type(learn.model).__name__, stage=learn.model.at, weights=learn.model.state_dict(), optimizer=learn.opt.state_dict(), done=done,
+    return dict(system=type(learn.model).__name__, stage=learn.model.at, weights=learn.model.state_dict(),
+                optimizer=learn.opt.state_dict(), done=done,
                 steps=steps.steps, pool=steps.pool.state() if hasattr(steps, 'pool') else None,
                 ema=dict(mean=ema.mean, count=ema.count) if ema else None, **(history.state()
                                                                               if history else dict(history=None)),
-                least=keeper.least if keeper else math.inf, best=keeper.metric if keeper else '', pending=waiting.state() if waiting else None,
-                chance=torch.get_rng_state(), chance_cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
+                least=keeper.least if keeper else math.inf, best=keeper.metric if keeper else '',
+                pending=waiting.state() if waiting else None, chance=torch.get_rng_state(),
+                chance_cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
 
 def read_checkpoint(path)->dict:
     "A file of `Checkpoints`"
     state = read_torch(path, 'Take the checkpoint before it')
-    if not isinstance(state, dict) or 'optimizer' not in state: raise WeightsError(f'{path} is no checkpoint of a training', 'Give a file from checkpoints/')
+    if not isinstance(state, dict) or 'optimizer' not in state:
+        raise WeightsError(f'{path} is no checkpoint of a training', 'Give a file from checkpoints/')
     return state
 
 # %% ../nbs/21_callbacks.ipynb #cd690818
@@ -208,9 +222,12 @@ def restore(learn:SystemLearner, state:dict): # noqa: F811
     "Bring a learner to a saved state"
     now = dict(system=type(learn.model).__name__, stage=learn.model.at, steps=learn.dls.train.dataset.steps)
     for k, v in now.items():
-        if state[k] != v: raise WeightsError(f'the checkpoint is of {k} {state[k]!r}, this run of {v!r}', 'Go on with the settings it was made with')
+        if state[k] != v:
+            raise WeightsError(f'the checkpoint is of {k} {state[k]!r}, this run of {v!r}',
+                               'Go on with the settings it was made with')
     try: learn.model.load_state_dict(state['weights'])
-    except RuntimeError: raise WeightsError('the checkpoint has other weights than this system', 'Is it of another preset?') from None
+    except RuntimeError:
+        raise WeightsError('the checkpoint has other weights than this system', 'Is it of another preset?') from None
     learn.create_opt()
     learn.opt.load_state_dict(state['optimizer'])
     steps = learn.dls.train.dataset
@@ -218,9 +235,11 @@ def restore(learn:SystemLearner, state:dict): # noqa: F811
     if state['pool']: steps.pool.restore(state['pool'])
     if state['ema'] and hasattr(learn, 'ema'):
         device = next(learn.model.parameters()).device
-        learn.ema.mean, learn.ema.count = {k: v.to(device) for k, v in state['ema']['mean'].items()}, state['ema']['count']
+        learn.ema.mean, learn.ema.count = {k: v.to(device)
+                                           for k, v in state['ema']['mean'].items()}, state['ema']['count']
     if state['history'] and hasattr(learn, 'history'): learn.history.restore(state)
-    if hasattr(learn, 'checkpoints') and state.get('best') == learn.checkpoints.metric: learn.checkpoints.least = state['least']
+    if hasattr(learn, 'checkpoints') and state.get('best') == learn.checkpoints.metric:
+        learn.checkpoints.least = state['least']
     if state.get('pending') and hasattr(learn, 'accumulate'): learn.accumulate.restore(state['pending'])
     torch.set_rng_state(state['chance'])
     if state['chance_cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(state['chance_cuda'])
@@ -242,7 +261,8 @@ class Checkpoints(Callback):
                  every:int=1000,   # steps
                  keep:int=2,       # of the last ones
                  best:str='',      # a metric of fastai's table, the lower the better; empty keeps none
-                ): self.folder, self.every, self.keep, self.metric, self.least = Path(folder), every, keep, best, math.inf
+                ):
+        self.folder, self.every, self.keep, self.metric, self.least = Path(folder), every, keep, best, math.inf
     def save(self):
         if getattr(self.learn, 'silent', False): return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -261,8 +281,9 @@ class Checkpoints(Callback):
         "Keep the weights if they are the best so far"
         if not self.metric or getattr(self.learn, 'silent', False) or not self.recorder.log: return
         names = list(self.recorder.metric_names)
-        if self.metric not in names: raise SpiceError(f'there is no metric {self.metric!r}', f'Take one of {", ".join(names)}')
-        value = dict(zip(names, self.recorder.log)).get(self.metric)                      # an epoch that was skipped has none
+        if self.metric not in names:
+            raise SpiceError(f'there is no metric {self.metric!r}', f'Take one of {", ".join(names)}')
+        value = dict(zip(names, self.recorder.log)).get(self.metric) # an epoch that was skipped has none
         if value is not None and value < self.least:
             self.least = float(value)
             save_weights(self.learn, self.folder.parent/'best')
@@ -327,7 +348,8 @@ class Bf16(Callback):
 
 class Fast(Callback):
     "Channels last, and compiled parts"
-    def __init__(self, channels_last:bool=True, compiled:bool=False): self.channels_last, self.compiled, self.done_once = channels_last, compiled, False
+    def __init__(self, channels_last:bool=True, compiled:bool=False):
+        self.channels_last, self.compiled, self.done_once = channels_last, compiled, False
     def before_fit(self):
         if self.done_once: return
         if self.channels_last: self.learn.model.to(memory_format=torch.channels_last)

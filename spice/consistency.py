@@ -42,7 +42,8 @@ def turn_between(a:Float[Tensor, 'b 3 3'], # rotations of the root
                 )->Float[Tensor, ' b']: # degrees from 0 to 180
     "The geodesic angle between two rotations"
     relative = a.mT@b
-    sine = torch.linalg.vector_norm(relative - relative.mT, dim=(1, 2))/8**.5     # |sin|, exact also for small turns, where the trace is flat
+    # |sin|, exact also for small turns, where the trace is flat
+    sine = torch.linalg.vector_norm(relative - relative.mT, dim=(1, 2))/8**.5
     return torch.rad2deg(torch.atan2(sine, (torch.einsum('bii->b', relative) - 1)/2))
 
 def turn_weight(degrees:Float[Tensor, ' b'],
@@ -65,7 +66,8 @@ def torso_masks(body,                              # from `load_body`
     return render_body(body, rotmats, betas, camera, size).torso
 
 @torch.no_grad()
-def dense_part_masks(body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera, size=None)->Bool[Tensor, 'b 24 h w']:
+def dense_part_masks(body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 10'], camera,
+                     size=None)->Bool[Tensor, 'b 24 h w']:
     "The same for DensePose's 24 parts (beyond the paper)"
     parts = render_body(body, rotmats, betas, camera, size).parts
     return parts[:, None] == torch.arange(1, 25, device=parts.device).view(24, 1, 1)
@@ -89,7 +91,8 @@ def crops(images:Float[Tensor, 'b 3 h w'],  # in [-1, 1]
           size:int=64,                      # of the crops, in pixels
          )->tuple: # patches [n, 3, size, size], masks [n, 1, size, size]
     "What a segment shows, and the segment, in its bounding box"
-    boxes = torch.cat([torch.arange(len(masks), device=rows.device)[:, None].to(images), bounding_boxes(masks).to(images)], 1)
+    boxes = torch.cat([torch.arange(len(masks), device=rows.device)[:, None].to(images),
+                       bounding_boxes(masks).to(images)], 1)
     m = masks[:, None].to(images.dtype)
     joined = roi_align(torch.cat([images[rows]*m, m], 1), boxes, size, sampling_ratio=2, aligned=True)
     return joined[:, :3], joined[:, 3:]
@@ -141,16 +144,19 @@ def __call__(self:Appearance,
             )->dict: # 'content' and 'style', each [b]; 0 where nothing counts
     "The two sums of Eq. (8) for each picture, weighted by Eq. (10), summed over segments"
     if masks.shape[1] != source_masks.shape[1] or len(masks) != len(made):
-        raise SpiceError(f'masks of shape {list(masks.shape)} and {list(source_masks.shape)}', 'Give the same segments for both')
+        raise SpiceError(f'masks of shape {list(masks.shape)} and {list(source_masks.shape)}',
+                         'Give the same segments for both')
     nothing = widen(made).flatten(1).sum(1)*0                                     # keeps the gradient's path, of zeros
     weight = turn_weight(degrees, self.turns).to(nothing.dtype)
     rows, segments = self.pick(masks, source_masks, weight)
     if not len(rows): return {o: nothing for o in self.names}
-    layers = tuple(self.content)*('content' in self.names) + tuple(self.style)*('style' in self.names)
+    content = tuple(self.content) if 'content' in self.names else ()
+    style = tuple(self.style) if 'style' in self.names else ()
+    layers = content + style
     p, m = crops(made, masks[rows, segments], rows, self.size)
     with torch.no_grad():
         q, k = crops(source, source_masks[rows, segments], rows, self.size)
         wanted = self.features(q, layers)
-    kinds = dict(layers=self.content if 'content' in self.names else (), style=self.style if 'style' in self.names else ())
-    sums = dict(zip(('content', 'style'), patch_distance(self.features(p, layers), wanted, m, k, **kinds)))
+    distances = patch_distance(self.features(p, layers), wanted, m, k, layers=content, style=style)
+    sums = dict(zip(('content', 'style'), distances))
     return {o: nothing.index_add(0, rows, sums[o].to(weight.dtype)*weight[rows]) for o in self.names}

@@ -50,7 +50,8 @@ def fit_canvas(image:Image.Image,           # a photo of any size
     canvas = Image.new('RGB', (w, h), 'white')
     canvas.paste(image.convert('RGB').resize(inner, Image.Resampling.BICUBIC), (left, top))
     if keypoints is None: return canvas, None
-    moved = keypoints.resize((inner[1], inner[0])).pad(left=left, top=top, right=w - inner[0] - left, bottom=h - inner[1] - top)
+    moved = keypoints.resize((inner[1], inner[0])).pad(left=left, top=top, right=w - inner[0] - left,
+                                                       bottom=h - inner[1] - top)
     return canvas, moved
 
 # %% ../nbs/07_data.ipynb #25921b9e
@@ -107,6 +108,7 @@ def cut(photo:Image.Image, # 'RGB', or a matte, 'L'
     pixels = np.pad(pixels, (*beyond, (0, 0)), mode='edge') if photo.mode == 'RGB' else np.pad(pixels, beyond)
     return Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
+# %% ../nbs/07_data.ipynb #ef3774c5
 def into_box(keypoints:Keypoints, box:tuple, size:tuple)->Keypoints:
     "Joints on the canvas of a box"
     left, top, right, bottom = box
@@ -141,7 +143,8 @@ class StoredPerson:
 class Source:
     "The photos of one dataset; a subclass for each kind of dataset fills `items` and `pairs`"
     kind, threads = 'photos', False      # whether several photos may be read at the same time
-    def __init__(self, size): self.size, self.items, self.pairs, self.notes, self.frame = frame_size(size), [], {}, [], 'canvas'
+    def __init__(self, size):
+        self.size, self.items, self.pairs, self.notes, self.frame = frame_size(size), [], {}, [], 'canvas'
     def __len__(self): return len(self.items)
     def note(self, text): # kept, and printed once
         self.notes.append(text)
@@ -159,6 +162,7 @@ class Source:
         image, keypoints, body = self.load(i, detector)
         return [StoredPerson(self.items[i].name, image, keypoints, body)]
 
+# %% ../nbs/07_data.ipynb #3d369626
 def plain_name(path:Path, root:Path)->str:
     "A flat name for a file below a root"
     inside = path.resolve().relative_to(root.resolve()).with_suffix('')
@@ -221,7 +225,8 @@ def shot_of(photo:Image.Image,
     person = one.people[0] if isinstance(one, Found) else None
     alpha = matte(photo, person) if person else None
     box = box_in(photo, one, size, alpha)
-    shot = StoredPerson(name, cut(photo, box, size), into_box(one, box, size), matte=alpha and cut(alpha, box, size), box=box)
+    shot = StoredPerson(name, cut(photo, box, size), into_box(one, box, size), matte=alpha and cut(alpha, box, size),
+                        box=box)
     if person:
         scale = np.array([size[1]/(box[2] - box[0]), size[0]/(box[3] - box[1])])
         points = (person.points - box[:2])*scale
@@ -231,18 +236,22 @@ def shot_of(photo:Image.Image,
 
 # %% ../nbs/07_data.ipynb #ea3a487f
 OFFERED = {
-    'deepfashion': 'DeepFashion In-shop: images from its owners, mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html; '
+    'deepfashion': 'DeepFashion In-shop: images from its owners, '
+                   'mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html; '
                    'lists and annotations with github.com/RenYurui/Global-Flow-Local-Attention',
     'market': 'Market-1501: images from its owners, zheng-lab.cecs.anu.edu.au/Project/project_reid.html; '
               'annotations with github.com/tengteng95/Pose-Transfer',
     'video': 'Fashion Video: the lists of addresses from its owners, vision.cs.ubc.ca/datasets/fashion'}
-SPELLED = {'train': ('fasion-resize-annotation-train.csv', 'fasion-annotation-train.csv', 'fashion-resize-annotation-train.csv'),
-           'test': ('fasion-resize-annotation-test.csv', 'fasion-annotation-test.csv', 'fashion-resize-annotation-test.csv'),
+SPELLED = {'train': ('fasion-resize-annotation-train.csv', 'fasion-annotation-train.csv',
+                     'fashion-resize-annotation-train.csv'),
+           'test': ('fasion-resize-annotation-test.csv', 'fasion-annotation-test.csv',
+                    'fashion-resize-annotation-test.csv'),
            'pairs': ('fasion-resize-pairs-test.csv', 'fasion-pairs-test.csv', 'fashion-resize-pairs-test.csv'),
            'train pairs': ('fasion-resize-pairs-train.csv', 'fasion-pairs-train.csv', 'fashion-resize-pairs-train.csv'),
            'market pairs': ('market-pairs-test.csv', 'market-re-id-pairs-test.csv'),
            'market train pairs': ('market-pairs-train.csv', 'market-re-id-pairs-train.csv')}
-COUNTS = {'train.lst': 48_674, 'test.lst': 4_038, 'nose to knee': 25_341, 'pairs': 8_570, 'photos in pairs': 3_144, 'held out': 100, 'market pairs': 12_000,
+COUNTS = {'train.lst': 48_674, 'test.lst': 4_038, 'nose to knee': 25_341, 'pairs': 8_570, 'photos in pairs': 3_144,
+          'held out': 100, 'market pairs': 12_000,
           'videos train': 500, 'videos test': 100}
 
 def find_below(root:Path, names:tuple, owner:str)->Path:
@@ -251,6 +260,7 @@ def find_below(root:Path, names:tuple, owner:str)->Path:
     if not found: raise DataError(f'{root}: there is no {" or ".join(names[:2])} in it', OFFERED[owner])
     return found[0]
 
+# %% ../nbs/07_data.ipynb #d276e9d9
 def known_pairs(path, stems)->list: # of stems
     "The pairs of a table of which both photos are known"
     pairs = [(Path(a).stem, Path(b).stem) for a, b in read_pairs(path)]
@@ -270,7 +280,8 @@ def flat_name(path:str, # such as MEN/Denim/id_00000080/01_1_front.jpg
     gender, kind, person = (folders[start:] + ['', '', ''])[:3]
     first, *rest = Path(name).stem.split('_')
     number, view = (rest + ['', ''])[:2] if len(rest) > 1 else ('', ''.join(rest))
-    return 'fashion' + gender + kind.replace('_', '') + person.replace('_', '') + f'{first}_{number}{view}' + Path(name).suffix
+    return ('fashion' + gender + kind.replace('_', '') + person.replace('_', '') + f'{first}_{number}{view}'
+            + Path(name).suffix)
 
 # %% ../nbs/07_data.ipynb #923c9b43
 NOSE_TO_KNEE = (0, 1, 2, 3, 5, 6, 8, 9, 11, 12) # nose, neck, shoulders, elbows, hips, knees
@@ -321,14 +332,16 @@ class DeepFashion(Source):
 def _read(self:DeepFashion, split, listed, whole):
     "The rows of one annotation table as items"
     path = find_below(self.root, SPELLED[split], 'deepfashion')
-    self.frame = self.frame or find_frame(read_table(path)[1], self.width)                # the first table settles it for both
+    self.frame = self.frame or find_frame(read_table(path)[1], self.width) # the first table settles it for both
     names, keypoints = read_annotations(path, self.frame, 'bars', self.width)
     if split == 'train': self.note(f'the tables are in the frame {self.frame!r}')
     names, seen = [flat_name(o) for o in names], set()
     twice = [o for o in names if o in seen or seen.add(o)]
     if twice: self.note(f'{path.name}: {len(twice)} names stand in it twice, such as {twice[0]}; the first row counts')
     missing = [o for o in dict.fromkeys(names) if o not in self.files]
-    if missing: self.note(f'{path.name}: {len(missing)} of {len(set(names))} annotated photos are not here, such as {missing[0]}')
+    if missing:
+        self.note(f'{path.name}: {len(missing)} of {len(set(names))} annotated photos are not here, such as '
+                  f'{missing[0]}')
     unknown = listed - set(names)
     if unknown: self.note(f'{split}.lst: {len(unknown)} names have no annotation, such as {sorted(unknown)[0]}')
     done = set()
@@ -339,6 +352,7 @@ def _read(self:DeepFashion, split, listed, whole):
         outfit = name.split('_')[0]
         self.items.append(Item(Path(name).stem, self.files[name], 'partial' if partial else split, outfit, one))
 
+# %% ../nbs/07_data.ipynb #e3d3f09f
 @patch
 def _hold_out(self:DeepFashion):
     "A hundred training photos, always the same, for validation"
@@ -383,12 +397,15 @@ class Market(Source):
             path = find_below(root, (f'market-annotation-{split}.csv',), 'market')
             names, rows = read_table(path)
             missing, done = [o for o in names if o not in files], set()
-            if missing: self.note(f'{path.name}: {len(missing)} of {len(names)} annotated photos are not here, such as {missing[0]}')
+            if missing:
+                self.note(f'{path.name}: {len(missing)} of {len(names)} annotated photos are not here, such as '
+                          f'{missing[0]}')
             for name, row in zip(names, rows):
                 if name not in files or name in done: continue
                 done.add(name)
                 points = torch.tensor(row + .5*np.array([1, 1, 0])*(row[:, 2:] > 0), dtype=torch.float32)[None]
-                self.items.append(Item(Path(name).stem, files[name], split, name.split('_')[0], Keypoints(points, (128, 64))))
+                self.items.append(Item(Path(name).stem, files[name], split, name.split('_')[0],
+                                       Keypoints(points, (128, 64))))
         path = find_below(root, SPELLED['market pairs'], 'market')
         self.expect('test pairs', len(read_pairs(path)), COUNTS['market pairs'])
         self.pairs['test'] = known_pairs(path, {o.name for o in self.items})
@@ -411,9 +428,13 @@ class FashionVideo(Source):
             listed = [o.strip().split('/')[-1] for o in lines if o.strip()]
             self.expect(f'videos in fashion_{split}.txt', len(listed), COUNTS[f'videos {split}'])
             missing = [o for o in listed if o not in files]
-            if missing: self.note(f'fashion_{split}.txt: {len(missing)} of {len(listed)} videos are not here, such as {missing[0]}')
+            if missing:
+                self.note(f'fashion_{split}.txt: {len(missing)} of {len(listed)} videos are not here, such as '
+                          f'{missing[0]}')
             for name in (o for o in listed if o in files): self._frames(files[name], split)
-        if not self.items: raise DataError(f'{root} holds none of the listed videos', 'Download the mp4 files that fashion_train.txt and fashion_test.txt list')
+        if not self.items:
+            raise DataError(f'{root} holds none of the listed videos',
+                            'Download the mp4 files that fashion_train.txt and fashion_test.txt list')
 
 # %% ../nbs/07_data.ipynb #d70dc7db
 def read_frames(path, every:int=1)->list: # PIL images
@@ -432,7 +453,8 @@ def _frames(self:FashionVideo, path, split):
 def load(self:FashionVideo, i, detector=None): # noqa: F811
     "A frame, and who is in it"
     item = self.items[i]
-    if getattr(self, '_open', None) != item.path: self._open, self._images = item.path, read_frames(item.path, self.every)
+    if getattr(self, '_open', None) != item.path:
+        self._open, self._images = item.path, read_frames(item.path, self.every)
     image = self._images[int(item.name.split('_')[-1])//self.every]
     return *fit_canvas(image, detect(image, detector=detector)[0], self.size), None
 
@@ -441,6 +463,7 @@ BODY_FIELDS = dict(rotmats=(24, 3, 3), betas=(10,), focal=(), center=(2,), trans
 
 TOGETHER = 16 # photos made at a time
 
+# %% ../nbs/07_data.ipynb #8e966bd6
 class PeoplePhotos(Source):
     "Photos of People, with the truth as body table"
     kind = 'people'
@@ -455,7 +478,8 @@ class PeoplePhotos(Source):
         super().__init__(size)
         self.people, self.views, self.made = {s: People(size, s, device=device) for s in SPLITS}, views, {}
         for split, count in (('train', train), ('valid', valid), ('test', test)):
-            if not 0 <= count <= len(self.people[split]): raise DataError(f'{count} outfits of {split}', f'Give 0 to {len(self.people[split])}')
+            if not 0 <= count <= len(self.people[split]):
+                raise DataError(f'{count} outfits of {split}', f'Give 0 to {len(self.people[split])}')
             for i in range(count):
                 names = [f'{split}_{i:06d}_{v:03d}' for v in range(views)]
                 self.items += [Item(o, None, split, f'{split}_{i:06d}') for o in names]
@@ -469,7 +493,8 @@ class PeoplePhotos(Source):
             outfit, view = zip(*([int(o) for o in self.items[k].name.split('_')[1:]] for k in some))
             with one_thread(): photos = self.people[split].photos(outfit, view).to('cpu')
             images, camera = to_pil(photos.image), photos.camera
-            bodies = [dict(rotmats=photos.rotmats[k], betas=photos.betas[k], focal=camera.focal[k], center=camera.center[k], translation=camera.translation[k])
+            bodies = [dict(rotmats=photos.rotmats[k], betas=photos.betas[k], focal=camera.focal[k],
+                           center=camera.center[k], translation=camera.translation[k])
                       for k in range(len(some))]
             self.made = {k: (images[j], photos.keypoints[j], bodies[j]) for j, k in enumerate(some)}
         return self.made[i]
@@ -479,7 +504,8 @@ PHOTOS_AT_ONCE = 32
 
 def _chunk_path(out, k): return Path(out)/'parts'/f'{k:05d}.npz'
 
-def looked_at(source:Source, numbers, detector=None): # yields number and `StoredPerson`s, or the reason why there are none
+def looked_at(source:Source, numbers, detector=None
+             ): # yields number and `StoredPerson`s, or the reason why there are none
     "Some photos of a source, several at a time where that is allowed"
     def look(i):
         try: return i, source.shots(i, detector)
@@ -540,13 +566,15 @@ def _mark(source, detector=None)->dict:
                                    if o.path is not None}), keypoints=known.hexdigest()[:16],
                 files=content_of(beside), detector=who if looks else '')
 
+# %% ../nbs/07_data.ipynb #7a52ad72
 def _claim(source, out, detector=None):
     "Make the folder, or check that it holds the same preparation"
     out, names = Path(out), [o.name for o in source.items]
     bad = next((o for o in names if '/' in o or '\\' in o or o.startswith('.') or not o or len(o.encode()) > 200), None)
     if bad is not None:
         raise DataError(f'{bad:.60} is no plain file name', 'Rename the photo: names may not leave the folder')
-    if len(set(names)) < len(names): raise DataError(f'{len(names) - len(set(names))} names stand for several photos', 'Rename them')
+    if len(set(names)) < len(names):
+        raise DataError(f'{len(names) - len(set(names))} names stand for several photos', 'Rename them')
     claim_work(out/'preparing.json', _mark(source, detector),
                todo='Give an empty folder, or the same settings and photos as before')
     for folder in ('images', 'parts'): (out/folder).mkdir(parents=True, exist_ok=True)
@@ -589,7 +617,7 @@ def _join(source, out, chunks):
     files['manifest'] = dict(version=1, kind=source.kind, size=list(source.size), count=len(names),
                              splits=count(splits), pairs=count(pairs), skipped=len(notes['skipped']),
                              notes=source.notes, hash=table_hash(names, points))
-    for name, content in files.items():                            # the manifest last: it shows that the dataset is complete
+    for name, content in files.items(): # the manifest last: it shows that the dataset is complete
         text = json.dumps(content, indent=None if name == 'splits' else 1)
         with writing(out/f'{name}.json') as f: f.write_text(text, encoding='utf-8')
 
@@ -619,9 +647,11 @@ def _beyond(parts)->dict:
         out[key] = np.concatenate([p[key] if key in p else unknown(p) for p in parts])
     return out
 
+# %% ../nbs/07_data.ipynb #41e80fa5
 def table_hash(names, points)->str:
     "Sixteen digits over names and keypoints"
-    return hashlib.sha256('\n'.join(map(str, names)).encode() + np.ascontiguousarray(points, np.float32).tobytes()).hexdigest()[:16]
+    return hashlib.sha256('\n'.join(map(str, names)).encode()
+                          + np.ascontiguousarray(points, np.float32).tobytes()).hexdigest()[:16]
 
 # %% ../nbs/07_data.ipynb #2bae93fa
 def save_bodies(folder, names, fields:dict, body_hash:str, how:str, error=None, good=None):
@@ -629,9 +659,11 @@ def save_bodies(folder, names, fields:dict, body_hash:str, how:str, error=None, 
     n = len(names)
     with writing(Path(folder)/'bodies.npz') as f:
         with open(f, 'wb') as file:
-            np.savez(file, names=np.array(names, dtype=str), body=np.array(body_hash), how=np.array(how), error=np.zeros(n, np.float32) if error is None
+            np.savez(file, names=np.array(names, dtype=str), body=np.array(body_hash), how=np.array(how),
+                     error=np.zeros(n, np.float32) if error is None
                      else error,
-                     good=np.ones(n, bool) if good is None else good, **{k: np.asarray(v, np.float32) for k, v in fields.items()})
+                     good=np.ones(n, bool) if good is None else good,
+                     **{k: np.asarray(v, np.float32) for k, v in fields.items()})
 
 # %% ../nbs/07_data.ipynb #12ee3d71
 class Prepared:
@@ -649,7 +681,8 @@ class Prepared:
     def __repr__(self):
         counts = ', '.join(f'{len(o):,} {s}' for s, o in self.splits.items())
         bodies = f', bodies by {self.bodies["how"]}' if self.bodies else ''
-        return f"Prepared {self.manifest['kind']}: {len(self):,} photos of {self.size[1]} x {self.size[0]} pixels ({counts})" + bodies
+        return (f"Prepared {self.manifest['kind']}: {len(self):,} photos of {self.size[1]} x {self.size[0]} pixels "
+                f"({counts})" + bodies)
     def _json(self, name)->dict: return read_json(self.folder/f'{name}.json', PREPARE_AGAIN, kind=dict)
 
     @cached_property
@@ -662,6 +695,7 @@ class Prepared:
 # %% ../nbs/07_data.ipynb #892af672
 PREPARE_AGAIN = 'Prepare it again'
 
+# %% ../nbs/07_data.ipynb #3be6f5a1
 @patch
 def _take(self:Prepared, table, both):
     "Names, points and splits, if they belong together"
@@ -693,7 +727,9 @@ def _bodies(self:Prepared, table)->dict:
     "A table of bodies in the order of `names`"
     order = {o: i for i, o in enumerate(table.pop('names').tolist())}
     missing = [o for o in self.names if o not in order]
-    if missing: raise DataError(f'bodies.npz lacks {len(missing)} of {len(self)} photos, such as {missing[0]}', 'Run spice_fit again')
+    if missing:
+        raise DataError(f'bodies.npz lacks {len(missing)} of {len(self)} photos, such as {missing[0]}',
+                        'Run spice_fit again')
     shapes = BODY_FIELDS | {k: () for k in ('error', 'good') if k in table}
     wrong = next((k for k, shape in shapes.items() if table[k].shape != (len(order), *shape)), None)
     if wrong: raise DataError(f'{wrong} has the shape {list(table[wrong].shape)}', 'Run spice_fit again')
@@ -710,14 +746,16 @@ def content(self:Prepared)->str: # sixteen hex digits
 @patch
 def rows(self:Prepared, split:str)->np.ndarray: # row numbers
     "The rows of a split"
-    if split not in self.splits: raise DataError(f'there is no split {split!r}', f'Take one of {", ".join(self.splits)}')
+    if split not in self.splits:
+        raise DataError(f'there is no split {split!r}', f'Take one of {", ".join(self.splits)}')
     return np.array([self.index[o] for o in self.splits[split]])
 
 @patch
 def path(self:Prepared, i:int)->Path: # of the picture
     "The picture of a row; names can't leave the folder"
     name = self.names[i]
-    if '/' in name or '\\' in name or name.startswith('.'): raise DataError(f'{name!r} is no plain file name', 'Prepare the dataset again')
+    if '/' in name or '\\' in name or name.startswith('.'):
+        raise DataError(f'{name!r} is no plain file name', 'Prepare the dataset again')
     return self.folder/'images'/f'{name}.png'
 
 @patch
@@ -736,8 +774,10 @@ def matte(self:Prepared, i:int)->Float[Tensor, '1 h w']|None: # noqa: F811 - fro
     return _grey(path, self.size)[None].float()/255 if path.is_file() else None
 
 def _grey(path, size): # the numbers of an 8-bit picture, [h, w]
-    with reading(path, PREPARE_AGAIN), open_picture(path) as image: found = torch.from_numpy(np.array(image.convert('L')))
-    if tuple(found.shape) != tuple(size): raise DataError(f'{path} has {found.shape[1]} x {found.shape[0]} pixels', PREPARE_AGAIN)
+    with reading(path, PREPARE_AGAIN), open_picture(path) as image:
+        found = torch.from_numpy(np.array(image.convert('L')))
+    if tuple(found.shape) != tuple(size):
+        raise DataError(f'{path} has {found.shape[1]} x {found.shape[0]} pixels', PREPARE_AGAIN)
     return found
 
 # %% ../nbs/07_data.ipynb #220ae590
@@ -748,11 +788,13 @@ def read_parsing(path,            # a .npy file with labels [h, w]
     labels = read_array(path, 'Write the maps with spice_parse, or your own with numpy.save')
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
         raise DataError(f'{path} holds {labels.dtype} of shape {list(labels.shape)}', 'Give whole numbers [h, w]')
-    if labels.min() < 0 or labels.max() >= len(PARSING): raise DataError(f'{path} has labels {labels.min()} to {labels.max()}', f'Give 0 to {len(PARSING) - 1}')
+    if labels.min() < 0 or labels.max() >= len(PARSING):
+        raise DataError(f'{path} has labels {labels.min()} to {labels.max()}', f'Give 0 to {len(PARSING) - 1}')
     labels = torch.from_numpy(labels.astype(np.int64))
     if size is None or tuple(labels.shape) == tuple(size): return labels
-    if labels.shape[0]*size[1] != labels.shape[1]*size[0]: raise DataError(f'{path} is a map of {list(labels.shape)} for a photo of {list(size)}',
-                                                                           'Give the map of that canvas')
+    if labels.shape[0]*size[1] != labels.shape[1]*size[0]:
+        raise DataError(f'{path} is a map of {list(labels.shape)} for a photo of {list(size)}',
+                        'Give the map of that canvas')
     return F.interpolate(labels[None, None].float(), tuple(size), mode='nearest-exact')[0, 0].long()
 
 # %% ../nbs/07_data.ipynb #93dfecea
@@ -780,13 +822,16 @@ def camera(self:Prepared, rows)->Camera:
 def check(self:Prepared)->list: # lines; empty if all is well
     "Compare the files with the manifest"
     wrong = [f'{o} is missing' for o in map(self.path, range(len(self))) if not o.is_file()]
-    if len(self) != self.manifest['count']: wrong.append(f"{len(self)} rows, the manifest says {self.manifest['count']}")
+    if len(self) != self.manifest['count']:
+        wrong.append(f"{len(self)} rows, the manifest says {self.manifest['count']}")
     for s, count in self.manifest['splits'].items():
-        if len(self.splits.get(s, [])) != count: wrong.append(f'{len(self.splits.get(s, []))} photos in {s}, the manifest says {count}')
+        if len(self.splits.get(s, [])) != count:
+            wrong.append(f'{len(self.splits.get(s, []))} photos in {s}, the manifest says {count}')
     return wrong
 
 # %% ../nbs/07_data.ipynb #84a19fae
-SOURCES = {'people': PeoplePhotos, 'folder': PhotoFolder, 'deepfashion': DeepFashion, 'market': Market, 'video': FashionVideo}
+SOURCES = {'people': PeoplePhotos, 'folder': PhotoFolder, 'deepfashion': DeepFashion, 'market': Market,
+           'video': FashionVideo}
 
 def open_source(kind:str, root, size=None, **options)->Source:
     "The source of a kind; options that are None are left out"

@@ -23,7 +23,8 @@ from .core import DataError, SpiceError, to_pil
 from .data import Prepared
 from .features import load_features
 from .fits import FittedPool
-from .loaders import Batch, Couples, Draw, Flip, PairSteps, Paired, PhotoLoader, PhotoSteps, Sessions, StepLoader, flip_person, read_side
+from .loaders import (Batch, Couples, Draw, Flip, PairSteps, Paired, PhotoLoader, PhotoSteps, Sessions, StepLoader,
+                           flip_person, read_side)
 from .losses import content, critic_loss, features_of, generator_loss, gram, gram_norms, norms, pixel, squares
 from .objective import Terms
 from .people import free_body
@@ -32,6 +33,8 @@ from .runs import ValidationPairs, body_of
 from .smplify import Fitter
 from .surface import render_body
 from .train import Stage, Step, System, pose_columns
+
+# %% ../nbs/52_dense_pose_transfer.ipynb #30c559fb
 from .upis import JohnsonBlock, PatchCritic, normed, start
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #f973955c
@@ -60,11 +63,13 @@ class PredictiveStream(nn.Module):
         super().__init__()
         w, conv = width, partial(nn.Conv2d, kernel_size=3, padding=1)
         up = partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1, output_padding=1)
-        self.encoder = nn.Sequential(*normed(conv(c_in, w), w), *normed(conv(w, 2*w, stride=2), 2*w), *normed(conv(2*w, 4*w, stride=2), 4*w))
+        self.encoder = nn.Sequential(*normed(conv(c_in, w), w), *normed(conv(w, 2*w, stride=2), 2*w),
+                                     *normed(conv(2*w, 4*w, stride=2), 4*w))
         self.blocks = nn.Sequential(*[JohnsonBlock(4*w) for _ in range(blocks)])
         self.decoder = nn.Sequential(*normed(up(4*w, 2*w), 2*w), *normed(up(2*w, w), w), conv(w, 3), nn.Tanh())
         start(self)
-    def forward(self, x:Float[Tensor, 'b c h w'])->Float[Tensor, 'b 3 h w']: return self.decoder(self.blocks(self.encoder(x)))
+    def forward(self, x:Float[Tensor, 'b c h w'])->Float[Tensor, 'b 3 h w']:
+        return self.decoder(self.blocks(self.encoder(x)))
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #61582460
 @dataclass(eq=False)
@@ -91,6 +96,7 @@ def taps(iuv:Float[Tensor, 'b 3 h w'], # I, U, V
     texel = first[:, None] + torch.tensor([0, 1, side, side + 1], device=iuv.device)
     return Taps(pixel, texel, torch.stack([(1 - x)*(1 - y), x*(1 - y), (1 - x)*y, x*y], 1), (b, h, w), side)
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #158f7a67
 @patch
 def look(self:Taps, texels:Float[Tensor, 'm c'])->Float[Tensor, 'n c']:
     "The colours of pixels, W T"
@@ -109,7 +115,8 @@ def gather(charts:Float[Tensor, 'b 24 c s s'], # textures
 def scatter(image:Float[Tensor, 'b c h w'], # a picture
             at:Taps,                        # of its dense pose
             corrections:int=8,              # of the mean; 0 is plain splatting
-           )->tuple: # charts [b, 24, c, s, s], 0 where nothing is known; how many pixels each texel has, [b, 24, 1, s, s]
+           # charts [b, 24, c, s, s], 0 where nothing is known; how many pixels each texel has, [b, 24, 1, s, s]
+           )->tuple:
     "A picture to charts, so that `gather` gives it back"
     colours = image.movedim(1, 3).flatten(0, 2).index_select(0, at.pixel)
     many, index = at.size[0]*24*at.side**2, at.texel.flatten()
@@ -130,7 +137,8 @@ def fill_texels(charts:Float[Tensor, 'b 24 c s s'],
     if not holes: return charts, weight
     pooled, w = (F.avg_pool2d(o.flatten(0, 1), 2).unflatten(0, (-1, 24)) for o in (charts*weight, weight))
     coarse, w = fill_texels(pooled/w.clamp(min=1e-9), w, holes - 1)
-    wide = lambda o: F.interpolate(o.flatten(0, 1), scale_factor=2, mode='bilinear', align_corners=False).unflatten(0, (-1, 24))
+    wide = lambda o: F.interpolate(o.flatten(0, 1), scale_factor=2, mode='bilinear',
+                                   align_corners=False).unflatten(0, (-1, 24))
     more = wide(w)
     return torch.where(weight > 0, charts, wide(coarse*w)/more.clamp(min=1e-9)), torch.where(weight > 0, weight, more)
 
@@ -161,14 +169,16 @@ class Inpainting(nn.Module):
         super().__init__()
         c, n, self.norm = (3, *widths), 24, norm == 'instance'
         code = side//2**len(widths)
-        if code*2**len(widths) != side or code < 2: raise SpiceError(f'charts of {side} texels for {len(widths)} layers',
-                                                                     f'Give a multiple of {2**len(widths)} from {2**(len(widths) + 1)}')
+        if code*2**len(widths) != side or code < 2:
+            raise SpiceError(f'charts of {side} texels for {len(widths)} layers',
+                             f'Give a multiple of {2**len(widths)} from {2**(len(widths) + 1)}')
         ins = [c[-1] + embedding, *reversed(c[1:-1])]
         up = partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1, output_padding=1, groups=n)
         self.encoder = nn.ModuleList([nn.Conv2d(n*a, n*b, 3, 2, 1, groups=n) for a, b in zip(c, c[1:])])
         self.context = nn.ModuleList([nn.Linear(n*c[-1]*code**2, embedding), nn.Linear(embedding, embedding)])
         self.decoder = nn.ModuleList([up(n*a, n*b) for a, b in zip(ins, (*reversed(c[1:-1]), 3))])
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #9a10766e
 @patch
 def encode(self:Inpainting, charts:Float[Tensor, 'b 24 3 s s'])->tuple: # E [b, 24, c, k, k], G [b, d]
     "Each part, and all together"
@@ -180,7 +190,8 @@ def encode(self:Inpainting, charts:Float[Tensor, 'b 24 3 s s'])->tuple: # E [b, 
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #899380ad
 @patch
-def decode(self:Inpainting, codes:Float[Tensor, 'b 24 c k k'], context:Float[Tensor, 'b d'])->Float[Tensor, 'b 24 3 s s']:
+def decode(self:Inpainting, codes:Float[Tensor, 'b 24 c k k'],
+           context:Float[Tensor, 'b d'])->Float[Tensor, 'b 24 3 s s']:
     "Charts from the codes of the parts and the embedding of the person"
     norm = F.instance_norm if self.norm else nn.Identity()
     everywhere = context[:, None, :, None, None].expand(-1, 24, -1, *codes.shape[3:])
@@ -189,7 +200,8 @@ def decode(self:Inpainting, codes:Float[Tensor, 'b 24 c k k'], context:Float[Ten
     return self.decoder[-1](x).tanh().unflatten(1, (24, 3))
 
 @patch
-def forward(self:Inpainting, charts:Float[Tensor, 'b 24 3 s s'])->Float[Tensor, 'b 24 3 s s']: return self.decode(*self.encode(charts))
+def forward(self:Inpainting, charts:Float[Tensor, 'b 24 3 s s'])->Float[Tensor, 'b 24 3 s s']:
+    return self.decode(*self.encode(charts))
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #595d3c03
 def inpainting_loss(made:Float[Tensor, 'b 24 3 s s'], # T hat
@@ -208,7 +220,8 @@ class Blending(nn.Module):
                  blocks:int=3,
                 ):
         super().__init__()
-        self.model = start(nn.Sequential(*normed(nn.Conv2d(c_in, width, 3, padding=1), width), *[JohnsonBlock(width) for _ in range(blocks)],
+        self.model = start(nn.Sequential(*normed(nn.Conv2d(c_in, width, 3, padding=1), width),
+                                         *[JohnsonBlock(width) for _ in range(blocks)],
                                          nn.Conv2d(width, 3, 3, padding=1)))
         nn.init.zeros_(self.model[-1].weight)
     def forward(self,
@@ -230,6 +243,7 @@ class DptWeights:
     @property
     def terms(self)->dict: return dict(vars(self)) # {term: weight}
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #e0cf7a17
 def looks(features:nn.Module,              # from `load_features`
           made:Float[Tensor, 'b 3 h w'],
           wanted:Float[Tensor, 'b 3 h w'],
@@ -238,9 +252,12 @@ def looks(features:nn.Module,              # from `load_features`
          )->dict: # a number for each name
     "Eq. (1) and Eq. (3)"
     found, true = features(made, VGG_LAYERS), features_of(features, wanted, VGG_LAYERS)
-    terms = dict(percep=lambda: (content if squared else norms)(found, true, VGG_LAYERS),
-                 style=lambda: sum(squares(gram(found[o]), gram(true[o])) for o in VGG_LAYERS) if squared else gram_norms(found, true, VGG_LAYERS))
-    return {o: terms[o]() for o in names}
+    terms = {}
+    if 'percep' in names: terms['percep'] = (content if squared else norms)(found, true, VGG_LAYERS)
+    if 'style' in names and squared:
+        terms['style'] = sum(squares(gram(found[o]), gram(true[o])) for o in VGG_LAYERS)
+    elif 'style' in names: terms['style'] = gram_norms(found, true, VGG_LAYERS)
+    return {o: terms[o] for o in names}
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #325978b2
 @dataclass
@@ -265,8 +282,10 @@ def for_generator(self:DptLoss,
     if self.on('adv'): terms['adv'] = .5*generator_loss(self.critic(torch.cat([z, made], 1)), 'squares')
     return terms
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #4a0d1f54
 @patch
-def for_critic(self:DptLoss, made:Float[Tensor, 'b 3 h w'], target:Float[Tensor, 'b 3 h w'], z:Float[Tensor, 'b c h w'])->Float[Tensor, '']:
+def for_critic(self:DptLoss, made:Float[Tensor, 'b 3 h w'], target:Float[Tensor, 'b 3 h w'],
+               z:Float[Tensor, 'b c h w'])->Float[Tensor, '']:
     "The critic's side of Eq. (4)"
     return critic_loss(self.critic(torch.cat([z, target], 1)), self.critic(torch.cat([z, made.detach()], 1)), 'squares')
 
@@ -314,24 +333,30 @@ class DptSettings:
     def __post_init__(self):
         self.size, self.betas, self.chart_widths = tuple(self.size), tuple(self.betas), tuple(self.chart_widths)
         check_size(self.size, 2)
-        known = dict(variant=VARIANTS, source_pose=PLANES, target_pose=[o for o in PLANES if o != 'none'], charts=('body', 'densepose'), norm=NORMS)
+        known = dict(variant=VARIANTS, source_pose=PLANES, target_pose=[o for o in PLANES if o != 'none'],
+                     charts=('body', 'densepose'), norm=NORMS)
         for what, values in known.items():
-            if getattr(self, what) not in values: raise SpiceError(f'there is no {what} {getattr(self, what)!r}', f"Take one of {', '.join(values)}")
+            if getattr(self, what) not in values:
+                raise SpiceError(f'there is no {what} {getattr(self, what)!r}', f"Take one of {', '.join(values)}")
         if self.views < 2: raise SpiceError(f'views={self.views}', 'Source and target are two')
     @property
     def warps(self): return self.variant in ('warping', 'full')
     @property
-    def dense(self): return self.warps or any(o not in ('keypoints', 'none') for o in (self.source_pose, self.target_pose)) # needs I, U, V
+    def dense(self): # needs I, U, V
+        return self.warps or any(o not in ('keypoints', 'none') for o in (self.source_pose, self.target_pose))
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #6cc256de
 _small = partial(DptSettings, features='people', style=5e3, same=0., norm='none', keep=True, views=3)
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #e48c7db0
 class Dpt(System):
     "Dense pose transfer, trained on pairs"
     name, settings_class, paired = 'dpt', DptSettings, True
-    presets = dict(tiny=partial(_small, (64, 64), width=16, blend_width=16, side=16, holes=1, chart_widths=(16, 32), embedding=64, critic_width=16,
+    presets = dict(tiny=partial(_small, (64, 64), width=16, blend_width=16, side=16, holes=1, chart_widths=(16, 32),
+                                embedding=64, critic_width=16,
                                 critic_levels=2, rate=5e-4),
-                   small=partial(_small, (128, 128), width=32, blend_width=32, side=32, holes=1, chart_widths=(16, 32, 32), embedding=128, critic_width=32),
+                   small=partial(_small, (128, 128), width=32, blend_width=32, side=32, holes=1,
+                                 chart_widths=(16, 32, 32), embedding=128, critic_width=32),
                    paper=DptSettings)
     body = weights_now = None           # `body`: what dense poses are drawn with; None is the free one
     def __init__(self, settings:DptSettings):
@@ -348,8 +373,8 @@ class Dpt(System):
     def photos_in(self, stage): return self.settings.views if self.stages()[stage].weights.inpaint else 2
     def stages(self):
         s = self.settings
-        alone, stage = lambda **on: DptWeights(**{**dict.fromkeys(vars(DptWeights()), 0.), **on}), lambda weights, *names: Stage({o: s.rate for o in names},
-                                                                                                                                 weights, s.betas)
+        def alone(**on): return DptWeights(**{**dict.fromkeys(vars(DptWeights()), 0.), **on})
+        def stage(weights, *names): return Stage({o: s.rate for o in names}, weights, s.betas)
         out = dict(predictive=stage(alone(pix=1.), 'predictive'))
         if s.variant == 'full': out['inpainting'] = stage(alone(inpaint=1.), 'inpainting')
         return out | dict(full=stage(DptWeights(style=s.style), *self.parts()))
@@ -364,14 +389,18 @@ def use_body(self:Dpt, body)->Dpt: # itself
 @patch
 def dense_pose(self:Dpt, batch, side:str)->Float[Tensor, 'b 3 h w']:
     "I, U, V of 'source' or 'target', or of another photo of the batch"
-    if f'{side}_iuv' in batch: return batch[f'{side}_iuv']                                     # drawn, or read, with the charts that it was trained with
+    if f'{side}_iuv' in batch: return batch[f'{side}_iuv'] # drawn, or read, with the charts that it was trained with
     if self.settings.charts == 'densepose':
         if f'{side}_densepose' in batch: return batch[f'{side}_densepose']
-        raise SpiceError(f'the {side} has no dense pose', "This system uses DensePose's charts: give what its tool wrote, as maps=")
-    if f'{side}_rotmats' not in batch: raise SpiceError(f'the {side} has neither a body nor a dense pose', 'Run spice_fit on the dataset')
+        raise SpiceError(f'the {side} has no dense pose',
+                         "This system uses DensePose's charts: give what its tool wrote, as maps=")
+    if f'{side}_rotmats' not in batch:
+        raise SpiceError(f'the {side} has neither a body nor a dense pose', 'Run spice_fit on the dataset')
     body = self.body or free_body(str(batch['source_image'].device))
-    with torch.no_grad(): return render_body(body, batch[f'{side}_rotmats'], batch['source_betas'], Batch(batch).camera(side)).iuv
+    with torch.no_grad():
+        return render_body(body, batch[f'{side}_rotmats'], batch['source_betas'], Batch(batch).camera(side)).iuv
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #02fa09f1
 @patch
 def poses(self:Dpt, batch)->dict: # {side: I, U, V} and {side_planes: planes}
     "Both poses as the networks see them"
@@ -394,7 +423,8 @@ def charts_of(self:Dpt, image:Float[Tensor, 'b 3 h w'], iuv:Float[Tensor, 'b 3 h
     return textures(image, taps(iuv, s.side), s.corrections, s.holes)
 
 @patch
-def complete(self:Dpt, charts:Float[Tensor, 'b 24 3 s s'], seen:Bool[Tensor, 'b 24 1 s s'])->Float[Tensor, 'b 24 3 s s']:
+def complete(self:Dpt, charts:Float[Tensor, 'b 24 3 s s'],
+             seen:Bool[Tensor, 'b 24 1 s s'])->Float[Tensor, 'b 24 3 s s']:
     "The completed surface"
     if self.settings.variant != 'full': return charts
     made = self.inpainting(charts)
@@ -406,6 +436,7 @@ def carry(self:Dpt, batch, poses:dict)->Float[Tensor, 'b 3 h w']:
     charts = self.complete(*self.charts_of(batch['source_image'], poses['source']))
     return gather(charts, taps(poses['target'], self.settings.side))
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #ebc19fe4
 @patch
 def forward(self:Dpt, batch)->dict: # noqa: F811
     "The picture, and those of the streams"
@@ -421,9 +452,12 @@ def forward(self:Dpt, batch)->dict: # noqa: F811
 def prepare_loss(self:Dpt, features=None, regressor=None, body=None):
     "Features where they are needed"
     w, s = self.weights_now, self.settings
-    if w.adv and 'critic' not in self.stage.rates: raise SpiceError(f'adv counts in stage {self.at!r}, where the critic does not learn', 'Set its weight to 0')
-    if w.inpaint and s.variant != 'full': raise SpiceError(f'inpaint counts, but the variant {s.variant!r} does not inpaint', 'Set its weight to 0')
-    if (w.percep or w.style) and features is None: features = load_features(s.features, device=next(self.parameters()).device)
+    if w.adv and 'critic' not in self.stage.rates:
+        raise SpiceError(f'adv counts in stage {self.at!r}, where the critic does not learn', 'Set its weight to 0')
+    if w.inpaint and s.variant != 'full':
+        raise SpiceError(f'inpaint counts, but the variant {s.variant!r} does not inpaint', 'Set its weight to 0')
+    if (w.percep or w.style) and features is None:
+        features = load_features(s.features, device=next(self.parameters()).device)
     self.loss = DptLoss(features, self.critic, w, s.squared)
 
 @patch
@@ -438,18 +472,22 @@ def chart_terms(self:Dpt, batch)->tuple: # terms, charts that were made
 @patch
 def step(self:Dpt, batch)->Step:
     "The terms of this stage"
-    if 'target_image' not in batch: raise SpiceError('the batch has no true photo', 'dpt learns from pairs: give it `Couples`, `Paired` or `PairSteps`')
+    if 'target_image' not in batch:
+        raise SpiceError('the batch has no true photo',
+                         'dpt learns from pairs: give it `Couples`, `Paired` or `PairSteps`')
     w, target, terms = self.weights_now, batch['target_image'], {}
     player = lambda t: Terms(t, w.terms)
     if self.at == 'inpainting': return self.inpainting_step(batch)
     if self.at == 'predictive':
         poses = self.poses(batch)
         made = self.predict(batch, poses)
-        return Step(dict(generator=player(self.loss.for_generator(made, target, self.shown(batch, poses)))), dict(image=made.detach()))
+        return Step(dict(generator=player(self.loss.for_generator(made, target, self.shown(batch, poses)))),
+                    dict(image=made.detach()))
     out = self(batch)
     z = self.shown(batch, out)
     self.critic.requires_grad_(False)
-    terms['generator'] = player(self.loss.for_generator(out['image'], target, z) | (self.chart_terms(batch)[0] if w.inpaint else {}))
+    terms['generator'] = player(self.loss.for_generator(out['image'], target, z)
+                                | (self.chart_terms(batch)[0] if w.inpaint else {}))
     self.critic.requires_grad_(True)
     if w.adv: terms['critic'] = Terms(dict(critic=self.loss.for_critic(out['image'], target, z)), dict(critic=1.))
     return Step(terms, {k: v.detach() for k, v in out.items() if k != 'target_planes'})
@@ -465,14 +503,16 @@ def inpainting_step(self:Dpt, batch)->Step:
     "The autoencoders alone"
     terms, charts, (T, seen) = self.chart_terms(batch)
     to = taps(self.dense_pose(batch, 'target'), self.settings.side)
-    made = dict(warped=gather(T, to), completed=gather(torch.where(seen, T, charts) if self.settings.keep else charts, to))
+    made = dict(warped=gather(T, to),
+                completed=gather(torch.where(seen, T, charts) if self.settings.keep else charts, to))
     return Step(dict(generator=Terms(terms, self.weights_now.terms)), {k: v.detach() for k, v in made.items()})
 
 @patch
 def columns(self:Dpt, batch, made)->dict:
     "Source, dense poses, pictures of the streams, what was made, the truth"
     out, show = {'source': batch['source_image']}, lambda iuv: pose_planes('iuv', iuv)*2 - 1
-    if self.settings.dense: out |= {'its pose': show(self.dense_pose(batch, 'source')), 'pose': show(self.dense_pose(batch, 'target'))}
+    if self.settings.dense:
+        out |= {'its pose': show(self.dense_pose(batch, 'source')), 'pose': show(self.dense_pose(batch, 'target'))}
     else: out['pose'] = pose_columns(batch)
     names = {'predicted': 'predicted', 'warped': 'warped', 'completed': 'completed', 'image': 'made'}
     out |= {title: made[k] for k, title in names.items() if k in made}
@@ -514,7 +554,8 @@ def batch(self:ViewSteps, k:int)->Batch:
     store = self.pool.store
     for i, rows in enumerate(self.others(k)):
         camera = store['camera'][rows]
-        fields = {o: store[o][rows] for o in ('image', 'points', 'rotmats', 'betas')} | dict(focal=camera[:, 0], center=camera[:, 1:3],
+        fields = {o: store[o][rows]
+                  for o in ('image', 'points', 'rotmats', 'betas')} | dict(focal=camera[:, 0], center=camera[:, 1:3],
                                                                                              translation=camera[:, 3:])
         out |= {f'more{i}_{o}': v for o, v in fields.items()}
     return Batch(out)
@@ -532,7 +573,8 @@ class Outfits(Couples):
             self.rows = list(goals.items())
     def target_of(self, k:int)->int:
         i = self.rows[k][0]
-        return i if chance([self.seed*1_000_003 + self.epoch], f'same {k}', 1)[0, 0] < self.same else super().target_of(k)
+        return (i if chance([self.seed*1_000_003 + self.epoch], f'same {k}', 1)[0, 0] < self.same
+                else super().target_of(k))
     def others(self, k:int, target:int)->list: # of rows
         "Still other photos; the target again where there are none"
         i = self.rows[k][0]
@@ -541,31 +583,39 @@ class Outfits(Couples):
         return ([free[o] for o in order[:len(free)]] + [target]*self.views)[:self.views - 2]
     def __getitem__(self, k):
         target, out = self.target_of(k), {}
-        sides = dict(source=self.rows[k][0], target=target) | {f'more{i}': o for i, o in enumerate(self.others(k, target)) if self.wanted()}
-        for side, row in sides.items(): out |= read_side(self.data, row, side, True) | (dense_file(self.data, row, side) if self.files else {})
+        sides = (dict(source=self.rows[k][0], target=target)
+                 | {f'more{i}': o for i, o in enumerate(self.others(k, target)) if self.wanted()})
+        for side, row in sides.items():
+            out |= read_side(self.data, row, side, True) | (dense_file(self.data, row, side) if self.files else {})
         return out
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #b08601c2
 def dense_file(data:Prepared, row:int, side:str)->dict:
     "A dense pose from the folder `densepose` of a dataset"
     found = data.dense_pose(row)
-    if found is None: raise DataError(f'{data.folder} has no file densepose/{data.names[row]}.png', "Put there what DensePose's tool writes")
+    if found is None:
+        raise DataError(f'{data.folder} has no file densepose/{data.names[row]}.png',
+                        "Put there what DensePose's tool writes")
     return {f'{side}_iuv': found}
 
 class FilePairs(Paired):
     "Pairs of a prepared dataset with dense poses from files"
     def __getitem__(self, k):
-        return super().__getitem__(k) | dense_file(self.data, self.pairs[k][0], 'source') | dense_file(self.data, self.pairs[k][1], 'target')
+        return (super().__getitem__(k) | dense_file(self.data, self.pairs[k][0], 'source')
+                | dense_file(self.data, self.pairs[k][1], 'target'))
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #80614a04
 class FlipViews(Flip):
     "Mirror all photos of an outfit together"
     def __call__(self, batch):
         out = super().__call__(batch)
-        which = (batch['source_flip'] if 'source_flip' in batch else torch.ones_like(batch['source_points'][:, 0, 0])) < self.share
+        which = (batch['source_flip'] if 'source_flip' in batch
+                 else torch.ones_like(batch['source_points'][:, 0, 0])) < self.share
         for side in (k.removesuffix('_points') for k in batch if k.startswith('more') and k.endswith('_points')):
             out |= flip_person(batch, side, which, batch['source_image'].shape[3])
         return Batch(out)
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #4c84189d
 class DrawDense(Draw):
     "Bytes to pictures, joints to maps, bodies to dense poses"
     def __init__(self, body=None, dense:bool=True):
@@ -579,26 +629,34 @@ class DrawDense(Draw):
         body, cameras = self.body or free_body(str(batch['source_image'].device)), [batch.camera(o) for o in sides]
         join = lambda name: torch.cat([getattr(o, name) for o in cameras])
         camera = Camera(join('focal'), join('center'), join('translation'), cameras[0].size)
-        seen = render_body(body, torch.cat([batch[f'{o}_rotmats'] for o in sides]), batch['source_betas'].repeat(len(sides), 1), camera)
+        seen = render_body(body, torch.cat([batch[f'{o}_rotmats'] for o in sides]),
+                           batch['source_betas'].repeat(len(sides), 1), camera)
         return Batch(batch | {f'{o}_iuv': iuv for o, iuv in zip(sides, seen.iuv.chunk(len(sides)))})
 
 # %% ../nbs/52_dense_pose_transfer.ipynb #046ce046
-def paired_data(plan, s:DptSettings, share:tuple, **how)->tuple: # `PhotoSteps`, photos to validate on or None, body or None
+def paired_data(plan, s:DptSettings, share:tuple, **how
+               )->tuple: # `PhotoSteps`, photos to validate on or None, body or None
     "Data of a prepared dataset"
     data, files = Prepared(plan.data), s.charts == 'densepose'
-    if tuple(data.size) != s.size: raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {s.size}', 'Prepare it at that size')
-    if s.dense and not files and data.bodies is None: raise DataError(f'{plan.data} has no bodies', f'Run spice_fit {plan.data}')
+    if tuple(data.size) != s.size:
+        raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {s.size}',
+                        'Prepare it at that size')
+    if s.dense and not files and data.bodies is None:
+        raise DataError(f'{plan.data} has no bodies', f'Run spice_fit {plan.data}')
     valid = (FilePairs if files and s.dense else Paired)(data, 'valid') if data.pairs.get('valid') else None
     train = Outfits(data, 'train', plan.seed, s.views, s.same, files=files and s.dense, **how)
     return PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, data
 
+# %% ../nbs/52_dense_pose_transfer.ipynb #8ca35945
 @patch
 def loaders(self:Dpt, plan, device, share:tuple=(0, 1))->DataLoaders:
     "Batches of several photos, for `spice_train`"
     s, body, files = self.settings, body_of(plan, device), self.settings.charts == 'densepose'
     how = dict(wanted=lambda: self.weights_now is None or bool(self.weights_now.inpaint))
     if plan.data != 'people': train, valid, data = paired_data(plan, s, share, **how)
-    elif files: raise DataError("People has no files of DensePose", "Give a prepared dataset with a folder `densepose`, or charts='body'")
+    elif files:
+        raise DataError("People has no files of DensePose",
+                        "Give a prepared dataset with a folder `densepose`, or charts='body'")
     else:
         people = partial(Sessions, s.size, samples=1, device=str(device))
         pool = FittedPool(people(split='train', each=s.views), plan.pool, first=share[0]*10**8, fitter=Fitter(body))
@@ -607,5 +665,6 @@ def loaders(self:Dpt, plan, device, share:tuple=(0, 1))->DataLoaders:
     if data is not None and data.bodies is not None: body.require(data.bodies['body'])
     draw = DrawDense(self.use_body(body).body, s.dense and not files)
     loaders = [StepLoader(train, bs=None, after_batch=[FlipViews(0. if files else .5), draw], device=device)]
-    if valid is not None: loaders.append(PhotoLoader(valid, bs=plan.bs, shuffle=False, after_batch=[draw], device=device))
+    if valid is not None:
+        loaders.append(PhotoLoader(valid, bs=plan.bs, shuffle=False, after_batch=[draw], device=device))
     return DataLoaders(*loaders, device=device)

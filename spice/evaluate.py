@@ -28,16 +28,20 @@ from PIL import Image
 from torch import Tensor, nn
 from . import __version__
 from .body import Body
-from .core import DataError, SpiceError, WeightsError, can_write, command, get_device, progress, save_image, seeded, show_images, writing
+from .core import (DataError, SpiceError, WeightsError, can_write, command, get_device, progress, save_image,
+                        seeded, show_images, writing)
 from .features import features_hash, load_features
 from .files import read_arrays, read_json
 from .guided import GuidedNet
 from .keypoints import Keypoints
 from .measures import LITE_JUDGE, MEASURES, joints_in, make_measure
+
+# %% ../nbs/31_evaluate.ipynb #7c8e56cd
 from .metrics import ALEXNET_FILE, FID, FID_FILE, InceptionScore, PerImage, Rows, bootstrap, frechet, weights_file
 from .people import free_body
 from .people_detector import JointNet, PeopleDetector
-from .protocols import BASELINES, CHUNK, TRUTHS, Case, find_protocol, guided_net, guided_picture, make_pairs, through
+from .protocols import (BASELINES, CHUNK, TRUTHS, Case, find_protocol, guided_net, guided_picture, make_pairs,
+                             through)
 from .regressor import Regressor
 from .surface import resize_flow
 from .train import System, load_system
@@ -56,7 +60,8 @@ class Row:
 def weights_hash(net:nn.Module)->str: # 16 hex digits
     "A short name for the exact weights of a network"
     h = sha256()
-    memories = {f'{name}.{o}' for name, part in net.named_modules() for o in getattr(part, 'memory', ())} # a cache, which learns nothing
+    # a cache, which learns nothing
+    memories = {f'{name}.{o}' for name, part in net.named_modules() for o in getattr(part, 'memory', ())}
     for k, v in sorted(net.state_dict().items()):
         if k not in memories: h.update(k.encode() + v.detach().float().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]
@@ -139,21 +144,23 @@ class GroupedFID(FID):
         self.__dict__['net'], d = extractor, extractor.dim
         self.groups = groups if d <= 512 else 0
         for what, shape in (('count', ()), ('sum', (d,)), ('products', (d, d))):
-            self.add_state(f'part_{what}', torch.zeros((self.groups, *shape), dtype=torch.float64), dist_reduce_fx='sum')
+            self.add_state(f'part_{what}', torch.zeros((self.groups, *shape), dtype=torch.float64),
+                           dist_reduce_fx='sum')
     @torch.no_grad()
     def update(self, images, real:bool):
         rows = self.net(images).detach().cpu().double()
         before = int(self.made_count)
         super().update(rows, real)
         if real or not self.groups: return
-        one = F.one_hot((before + torch.arange(len(rows))) % self.groups, self.groups).double()                   # (b, groups)
+        one = F.one_hot((before + torch.arange(len(rows))) % self.groups, self.groups).double() # (b, groups)
         self.part_count, self.part_sum = self.part_count + one.sum(0), self.part_sum + one.mT@rows
         self.part_products = self.part_products + torch.einsum('bg,bi,bj->gij', one, rows, rows)
     def interval(self)->tuple: # low, high; NaN where it is unknown
         if not self.groups or self.made_count < 4*self.groups: return math.nan, math.nan
         real, found = self.gaussian('real'), []
         for i in range(self.groups):
-            n, total, products = (getattr(self, f'made_{o}') - getattr(self, f'part_{o}')[i] for o in ('count', 'sum', 'products'))
+            n, total, products = (getattr(self, f'made_{o}') - getattr(self, f'part_{o}')[i]
+                                  for o in ('count', 'sum', 'products'))
             mean = total/n
             found.append(frechet(*real, mean, (products - n*torch.outer(mean, mean))/(n - 1)))
         found = torch.tensor(found, dtype=torch.float64)
@@ -163,9 +170,11 @@ class GroupedFID(FID):
 # %% ../nbs/31_evaluate.ipynb #c3a50bd4
 MEASURE_FILES = {'lpips': ALEXNET_FILE, 'fid': FID_FILE} # of extra measures that need a file of weights
 DIRECTION = {k: v[1] for k, v in MEASURES.items()} | {'pck': 1}
-NEEDS = {k: v[0].split(', ') for k, v in MEASURES.items()} | {'pck': ['made', 'keypoints', 'seen', 'height'], 'flow': ['flow', 'true flow', 'visibility']}
+NEEDS = {k: v[0].split(', ') for k, v in MEASURES.items()} | {'pck': ['made', 'keypoints', 'seen', 'height'],
+                                                              'flow': ['flow', 'true flow', 'visibility']}
 OPTIONAL_FIELDS = ('seen', 'height') # PCK can be taken without these
-FIELD_WORDS = dict(wanted='the true photo', photos='the true body', labels='what is worn', target_matte='the true matte',
+FIELD_WORDS = dict(wanted='the true photo', photos='the true body', labels='what is worn',
+                   target_matte='the true matte',
                    source_parts='the body in the source')
 GIVEN = ('flow', 'matte') # what a row may return besides its picture
 
@@ -180,9 +189,11 @@ class Tools:
     def __post_init__(self):
         self.device = get_device(self.device)
         if isinstance(self.detector, (str, Path, JointNet)): self.detector = PeopleDetector(self.detector, self.device)
-        if self.regressor is not None and not isinstance(self.regressor, nn.Module): self.regressor = Regressor.from_pretrained(self.regressor, self.device)
+        if self.regressor is not None and not isinstance(self.regressor, nn.Module):
+            self.regressor = Regressor.from_pretrained(self.regressor, self.device)
         if self.regressor is not None: self.regressor.require(free_body(str(self.device)))
 
+# %% ../nbs/31_evaluate.ipynb #c6f077c2
 def one_measure(name:str, tools:Tools):
     "A measure with its network"
     if name == 'pck':
@@ -222,7 +233,8 @@ def make_measures(names, extra, tools:Tools, known)->tuple: # {name: measure}, {
 def again(metric):
     "Another measure with the same network"
     if isinstance(metric, PerImage): return PerImage(metric.measure, metric.names)
-    if isinstance(metric, InceptionScore): return InceptionScore(metric.classify, metric.sizes, metric.splits, metric.name)
+    if isinstance(metric, InceptionScore):
+        return InceptionScore(metric.classify, metric.sizes, metric.splits, metric.name)
     return GroupedFID(metric.net) if isinstance(metric, GroupedFID) else type(metric)(metric.extractor)
 
 def same_real(metric, other):
@@ -230,17 +242,20 @@ def same_real(metric, other):
     for o in ('real', 'real_count', 'real_sum', 'real_products'):
         if hasattr(other, o): setattr(metric, o, getattr(other, o))
 
+# %% ../nbs/31_evaluate.ipynb #255d32c7
 def networks_of(metrics:dict, tools:Tools)->dict: # {measure: {name, weights}}
     "The networks that measured"
     people, out = None, {}
     for name, metric in metrics.items():
-        net = getattr(metric, 'net', None) or getattr(metric, 'extractor', None) or getattr(getattr(metric, 'measure', None), 'net', None)
+        net = (getattr(metric, 'net', None) or getattr(metric, 'extractor', None)
+               or getattr(getattr(metric, 'measure', None), 'net', None))
         if name in ('pck', 'pose'): net = getattr(tools.detector, 'net', None) or tools.detector
         if name == 'body': net = tools.regressor
         if name.endswith('-people'):
             people = people or features_hash(load_features('people-eval'))
             out[name] = dict(name='people-eval', weights=people)
-        elif isinstance(net, nn.Module): out[name] = dict(name=str(getattr(net, 'name', name)), weights=weights_hash(net))
+        elif isinstance(net, nn.Module):
+            out[name] = dict(name=str(getattr(net, 'name', name)), weights=weights_hash(net))
         elif net is not None: out[name] = dict(name=type(net).__name__, weights='')
     return out
 
@@ -264,11 +279,13 @@ class Result:
     names: list = field(default_factory=list, repr=False)      # of the pairs
     per_image: dict = field(default_factory=dict, repr=False)  # {measure: [n]}
     kept: dict = field(default_factory=dict, repr=False)       # pictures for `sheet`
-    def __repr__(self): return f"Result: {self.row}, {self.protocol['name']}, {self.pairs['count']} pairs, {len(self.values)} values"
+    def __repr__(self):
+        return f"Result: {self.row}, {self.protocol['name']}, {self.pairs['count']} pairs, {len(self.values)} values"
     def json(self)->str:
         kept = ('names', 'per_image', 'kept')
         return json.dumps(_plain({o.name: getattr(self, o.name) for o in fields(self) if o.name not in kept}), indent=1)
 
+# %% ../nbs/31_evaluate.ipynb #6e68a21e
 def _plain(o): # what JSON can hold: NaN is null
     if isinstance(o, dict): return {str(k): _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple)): return [_plain(v) for v in o]
@@ -284,24 +301,32 @@ def save(self:Result, folder)->Path: # the JSON file
     "Write the numbers, the values of each pair beside them, and the sheets"
     path = result_file(self.row, self.protocol['name'], folder)
     with writing(path.with_suffix('.npz')) as f:
-        with open(f, 'wb') as out: np.savez_compressed(out, names=np.array(self.names, dtype=str), **{k: v.numpy() for k, v in self.per_image.items()})
+        with open(f, 'wb') as out:
+            np.savez_compressed(out, names=np.array(self.names, dtype=str),
+                                **{k: v.numpy() for k, v in self.per_image.items()})
     for kind in self.kept: save_image(sheet(self, kind), path.with_suffix(f'.{kind}.jpg'))
     with writing(path) as f: f.write_text(self.json(), encoding='utf-8')
     return path
 
+# %% ../nbs/31_evaluate.ipynb #64a8f20b
 def result_in(found, # what a JSON file holds
               path,  # of it
              )->Result:
     "A result, or an error if the file holds something else"
     known = [o for o in fields(Result) if o.name not in ('names', 'per_image', 'kept')]
-    if not isinstance(found, dict) or not {'row', 'protocol', 'values'} <= set(found): raise DataError(f'{path} holds no result', 'Give a file of spice_eval')
+    if not isinstance(found, dict) or not {'row', 'protocol', 'values'} <= set(found):
+        raise DataError(f'{path} holds no result', 'Give a file of spice_eval')
     whole = lambda o: isinstance(found.get(o.name, None if o.default is MISSING else o.default), o.type)
     wrong = next((o.name for o in known if not whole(o)), None)
-    lacks = [f'{k}.{o}' for k, some in dict(protocol=('name',), pairs=('count', 'hash', 'pixels'), real=('count', 'hash')).items() for o in some
+    lacks = [f'{k}.{o}' for k, some in dict(protocol=('name',), pairs=('count', 'hash', 'pixels'),
+                                            real=('count', 'hash')).items() for o in some
              if not wrong and o not in found[k]]
-    if wrong or lacks: raise DataError(f'{path} holds no whole result: {wrong or lacks[0]} is missing', 'Give a file as spice_eval wrote it')
+    if wrong or lacks:
+        raise DataError(f'{path} holds no whole result: {wrong or lacks[0]} is missing',
+                        'Give a file as spice_eval wrote it')
     return Result(**{o.name: found[o.name] for o in known if o.name in found})
 
+# %% ../nbs/31_evaluate.ipynb #8acf095c
 def read_result(path, # of the JSON
                )->Result:
     "A result as it was saved; without pictures"
@@ -326,24 +351,31 @@ class Kept:
         "Look at a batch"
         source, points = case.framed(case.batch['source_image']), case.batch['target_points']
         for i, score in enumerate(scores.tolist()):
-            entry = lambda: dict(score=score, name=case.names[i], images=[_bytes(o[i]) for o in (source, made, case.wanted)], points=points[i].cpu(),
-                                 canvas=tuple(case.batch['source_image'].shape[2:]))
+            def entry():
+                return dict(score=score, name=case.names[i],
+                            images=[_bytes(o[i]) for o in (source, made, case.wanted)], points=points[i].cpu(),
+                            canvas=tuple(case.batch['source_image'].shape[2:]))
             if self.number in self.chosen: self.shelves['random'].append(entry())
-            for kind, sign in (('best', 1), ('worst', -1)) if not math.isnan(score) else ():
-                order, shelf = (lambda o: sign*(-o['score'] if self.higher else o['score'])), self.shelves[kind]
-                if len(shelf) < self.keep or sign*(-score if self.higher else score) < order(shelf[-1]):
-                    self.shelves[kind] = sorted([*shelf, entry()], key=order)[:self.keep]
+            if not math.isnan(score):
+                self.rank('best', score, entry, -1 if self.higher else 1)
+                self.rank('worst', score, entry, 1 if self.higher else -1)
             self.number += 1
+    def rank(self, kind, score, entry, sign): # lowest first, or highest first where the sign is -1
+        shelf = self.shelves[kind]
+        if len(shelf) < self.keep or sign*score < sign*shelf[-1]['score']:
+            self.shelves[kind] = sorted([*shelf, entry()], key=lambda o: sign*o['score'])[:self.keep]
 
 def _bytes(image): return ((image.clamp(-1, 1) + 1)*127.5).round().to(torch.uint8).cpu()
 
+# %% ../nbs/31_evaluate.ipynb #cd8ba4c5
 def sheet(result:Result,
           kind:str='random', # 'random', 'best' or 'worst'
           cols:int=2,        # pairs in a row
          )->Image.Image:
     "Source, pose, what was made under its score, and the true photo"
-    if kind not in result.kept: raise SpiceError(f'there is no sheet {kind!r}',
-                                                 f'Take one of {", ".join(result.kept) or "none: sheets are lost when a result is read"}')
+    if kind not in result.kept:
+        raise SpiceError(f'there is no sheet {kind!r}',
+                         f'Take one of {", ".join(result.kept) or "none: sheets are lost when a result is read"}')
     cells, titles = [], []
     for o in result.kept[kind]:
         pose = Keypoints(o['points'][None], o['canvas']).draw()[0]
@@ -372,6 +404,7 @@ def read_real(pairs, count:int, metrics:dict, size)->tuple: # what it was, the m
         for o in sets: o.update(images, True)
     return pixels.about(pairs.real_about(count)), (total/pixels.count).float()
 
+# %% ../nbs/31_evaluate.ipynb #ed7c455c
 def feed(name:str, metric, case:Case, given:dict):
     "Give one batch to a measure"
     bag = {k: given.get(k) for k in GIVEN}
@@ -387,11 +420,13 @@ def feed(name:str, metric, case:Case, given:dict):
 
 # %% ../nbs/31_evaluate.ipynb #815afdb1
 @torch.no_grad()
-def run_rows(rows:list, pairs, metrics:dict, mean, keep:int=6, seed:int=0)->tuple: # for each row its measures, `Kept` and what it lacks; names; `Pixels`
+def run_rows(rows:list, pairs, metrics:dict, mean, keep:int=6, seed:int=0
+            )->tuple: # for each row its measures, `Kept` and what it lacks; names; `Pixels`
     "Every row through every measure, a batch at a time"
     paired = [k for k, o in metrics.items() if isinstance(o, PerImage) and k not in GIVEN]
     first = next((k for k in ('lpips', 'lpips-people', *paired) if k in paired), None)
-    state = [dict(metrics={k: again(o) for k, o in metrics.items()}, kept=Kept(len(pairs), keep, DIRECTION.get(first, 1) > 0, seed), lacks={}) for _ in rows]
+    state = [dict(metrics={k: again(o) for k, o in metrics.items()},
+                  kept=Kept(len(pairs), keep, DIRECTION.get(first, 1) > 0, seed), lacks={}) for _ in rows]
     for one in state:
         for k, o in one['metrics'].items(): same_real(o, metrics[k])
     names, pixels = [], Pixels()
@@ -401,12 +436,14 @@ def run_rows(rows:list, pairs, metrics:dict, mean, keep:int=6, seed:int=0)->tupl
         for row, one in zip(rows, state): _answer(row, one, case, mean, first, pairs)
     return state, names, pixels
 
+# %% ../nbs/31_evaluate.ipynb #65d55a72
 def _answer(row, one, case, mean, first, pairs):
     "One batch of one row"
     out = row.make(case, mean)
     out = out if isinstance(out, dict) else dict(image=out)
     if tuple(out['image'].shape) != tuple(case.wanted.shape):
-        raise SpiceError(f"{row.name} makes pictures of {list(out['image'].shape[1:])}, wanted are {list(case.wanted.shape[1:])}",
+        raise SpiceError(f"{row.name} makes pictures of {list(out['image'].shape[1:])}, wanted are "
+                         f"{list(case.wanted.shape[1:])}",
                          'Take a protocol of its size')
     out['image'] = through(out['image'], pairs.protocol.codec)
     for name, metric in list(one['metrics'].items()):
@@ -430,7 +467,8 @@ def summary(metric, seed:int=0)->tuple: # {part: numbers}, {part: values of each
         return out, each
     low, high = metric.interval() if isinstance(metric, GroupedFID) else (math.nan, math.nan)
     count = int(metric.made_count) if isinstance(metric, FID) else 0
-    return {'': dict(mean=float(metric.compute()), low=low, high=high, count=count, interval='jackknife over groups' if not math.isnan(low) else 'none')}, {}
+    return {'': dict(mean=float(metric.compute()), low=low, high=high, count=count,
+                     interval='jackknife over groups' if not math.isnan(low) else 'none')}, {}
 
 def joined(name, part): return f'{name}.{part}' if part else name
 
@@ -452,7 +490,8 @@ def told_apart(rows:list)->list: # of names; empty for what is no path
 def check_counts(**counts): # None is left to the protocol
     "Refuse impossible counts"
     for k, v in counts.items():
-        if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < 1): raise DataError(f'{k}={v!r}', 'Give a whole number from 1')
+        if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < 1):
+            raise DataError(f'{k}={v!r}', 'Give a whole number from 1')
 
 def check_sets(measures, count:int, real:int): # pairs, and photos of the real set; 0 is all there are
     "Refuse a single picture where sets are compared"
@@ -461,6 +500,7 @@ def check_sets(measures, count:int, real:int): # pairs, and photos of the real s
     if name and few:
         raise DataError(f'{few} picture for {name}', 'A set has at least two: give a larger count, or other measures')
 
+# %% ../nbs/31_evaluate.ipynb #2d624a99
 def check_rows(rows:list, pairs):
     "Refuse two rows of one name, and systems of another size, before anything is made"
     names = [o.name for o in rows]
@@ -499,7 +539,8 @@ def evaluate_rows(rows,               # a list of what `open_row` takes
     check_sets(measures or (*p.measures, *p.extra), len(pairs), real_count)
     rows = [open_row(o, tools.device, name) for o, name in zip(rows, told_apart(rows))]
     for o in rows:
-        if o.system is not None and pairs.body is not None: o.system.use_body(pairs.body)       # for systems that draw bodies themselves
+        # for systems that draw bodies themselves
+        if o.system is not None and pairs.body is not None: o.system.use_body(pairs.body)
     check_rows(rows, pairs)
     metrics, left_out = make_measures(measures or p.measures, () if measures else p.extra, tools, pairs.known)
     with seeded(p.seed):
@@ -507,7 +548,9 @@ def evaluate_rows(rows,               # a list of what `open_row` takes
         state, names, pixels = run_rows(rows, pairs, metrics, mean, keep, p.seed)
     about = pixels.about(pairs.about) | dict(count=len(pairs))
     if hasattr(pairs, 'doubtful'): about['doubtful'] = pairs.doubtful                  # fits that are not good
-    departs = [f'{a:,} in place of {b:,} {what}' for a, b, what in ((len(pairs), p.count, 'pairs'), (about_real['count'], p.real_count, 'real photos')) if b
+    departs = [f'{a:,} in place of {b:,} {what}'
+               for a, b, what in ((len(pairs), p.count, 'pairs'), (about_real['count'], p.real_count, 'real photos'))
+               if b
                and a != b]
     if not p.count and count: departs.append(f'the first {len(pairs):,} pairs only')
     if not p.real_count and real: departs.append(f'the first {real:,} real photos only')
@@ -521,9 +564,12 @@ def _result(row, one, p, departs, about, about_real, left_out, tools, names):
         figures, each = summary(metric, p.seed)
         values |= {joined(k, part): v for part, v in figures.items()}
         per_image |= {joined(k, part): v for part, v in each.items()}
-    device = torch.cuda.get_device_name() if tools.device.type == 'cuda' else f'{tools.device.type}, {platform.machine()}'
-    return Result(row.name, asdict(p), list(departs), row.about, about, about_real, networks_of(one['metrics'], tools), values, left_out | one['lacks'],
-                  versions(), device, p.seed, date.today().isoformat(), names, per_image, {k: v for k, v in one['kept'].shelves.items() if v})
+    device = (torch.cuda.get_device_name() if tools.device.type == 'cuda'
+              else f'{tools.device.type}, {platform.machine()}')
+    return Result(row.name, asdict(p), list(departs), row.about, about, about_real, networks_of(one['metrics'], tools),
+                  values, left_out | one['lacks'],
+                  versions(), device, p.seed, date.today().isoformat(), names, per_image,
+                  {k: v for k, v in one['kept'].shelves.items() if v})
 
 def evaluate(what,             # a row by name, a `System`, or what `load_system` takes
              protocol='people-64', # a key of `PROTOCOLS`, or a `Protocol`
@@ -533,7 +579,8 @@ def evaluate(what,             # a row by name, a `System`, or what `load_system
     return evaluate_rows([what], protocol, **options)[0]
 
 # %% ../nbs/31_evaluate.ipynb #ab87d66e
-MAY_DIFFER = ('name', 'measures', 'extra', 'note', 'count', 'real_count') # in two protocols; their pairs and real sets have hashes
+# in two protocols; their pairs and real sets have hashes
+MAY_DIFFER = ('name', 'measures', 'extra', 'note', 'count', 'real_count')
 
 def same_ground(a:Result, b:Result, measure:str=''):
     "Refuse to compare results of other pictures or other networks"
@@ -544,15 +591,19 @@ def same_ground(a:Result, b:Result, measure:str=''):
     elif a.pairs['hash'] != b.pairs['hash']: why = f"other pairs ({a.pairs['count']:,} and {b.pairs['count']:,})"
     elif a.real['hash'] != b.real['hash']: why = f"other real photos ({a.real['count']:,} and {b.real['count']:,})"
     for k in {*a.networks} & {*b.networks} & ({measure} if measure else {*a.networks}):
-        if not why and a.networks[k] != b.networks[k]: why = f"{k} through {a.networks[k]['name']} and through {b.networks[k]['name']} of other weights"
-    if why: raise SpiceError(f'{a.row} and {b.row} were not measured on the same ground: {why}', 'Measure both under one protocol')
+        if not why and a.networks[k] != b.networks[k]:
+            why = f"{k} through {a.networks[k]['name']} and through {b.networks[k]['name']} of other weights"
+    if why:
+        raise SpiceError(f'{a.row} and {b.row} were not measured on the same ground: {why}',
+                         'Measure both under one protocol')
 
 def difference(a:Result, b:Result, measure:str='lpips-people', # a key of `per_image`
                seed:int=0)->tuple: # a's mean minus b's, low, high
     "How much two rows differ, pair by pair"
     same_ground(a, b, measure.split('.')[0])
-    if measure not in a.per_image or measure not in b.per_image: raise SpiceError(f'{measure!r} was not measured pair by pair',
-                                                                                 f'Take one of {", ".join(a.per_image) or "none"}')
+    if measure not in a.per_image or measure not in b.per_image:
+        raise SpiceError(f'{measure!r} was not measured pair by pair',
+                        f'Take one of {", ".join(a.per_image) or "none"}')
     return bootstrap(a.per_image[measure] - b.per_image[measure], seed)
 
 # %% ../nbs/31_evaluate.ipynb #c98338ad
@@ -583,14 +634,16 @@ def notes(self:Table)->list: # lines
     "Lines on what the figures depend on"
     a = self.results[0]
     nets = dict.fromkeys(f"{v['name']} {v['weights']}".strip() for o in self.results for v in o.networks.values())
-    lines = [f"{a.pairs['count']:,} pairs {a.pairs['hash']}, {a.real['count']:,} real photos {a.real['hash']}; 95% intervals"
+    lines = [f"{a.pairs['count']:,} pairs {a.pairs['hash']}, {a.real['count']:,} real photos {a.real['hash']}; 95% "
+             "intervals"
              + (f"; {', '.join(a.departs)}" if a.departs else '')]
     doubtful = a.pairs.get('doubtful')
     if doubtful: lines.append(f'{doubtful:,} pairs have a body whose fit is doubtful; they count like the others')
     if nets: lines.append(f"Through {', '.join(nets)}")
     lacks = dict.fromkeys(f'{k} ({why})' for o in self.results for k, why in o.left_out.items())
     if lacks: lines.append(f"Left out: {', '.join(lacks)}")
-    if len({o.pairs['pixels'] for o in self.results}) > 1: lines.append('The photos differ: they were made on other machines, or by another version of People')
+    if len({o.pairs['pixels'] for o in self.results}) > 1:
+        lines.append('The photos differ: they were made on other machines, or by another version of People')
     return lines
 
 @patch
@@ -599,6 +652,7 @@ def markdown(self:Table)->str:
     lines = ['| ' + ' | '.join(o) + ' |' for o in (self.head, ['---']*len(self.head), *self.rows)]
     return '\n'.join([*lines, '', *(f'{o}.' for o in self.notes())]) + '\n'
 
+# %% ../nbs/31_evaluate.ipynb #16b9c6c6
 @patch
 def text(self:Table)->str:
     "For a terminal"
@@ -623,7 +677,8 @@ def check_out(rows:list, protocol, folder, overwrite:bool=False):
         path = result_file(row.name, protocol.name, folder)
         can_write(path)
         twin = next((o.name for o in rows[:k] if result_file(o.name, protocol.name, folder) == path), None)
-        if twin is not None: raise DataError(f'{twin} and {row.name} would both be {path.name}', 'Measure one at a time')
+        if twin is not None:
+            raise DataError(f'{twin} and {row.name} would both be {path.name}', 'Measure one at a time')
         if overwrite or not path.exists(): continue
         before, now = (o.get('weights', o.get('kind')) for o in (read_result(path).system, row.about))
         if before != now:
@@ -632,7 +687,9 @@ def check_out(rows:list, protocol, folder, overwrite:bool=False):
 
 # %% ../nbs/31_evaluate.ipynb #dc0a57d2
 @command
-def spice_eval(rows:str,                    # models and rows, with commas between: folders, names, copy-source, mean-image, warp-true-flow, carried, truth
+def spice_eval(# models and rows, with commas between: folders, names, copy-source, mean-image, warp-true-flow,
+               # carried, truth
+               rows:str,
                protocol:str='people-64',    # a key of PROTOCOLS
                data:str='',                 # the folder of a prepared dataset, for protocols on real photos
                count:int=0,                 # pairs; 0 is the protocol's
@@ -645,7 +702,8 @@ def spice_eval(rows:str,                    # models and rows, with commas betwe
                json:bool=False,             # print the results as JSON instead of the table
                overwrite:bool=False,        # replace results of other weights under the same names
               ):
-    "Measure models under a protocol. Example: spice_eval _ckpt/first,copy-source,truth --protocol people-64 --count 100 --out _results"
+    """Measure models under a protocol.
+    Example: spice_eval _ckpt/first,copy-source,truth --protocol people-64 --count 100 --out _results"""
     names = [o.strip() for o in rows.split(',') if o.strip()]
     opened = [open_row(o, device or None, name) for o, name in zip(names, told_apart(names))]
     if out: check_out(opened, find_protocol(protocol), out, overwrite)

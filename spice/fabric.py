@@ -84,7 +84,8 @@ def dots(u, v, c, scale, share, seed, soft):
 # %% ../nbs/05a_fabric.ipynb #23504145
 def floral(u, v, c, scale, share, seed, soft):
     out = c[:, 0]
-    for layer, (colour, size) in enumerate(((c[:, 2]*.45 + c[:, 0]*.1, 1.1), (c[:, 1], 1.5), (c[:, 2], 1.), (.5*c[:, 1] + .5*c[:, 2], .62))):
+    for layer, (colour, size) in enumerate(((c[:, 2]*.45 + c[:, 0]*.1, 1.1), (c[:, 1], 1.5), (c[:, 2], 1.),
+                                            (.5*c[:, 1] + .5*c[:, 2], .62))):
         s = scale*size
         i, j = torch.floor(u/s), torch.floor(v/s)
         r = [cell_chance(i, j, seed, 5*layer + k) for k in range(4)]
@@ -92,7 +93,9 @@ def floral(u, v, c, scale, share, seed, soft):
         far, angle = torch.hypot(x, y), torch.atan2(y, x)
         petals = .27*(1 + .38*torch.cos((2 if layer == 0 else 5)*angle + 6*r[2]))
         out = _mix(out, colour, _step(petals - far, soft/s)*(r[3] < .78))
-        if layer: out = _mix(out, c[:, 0]*.3 + .7*torch.tensor([.95, .8, .3], device=u.device), _step(.06 - far, soft/s)*(r[3] < .78))
+        if layer:
+            out = _mix(out, c[:, 0]*.3 + .7*torch.tensor([.95, .8, .3], device=u.device),
+                       _step(.06 - far, soft/s)*(r[3] < .78))
     return out
 
 def blocks(u, v, c, scale, share, seed, soft):
@@ -101,16 +104,19 @@ def blocks(u, v, c, scale, share, seed, soft):
 
 # %% ../nbs/05a_fabric.ipynb #b504ad8c
 WORDS = ('SPICE', 'POSE', 'NICE', 'CODE', 'COPE', 'PEONIES', 'NOSE', 'SONIC')
-FONT = {'S': '01110 10001 10000 01110 00001 10001 01110', 'P': '11110 10001 10001 11110 10000 10000 10000', 'I': '01110 00100 00100 00100 00100 00100 01110',
-        'C': '01110 10001 10000 10000 10000 10001 01110', 'E': '11111 10000 10000 11110 10000 10000 11111', 'O': '01110 10001 10001 10001 10001 10001 01110',
-        'N': '10001 11001 10101 10011 10001 10001 10001', 'D': '11110 10001 10001 10001 10001 10001 11110'}
+FONT = {'S': '01110 10001 10000 01110 00001 10001 01110', 'P': '11110 10001 10001 11110 10000 10000 10000',
+        'I': '01110 00100 00100 00100 00100 00100 01110',
+        'C': '01110 10001 10000 10000 10000 10001 01110', 'E': '11111 10000 10000 11110 10000 10000 11111',
+        'O': '01110 10001 10001 10001 10001 10001 01110', 'N': '10001 11001 10101 10011 10001 10001 10001',
+        'D': '11110 10001 10001 10001 10001 10001 11110'}
 
 @lru_cache(None)
 def _words(device):
     "Every word as a strip of cells [w, 7, 41], centred"
     sheet = np.zeros((len(WORDS), 7, 41), np.float32)
     for k, word in enumerate(WORDS):
-        strip = np.concatenate([np.array([[int(o) for o in row] + [0] for row in FONT[letter].split()]) for letter in word], 1)[:, :-1]
+        strip = np.concatenate([np.array([[int(o) for o in row] + [0] for row in FONT[letter].split()])
+                                for letter in word], 1)[:, :-1]
         left = (41 - strip.shape[1])//2
         sheet[k, :, left:left + strip.shape[1]] = strip
     return torch.tensor(sheet, device=device)
@@ -122,6 +128,7 @@ def letters(u, v, c, scale, share, seed, soft):
     on = _words(u.device)[(seed % len(WORDS)).long(), j.clamp(0, 6), i.clamp(0, 40)]*inside
     return _mix(c[:, 0], c[:, 1], on)
 
+# %% ../nbs/05a_fabric.ipynb #682142a6
 def print_(u, v, c, scale, share, seed, soft):
     cell = .011 + .1*scale*share
     i, j = torch.floor(u.abs()/cell), torch.floor((v - .30)/cell)
@@ -136,11 +143,14 @@ def heather(u, v, c, scale, share, seed, soft):
 def denim(u, v, c, scale, share, seed, soft):
     at = torch.stack([u*420 + v*160, v*300, seed % 17 + 0*u], 1)
     worn = noise(torch.stack([u*9, v*7, seed % 13 + .5 + 0*u], 1))
-    return torch.lerp(c[:, 0], torch.full_like(c[:, 0], .62), (.10 + .10*worn[:, :1]).clamp(0, 1))*(1 + .13*noise(at)[:, :1])
+    return (torch.lerp(c[:, 0], torch.full_like(c[:, 0], .62),
+                       (.10 + .10*worn[:, :1]).clamp(0, 1))*(1 + .13*noise(at)[:, :1]))
 
-DYES = {'plain': lambda u, v, c, *rest: c[:, 0], 'stripes': stripes, 'bars': bars, 'checks': checks, 'dots': dots, 'floral': floral, 'print': print_,
+DYES = {'plain': lambda u, v, c, *rest: c[:, 0], 'stripes': stripes, 'bars': bars, 'checks': checks, 'dots': dots,
+        'floral': floral, 'print': print_,
         'blocks': blocks, 'heather': heather, 'letters': letters, 'denim': denim}
 
+# %% ../nbs/05a_fabric.ipynb #aa18580d
 def dye(kind:Int[Tensor, ' n'],          # which of `DYES`
         u:Float[Tensor, ' n'],           # metres around
         v:Float[Tensor, ' n'],           # metres up

@@ -67,6 +67,7 @@ def part_colours(photo:Float[Tensor, 'b 3 h w'],
 # %% ../nbs/16a_guided.ipynb #741e78e6
 CHANNELS = 15
 
+# %% ../nbs/16a_guided.ipynb #c48ee1c1
 class Guide:
     "A photo and its body, prepared once; then the network's inputs for any pose"
     def __init__(self,
@@ -81,7 +82,8 @@ class Guide:
     def _colours(self, photo, matte):
         "Colours of parts; around the head is hair"
         parts = paint_parts(self.body, self.carrier.surface)
-        head = F.interpolate(self.carrier.source_families()[:, 1:2], parts.shape[1:], mode='bilinear', align_corners=False)
+        head = F.interpolate(self.carrier.source_families()[:, 1:2], parts.shape[1:], mode='bilinear',
+                             align_corners=False)
         return part_colours(photo, matte, torch.where((parts == 0) & (head[:, 0] > .6), HAIR_PART, parts))
     def __len__(self): return len(self.carrier)
     @property
@@ -239,6 +241,7 @@ def answer(self:Guided,
     answer = self.net(x)
     return answer, decide(answer, x).colour
 
+# %% ../nbs/16a_guided.ipynb #d1a42d62
 @patch
 @torch.no_grad()
 def paint(self:Guided,
@@ -256,6 +259,7 @@ def paint(self:Guided,
     answer, colour = self.answer(rotmats, camera)
     return x, carried, replace(decide(up(answer), x), colour=up(colour))
 
+# %% ../nbs/16a_guided.ipynb #58784bf5
 @patch
 def repose(self:Guided,
            rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame

@@ -27,11 +27,14 @@ from .attention import SourceRows
 from .blazepose import Found
 from .body import Body
 from .camera import Camera, frame_body, world_to_view
-from .core import (DataError, ImageError, WeightsError, can_write, command, get_device, inside, not_over, picture_name,
+from .core import (DataError, ImageError, WeightsError, can_write, command, get_device, inside, not_over,
+                        picture_name,
                         progress, read_image, save_image, seeded, show_images, to_pil, to_tensor)
 from .data import PICTURES, box_in, cut, into_box, person_box, read_parsing
 from .detector import detect, load_detector
 from .files import read_array
+
+# %% ../nbs/40_infer.ipynb #45d5d0f6
 from .guided_system import Portrait, background_colour
 from .keypoints import Keypoints, heatmaps
 from .loaders import Batch, Draw
@@ -107,13 +110,15 @@ class Recent(OrderedDict):
         while len(self) > self.most or len(self) > 1 and sum(map(self.weigh, self.values())) > self.heavy:
             self.popitem(last=False)
 
+# %% ../nbs/40_infer.ipynb #7d40fae4
 def content_key(*parts)->str:
     "A short name for pictures, joints and words"
     h = hashlib.blake2b(digest_size=16)
     for o in parts:
         if isinstance(o, Keypoints): h.update(o.points.detach().cpu().numpy().tobytes())
         if isinstance(o, Image.Image):
-            for y in range(0, o.height, 512): h.update(o.crop((0, y, o.width, min(o.height, y + 512))).tobytes()) # no copy
+            # no copy
+            for y in range(0, o.height, 512): h.update(o.crop((0, y, o.width, min(o.height, y + 512))).tobytes())
         h.update(repr(o.size if isinstance(o, (Keypoints, Image.Image)) else o).encode())
     return h.hexdigest()
 
@@ -143,26 +148,32 @@ class Reposer:
                  body:Body|None=None,  # the body it was trained with; None is the free one
                  detector=None,   # finds people: a `Detector`, its name, or 'own', the model's; None is BlazePose
                  device=None,     # None takes the fastest there is
-                 batch:int|None=None, # poses that go through together; None is 16, but on CPUs no more than 100,000 pixels
+                 # poses that go through together; None is 16, but on CPUs no more than 100,000 pixels
+                 batch:int|None=None,
                  keep:int=32,     # photos that are remembered
                  maps=None,       # what else is known of photos: a folder, see `maps_in`, or a function of a photo
                 ):
         model = SHIPPED if model is None else model
-        if not isinstance(model, (System, str, Path)): raise WeightsError(f'a {type(model).__name__} is no model',
-                                                                          'Give a System, a folder, a name, or hf:owner/name')
+        if not isinstance(model, (System, str, Path)):
+            raise WeightsError(f'a {type(model).__name__} is no model',
+                               'Give a System, a folder, a name, or hf:owner/name')
         inside(1, 4096, batch=1 if batch is None else batch)
         inside(0, 1e6, keep=keep)
         self.device = get_device(device)
         if detector == 'own':
             detector = own_detector(model, self.device)
-            if detector is None: raise WeightsError(f'{model} brings no detector of its own', 'Leave detector out: BlazePose finds people')
+            if detector is None:
+                raise WeightsError(f'{model} brings no detector of its own',
+                                   'Leave detector out: BlazePose finds people')
         elif isinstance(detector, (str, Path)): detector = load_detector(detector, self.device)
         self.detector = detector
         self.system = (model if isinstance(model, System) else load_system(model, self.device)).to(self.device).eval()
         self.body = free_body(str(self.device)) if body is None else body.to(self.device)
         self.system.use_body(self.body)
-        self.size, self.fitter, self.draw = tuple(self.system.size), Fitter(self.body), Draw(self.body, retarget=False)   # `aim` does that
-        few = 100_000//(self.size[0]*self.size[1]) if self.device.type == 'cpu' else 16        # large pictures in batches only slow a CPU down
+        # `aim` does that
+        self.size, self.fitter, self.draw = tuple(self.system.size), Fitter(self.body), Draw(self.body, retarget=False)
+        # large pictures in batches only slow a CPU down
+        few = 100_000//(self.size[0]*self.size[1]) if self.device.type == 'cpu' else 16
         self.batch = batch or max(1, min(16, few))
         self.found, self.encoded = (Recent(keep, KEPT, pixels_of) for _ in range(2))
         self.fitted, self.asked = Recent(4*keep), self.detector
@@ -178,13 +189,16 @@ def forget(self:Reposer):
 def pick_person(found:Keypoints, person)->Keypoints: # one person
     "The chosen one of several people"
     if len(found) == 1 and person in (None, 'largest'): return found
-    if person is None: raise ImageError(f'there are {len(found)} people', "Give person='largest', or a number, counted from the left")
+    if person is None:
+        raise ImageError(f'there are {len(found)} people', "Give person='largest', or a number, counted from the left")
     if person == 'largest': return found.largest()
     order = found.points[..., 0].masked_fill(~found.valid, float('nan')).nanmean(1).argsort()
-    if isinstance(person, bool) or not isinstance(person, int) or not 0 <= person < len(found): raise ImageError(f'person={person!r} of {len(found)} people',
-                                                                                     f"Give 'largest', or 0 to {len(found) - 1}")
+    if isinstance(person, bool) or not isinstance(person, int) or not 0 <= person < len(found):
+        raise ImageError(f'person={person!r} of {len(found)} people',
+f"Give 'largest', or 0 to {len(found) - 1}")
     return found[int(order[person])]
 
+# %% ../nbs/40_infer.ipynb #5fbf6d00
 @patch
 def see(self:Reposer,
         photo,          # anything `read_image` takes
@@ -199,7 +213,8 @@ def see(self:Reposer,
                          f'Make it smaller: at most {MOST_SEEN/1e6:.0f} million')
     given = None if keypoints is None else read_keypoints(keypoints, (photo.height, photo.width))
     if matte is not None and matte.size != photo.size:
-        raise DataError(f'a matte of {matte.width} x {matte.height} pixels', f'Give one of {photo.width} x {photo.height}, as the photo')
+        raise DataError(f'a matte of {matte.width} x {matte.height} pixels',
+                        f'Give one of {photo.width} x {photo.height}, as the photo')
     if self.detector is not self.asked: self.forget()
     self.asked = self.detector
     key = content_key(photo, given, person, matte)
@@ -211,11 +226,14 @@ def _look(self:Reposer, name, photo, given, person, alpha)->Seen:
     "`see`, for the first time"
     here = (photo.height, photo.width)
     found = detect(photo, 'all', self.detector)[0] if given is None else given
-    if found.size != here: raise DataError(f'keypoints in a frame of {found.size[1]} x {found.size[0]} for a photo of {photo.width} x {photo.height} pixels',
-                                           'Give those of this photo')
+    if found.size != here:
+        raise DataError(f'keypoints in a frame of {found.size[1]} x {found.size[0]} for a photo of {photo.width} x '
+                        f'{photo.height} pixels',
+                        'Give those of this photo')
     one = pick_person(found, person)
     if given is not None and 2*int(one.drop_outside().valid.sum()) < int(one.valid.sum()):
-        raise DataError(f'most joints lie outside the photo of {photo.width} x {photo.height} pixels', 'Give those of this photo')
+        raise DataError(f'most joints lie outside the photo of {photo.width} x {photo.height} pixels',
+                        'Give those of this photo')
     if alpha is None and isinstance(one, Found): alpha = matte(photo, one.people[0])
     if alpha is None and self.system.any_size: alpha = matte_around(photo, one)
     box = box_in(photo, one, self.size, alpha)
@@ -226,10 +244,13 @@ def _look(self:Reposer, name, photo, given, person, alpha)->Seen:
     return Seen(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, self.maps_of(name, here, box))
 
 # %% ../nbs/40_infer.ipynb #87e91d02
-def maps_in(folder)->Callable: # of a photo's path; gives {'densepose': [3, H, W], 'parsing': [H, W]}, what there is of it
-    "What lies in a folder under photos' names: NAME_IUV.png as DensePose's tool writes it, NAME_parsing.npy with labels"
+def maps_in(folder
+           )->Callable: # of a photo's path; gives {'densepose': [3, H, W], 'parsing': [H, W]}, what there is of it
+    """What lies in a folder under photos' names: NAME_IUV.png as DensePose's tool writes it, NAME_parsing.npy with
+    labels"""
     folder, kinds = Path(folder), dict(densepose=('_IUV.png', read_iuv), parsing=('_parsing.npy', read_parsing))
-    if not folder.is_dir(): raise DataError(f'{folder}: there is no such folder', 'Give the one with NAME_IUV.png or NAME_parsing.npy')
+    if not folder.is_dir():
+        raise DataError(f'{folder}: there is no such folder', 'Give the one with NAME_IUV.png or NAME_parsing.npy')
     def find(photo):
         if not isinstance(photo, (str, Path)): return {}
         paths = {k: (read, folder/f'{Path(photo).stem}{end}') for k, (end, read) in kinds.items()}
@@ -247,6 +268,7 @@ def cut_map(labels:Tensor, # [..., H, W]
     inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
     return labels[..., y.clamp(0, h - 1), x.clamp(0, w - 1)]*inside
 
+# %% ../nbs/40_infer.ipynb #13f62763
 @patch
 def maps_of(self:Reposer, photo, size:tuple, box:tuple)->dict:
     "The maps of a photo of this size, on the canvas"
@@ -254,7 +276,8 @@ def maps_of(self:Reposer, photo, size:tuple, box:tuple)->dict:
     for k, v in found.items():
         if k not in ('densepose', 'parsing'): raise DataError(f'there are no maps {k!r}', 'Give densepose or parsing')
         if tuple(v.shape[-2:]) != size:
-            raise DataError(f'{k} of {v.shape[-1]} x {v.shape[-2]} for a photo of {size[1]} x {size[0]} pixels', 'Give that of this photo')
+            raise DataError(f'{k} of {v.shape[-1]} x {v.shape[-2]} for a photo of {size[1]} x {size[0]} pixels',
+                            'Give that of this photo')
     return {k: cut_map(v, box, self.size) for k, v in found.items()}
 
 # %% ../nbs/40_infer.ipynb #662a1c56
@@ -266,14 +289,16 @@ def matte_around(photo:Image.Image, one:Keypoints)->Image.Image: # 'L'
     left, top, right, bottom = one.box()[0].tolist()
     k = int(torch.where(both.any(1)[:, 0], apart, torch.inf).argmin())
     if not apart[k] < .2*max(right - left, bottom - top):
-        raise ImageError('the person of these joints was not found in the photo', 'Leave the joints out, or give matte=')
+        raise ImageError('the person of these joints was not found in the photo',
+                         'Leave the joints out, or give matte=')
     return matte(photo, found.people[k])
 
 # %% ../nbs/40_infer.ipynb #8f379a22
 @patch
 def on_canvas(self:Reposer, keypoints:Keypoints, box:tuple)->Keypoints:
     "Joints on the canvas of a box"
-    if not keypoints.valid.any(): raise ImageError('no joint of the person is known', 'Give a photo, or joints, of a whole person')
+    if not keypoints.valid.any():
+        raise ImageError('no joint of the person is known', 'Give a photo, or joints, of a whole person')
     return into_box(Keypoints(keypoints.points, keypoints.size), box, self.size)
 
 @patch
@@ -292,7 +317,8 @@ def doubted(self:Reposer, seen:Seen)->Seen:
     if seen.score is not None and seen.score < SURE:
         warnings.warn(f'this may be no person: the detector gives it {seen.score:.2f} of 1')
     off = float(seen.fits.error.max())
-    if not bool(seen.fits.good.all()): warnings.warn(f'the body may be wrong: joints are off by {off:.1f} pixels of 256; the result may be, too')
+    if not bool(seen.fits.good.all()):
+        warnings.warn(f'the body may be wrong: joints are off by {off:.1f} pixels of 256; the result may be, too')
     return seen
 
 # %% ../nbs/40_infer.ipynb #037906ab
@@ -313,11 +339,15 @@ def place(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Seen)->Aim:
     depth = torch.maximum(near.translation[:, 2], own.translation[:, 2])
     shift = near.translation[:, :2]*(depth/near.translation[:, 2])[:, None]
     middle = (verts.amin(1) + verts.amax(1))[:, :2]/2
-    camera = Camera(own.focal, near.center, torch.cat([torch.where((depth > near.translation[:, 2])[:, None], -middle, shift), depth[:, None]], 1), self.size)
+    camera = Camera(own.focal, near.center,
+                    torch.cat([torch.where((depth > near.translation[:, 2])[:, None], -middle, shift), depth[:, None]],
+                              1), self.size)
     return self.aim_at(rotmats, betas, camera)
 
+# %% ../nbs/40_infer.ipynb #9e339a07
 @patch
-def spot(self:Reposer, seen:Seen)->tuple: # metres [2] from the camera's axis: right, down; whether the photo ends above the feet
+def spot(self:Reposer, seen:Seen
+        )->tuple: # metres [2] from the camera's axis: right, down; whether the photo ends above the feet
     "Where the source stands"
     own, before = seen.fits.camera, self.body(seen.fits.rotmats, seen.fits.betas)
     cut_off = float(own.project(before.verts)[0, :, 1].max()) > 1.02*self.size[0]
@@ -339,7 +369,7 @@ def far_enough(self:Reposer,
     own, size = seen.fits.camera, self.size[0]
     left, top, right, bottom = within or (.02*size, .02*size, .98*size, .98*size)
     away = torch.linspace(1, 2, 41, device=spot.device)[:, None]
-    places = torch.cat([away*spot, away*own.translation[0, 2]], 1)                        # on the same spot of the picture
+    places = torch.cat([away*spot, away*own.translation[0, 2]], 1) # on the same spot of the picture
     cameras = Camera(own.focal.expand(41, *own.focal.shape[1:]), own.center.expand(41, 2), places, self.size)
     xy = cameras.project(points.expand(41, -1, -1))[..., :2]
     fits = ((xy > xy.new_tensor([left, top])) & (xy < xy.new_tensor([right, bottom]))).all(2).all(1)
@@ -354,12 +384,14 @@ def photo_on_canvas(self:Reposer, seen:Seen)->tuple: # left, top, right, bottom
 
 @patch
 def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Seen, within:bool=True)->Aim:
-    "The source's body in a pose, where it stood; further away if it would not fit the canvas, or without `within` the photo"
+    """The source's body in a pose, where it stood; further away if it would not fit the canvas, or without `within` the
+    photo"""
     betas, own, now = seen.fits.betas, seen.fits.camera, self.body(rotmats, seen.fits.betas)
     spot, cut_off = self.spot(seen)
     root = F.pad(_root(now, cut_off), (0, 1))
     place = torch.cat([spot, own.translation[0, 2:]])
-    if not cut_off: place = self.far_enough(seen, spot, now.verts - root, None if within else self.photo_on_canvas(seen))
+    if not cut_off:
+        place = self.far_enough(seen, spot, now.verts - root, None if within else self.photo_on_canvas(seen))
     return self.aim_at(rotmats, betas, Camera(own.focal, own.center, (place - root)[None], self.size))
 
 # %% ../nbs/40_infer.ipynb #831c6a22
@@ -367,12 +399,13 @@ def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Seen, within:boo
 def aim_at(self:Reposer, rotmats, betas, camera)->Aim:
     "The target that such a body makes"
     points = camera.project(self.body.skeleton(rotmats, betas)[1])[..., :2]
-    return Aim(Keypoints(torch.cat([points, torch.ones_like(points[..., :1])], 2), self.size).drop_outside().points, rotmats, camera)
+    return Aim(Keypoints(torch.cat([points, torch.ones_like(points[..., :1])], 2), self.size).drop_outside().points,
+               rotmats, camera)
 
 # %% ../nbs/40_infer.ipynb #3847b49a
 @patch
 def aim(self:Reposer,
-        pose,               # a name, a body (rotations [24, 3, 3] into the camera's frame, or what has `rotmats`), joints, or a photo
+        pose, # a name, a body (rotations [24, 3, 3] into the camera's frame, or what has `rotmats`), joints, or a photo
         seen:Seen,          # the source
         retarget:bool=True, # the source keeps its proportions
         person=None,        # whose pose, if the photo shows several people
@@ -387,33 +420,42 @@ def aim(self:Reposer,
     if rotmats is not None: return put(_checked(rotmats.reshape(-1, 24, 3, 3)).to(self.body.rest))
     driver = self.driver(pose, person)
     if self.system.any_size and retarget: return put(driver.fits.rotmats)
-    if not retarget: return Aim(driver.keypoints.points.to(self.device), driver.fits.rotmats, driver.fits.camera, driver.maps)
+    if not retarget:
+        return Aim(driver.keypoints.points.to(self.device), driver.fits.rotmats, driver.fits.camera, driver.maps)
     return replace(self.aim_at(driver.fits.rotmats, seen.fits.betas, driver.fits.camera), maps=driver.maps)
 
+# %% ../nbs/40_infer.ipynb #4abb778a
 def _checked(rotmats):
     if len(rotmats) != 1: raise DataError(f'{len(rotmats)} bodies for one pose', 'Give a list of poses')
     off = (rotmats@rotmats.mT - torch.eye(3).to(rotmats)).abs().max()
-    if not off < 1e-2 or not bool((torch.linalg.det(rotmats) > 0).all()): raise DataError('these are no rotations', 'Give orthogonal matrices [24, 3, 3]')
+    if not off < 1e-2 or not bool((torch.linalg.det(rotmats) > 0).all()):
+        raise DataError('these are no rotations', 'Give orthogonal matrices [24, 3, 3]')
     return rotmats
 
 # %% ../nbs/40_infer.ipynb #7e7c478f
 def _frame_around(array):
     "A frame (h, w) around joints, of which only the box counts; None for arrays that are pictures"
     try: array = np.asarray(array.cpu() if isinstance(array, Tensor) else array, np.float64)
-    except (TypeError, ValueError): raise DataError('these joints are no table of numbers',
-                                                    'Give [n, 2] or [n, 3] with n = 17 (COCO), 18, 25 (BODY_25)') from None
-    joints = array.shape[-1:] in ((2,), (3,)) and (array.ndim == 2 or array.ndim == 3 and array.shape[1] in (17, 18, 25, 133, 134))
-    return tuple(int(array[..., o].max(initial=0, where=np.isfinite(array[..., o]))) + 2 for o in (1, 0)) if joints else None
+    except (TypeError, ValueError):
+        raise DataError('these joints are no table of numbers',
+                        'Give [n, 2] or [n, 3] with n = 17 (COCO), 18, 25 (BODY_25)') from None
+    joints = array.shape[-1:] in ((2,), (3,)) and (array.ndim == 2 or array.ndim == 3
+                                                   and array.shape[1] in (17, 18, 25, 133, 134))
+    return tuple(int(array[..., o].max(initial=0, where=np.isfinite(array[..., o]))) + 2
+                 for o in (1, 0)) if joints else None
 
+# %% ../nbs/40_infer.ipynb #3b617fae
 @patch
 def driver(self:Reposer, pose, person=None)->Seen:
     "The person who shows the pose: joints, or a photo"
     name = str(pose).lower() if isinstance(pose, (str, Path)) else ''
-    if isinstance(pose, (str, Path)) and not os.path.exists(pose): raise DataError(f'{pose} is neither a pose nor a file',
-                                                                                  f'Poses are {", ".join(list(POSES)[:6])} and others: see POSES')
+    if isinstance(pose, (str, Path)) and not os.path.exists(pose):
+        raise DataError(f'{pose} is neither a pose nor a file',
+                       f'Poses are {", ".join(list(POSES)[:6])} and others: see POSES')
     if name.endswith('.npy'): pose, name = read_array(pose, 'Give one saved by numpy.save'), ''
     size = _frame_around(pose) if isinstance(pose, (np.ndarray, Tensor, list)) else None
-    if not (size or isinstance(pose, Keypoints) or name.endswith(('.json', '.npy', '.npz'))): return self.see(pose, person=person)
+    if not (size or isinstance(pose, Keypoints) or name.endswith(('.json', '.npy', '.npz'))):
+        return self.see(pose, person=person)
     one = pick_person(read_keypoints(pose, size) if name == '' else read_pose(pose), person)
     box = (0, 0, self.size[1], self.size[0]) if one.size == self.size else person_box(one, self.size)
     moved = self.on_canvas(one, box)
@@ -435,23 +477,29 @@ class ReposeResult:
     steps: dict = field(default_factory=dict) # {title: PIL image}
     def show(self): return shown(self.steps or {'result': self.image})
 
+# %% ../nbs/40_infer.ipynb #d0c70a3b
 @patch
 def batch_of(self:Reposer, seen:list, aims:list)->Batch:
     "Sources and targets as the loaders give them"
     join = lambda items: torch.cat([o.to(self.device) for o in items])
     side = lambda name, points, rotmats, betas, cameras: {f'{name}_{k}': join(v) for k,
-                                                          v in dict(points=points, rotmats=rotmats, betas=betas, focal=[o.focal for o in cameras],
-                                                          center=[o.center for o in cameras], translation=[o.translation for o in cameras]).items()}
+                                                          v in dict(points=points, rotmats=rotmats, betas=betas,
+                                                                    focal=[o.focal for o in cameras],
+                                                          center=[o.center for o in cameras],
+                                                          translation=[o.translation for o in cameras]).items()}
     image = join([((to_tensor(o.image) + 1)*127.5).round().to(torch.uint8) for o in seen])
     fits = [o.fits for o in seen]
-    source = side('source', [o.keypoints.points for o in seen], [o.rotmats for o in fits], [o.betas for o in fits], [o.camera for o in fits])
-    return self.draw(Batch(source | side('target', [o.points for o in aims], [o.rotmats for o in aims], [o.betas for o in fits], [o.camera for o in aims])
+    source = side('source', [o.keypoints.points for o in seen], [o.rotmats for o in fits], [o.betas for o in fits],
+                  [o.camera for o in fits])
+    return self.draw(Batch(source | side('target', [o.points for o in aims], [o.rotmats for o in aims],
+                                         [o.betas for o in fits], [o.camera for o in aims])
                            | dict(source_image=image) | self._known('source', seen) | self._known('target', aims)))
 
 @patch
 def _known(self:Reposer, side, items):
     "The maps that all of these have"
-    return {f'{side}_{k}': torch.stack([o.maps[k] for o in items]).to(self.device) for k in items[0].maps if all(k in o.maps for o in items)}
+    return {f'{side}_{k}': torch.stack([o.maps[k] for o in items]).to(self.device) for k in items[0].maps
+            if all(k in o.maps for o in items)}
 
 # %% ../nbs/40_infer.ipynb #3bb23d40
 @dataclass(eq=False)
@@ -468,9 +516,11 @@ def _row(o, i):
 def _joined(sources):
     "Several sources as one batch; the same source several times stays one"
     if len(set(sources)) == 1: return sources[0]
-    rows = [SourceRows(torch.cat([o.values for o in r]), torch.cat([o.keys for o in r]), (len(r), *r[0].size[1:])) for r in zip(*(o.rows for o in sources))]
+    rows = [SourceRows(torch.cat([o.values for o in r]), torch.cat([o.keys for o in r]), (len(r), *r[0].size[1:]))
+            for r in zip(*(o.rows for o in sources))]
     return EncodedSource(torch.cat([o.heat for o in sources]), torch.cat([o.wheel for o in sources]), rows)
 
+# %% ../nbs/40_infer.ipynb #6d284ef3
 @patch
 @torch.no_grad()
 def source_of(self:Reposer, seen:list)->EncodedSource:
@@ -480,7 +530,8 @@ def source_of(self:Reposer, seen:list)->EncodedSource:
     if new:
         b = self.batch_of(new, [Aim(o.keypoints.points, o.fits.rotmats, o.fits.camera) for o in new])
         rows = self.system.generator.encode_source(b.source_image)
-        known |= {o: EncodedSource(b.source_heat[i:i + 1], b.source_wheel[i:i + 1], [_row(r, i) for r in rows]) for i, o in enumerate(new)}
+        known |= {o: EncodedSource(b.source_heat[i:i + 1], b.source_wheel[i:i + 1], [_row(r, i) for r in rows])
+                  for i, o in enumerate(new)}
     self.encoded.keep(known)
     return _joined([known[o] for o in seen])
 
@@ -496,6 +547,7 @@ def make(self:Reposer, seen:list, aims:list, drawn:bool=True)->tuple: # the draw
     out = self.system.generator(None, source.heat, heat, source.wheel, source.rows)
     return self.batch_of(seen, aims) if drawn else None, dict(image=out.image, flows=out.flows, masks=out.masks)
 
+# %% ../nbs/40_infer.ipynb #d3458d4d
 @patch
 def stream(self:Reposer,
            pairs,                 # of `Seen` and `Aim`, as many as there are
@@ -505,7 +557,8 @@ def stream(self:Reposer,
            background='keep',     # for a system of any size: 'keep', 'plain', 'transparent', or a colour
           ): # one `ReposeResult` after the other
     "Sources in poses, a batch at a time; results that were yielded are not kept"
-    if self.system.any_size: yield from self.portraits(pairs, return_all, paste, self.size[0] if size is None else size, background)
+    if self.system.any_size:
+        yield from self.portraits(pairs, return_all, paste, self.size[0] if size is None else size, background)
     elif size not in (None, self.size[0]) or background != 'keep':
         raise DataError(f'this system makes pictures of {self.size[1]} x {self.size[0]} pixels, background and all',
                         'Leave size and background out, or take a guided model')
@@ -517,6 +570,7 @@ def stream(self:Reposer,
         for i, (one, image) in enumerate(zip(seen, to_pil(made['image'].float().cpu()))):
             yield ReposeResult(pasted(one, image) if paste else image, {k: v[i] for k, v in steps.items()})
 
+# %% ../nbs/40_infer.ipynb #2145d85c
 @patch
 def render(self:Reposer, seen:list, aims:list, return_all:bool=False, paste:bool=False,
            size:int|None=None, background='keep')->list: # of `ReposeResult`
@@ -537,7 +591,8 @@ SHOWN = .25 # of the body: a pose of which the photo shows less comes with a war
 @patch
 def portrait(self:Reposer, seen:Seen)->Portrait:
     "A photo, opened for a system of any size"
-    if seen.matte is None: raise ImageError('it is not known which pixels are the person\'s', 'Give a photo of the person')
+    if seen.matte is None:
+        raise ImageError('it is not known which pixels are the person\'s', 'Give a photo of the person')
     make = lambda: Portrait(self.system, seen.photo, seen.matte, seen.box, seen.fits)
     return self.encoded.find(seen, make)
 
@@ -550,7 +605,9 @@ def portraits(self:Reposer, pairs, return_all, paste, size, background):
     for seen, aim in pairs:
         one, how = self.portrait(seen), (aim.rotmats, aim.camera)
         image = one.pasted(*how, background) if paste else one.picture(*how, size, background)[0]
-        if one.shown[0] < SHOWN: warnings.warn(f'the photo shows {float(one.shown[0]):.0%} of what this pose shows of the body; the rest is made up')
+        if one.shown[0] < SHOWN:
+            warnings.warn(f'the photo shows {float(one.shown[0]):.0%} of what this pose shows of the body; the rest is '
+                          'made up')
         yield ReposeResult(image, self.portrait_steps(seen, aim, image) if return_all else {})
 
 # %% ../nbs/40_infer.ipynb #eb8cdf84
@@ -558,10 +615,12 @@ def portraits(self:Reposer, pairs, return_all, paste, size, background):
 @torch.no_grad()
 def portrait_steps(self:Reposer, seen:Seen, aim:Aim, image:Image.Image)->dict: # {title: PIL image}
     "The steps to the result of a system of any size"
-    canvas, body = self.size[0], lambda R, camera: to_pil(render_body(self.body, R, seen.fits.betas, camera).wheel.cpu())[0]
+    canvas, body = (self.size[0],
+                    lambda R, camera: to_pil(render_body(self.body, R, seen.fits.betas, camera).wheel.cpu())[0])
     x, carried, painted = self.portrait(seen).at(canvas).paint(aim.rotmats, aim.camera)
     grey = lambda o: to_pil(o.expand(-1, 3, -1, -1).cpu()*2 - 1)[0]
-    return {'photo': seen.image, 'its joints': seen.keypoints.draw([seen.image])[0], 'the person': cut(seen.matte, seen.box, self.size).convert('RGB'),
+    return {'photo': seen.image, 'its joints': seen.keypoints.draw([seen.image])[0],
+            'the person': cut(seen.matte, seen.box, self.size).convert('RGB'),
             'R of it': body(seen.fits.rotmats, seen.fits.camera), 'R of the pose': body(aim.rotmats, aim.camera),
             'carried': to_pil(x[:, :3].cpu())[0], 'itself, turned, mirrored': to_pil(x[:, 4:7].cpu()*2 - 1)[0],
             'made': to_pil(painted.colour.cpu())[0], 'kept of the carried': grey(painted.gate), 'result': image}
@@ -577,7 +636,8 @@ def steps(self:Reposer, batch, made)->dict: # {title: PIL images}
     if 'flows' in made:
         flow = resize_flow(made['flows'][-1].float(), size)
         mask = F.interpolate(made['masks'][-1].float(), size)
-        out |= {'flow': flow_picture(flow), 'from source': mask.expand(-1, 3, -1, -1)*2 - 1, 'warped': warp(batch['source_image'], flow)}
+        out |= {'flow': flow_picture(flow), 'from source': mask.expand(-1, 3, -1, -1)*2 - 1,
+                'warped': warp(batch['source_image'], flow)}
     out |= {'result': made['image']}
     return {k: to_pil(v.float().cpu()) if isinstance(v, Tensor) else v for k, v in out.items()}
 
@@ -608,21 +668,28 @@ def repose(photo,               # a photo, or a list of them: paths, PIL images,
           ): # a picture, or a list: all poses of the first photo, then of the next
     "A person in another pose"
     tool = model if isinstance(model, Reposer) else Reposer(model, detector=detector, device=device, maps=maps)
-    if tool is model and (detector or device or maps): raise DataError('a detector, device or maps beside a Reposer', 'Give them to the Reposer')
+    if tool is model and (detector or device or maps):
+        raise DataError('a detector, device or maps beside a Reposer', 'Give them to the Reposer')
     if isinstance(seed, bool) or not isinstance(seed, int): raise DataError(f'seed={seed!r}', 'Give a whole number')
-    photos, poses = photo if isinstance(photo, list) else [photo], pose if isinstance(pose, list) and not _is_joints(pose) else [pose]
+    photos, poses = (photo if isinstance(photo, list) else [photo], pose if isinstance(pose, list)
+                     and not _is_joints(pose) else [pose])
     if not photos or not poses: raise DataError('no photo or no pose', 'Give at least one of each')
     each = lambda o: o if isinstance(photo, list) and o is not None else [o]*len(photos)
     given, alphas = each(keypoints), each(matte)
-    if len(given) != len(photos): raise DataError(f'{len(given)} sets of keypoints for {len(photos)} photos', 'Give one for each')
-    if len(alphas) != len(photos): raise DataError(f'{len(alphas)} mattes for {len(photos)} photos', 'Give one for each')
+    if len(given) != len(photos):
+        raise DataError(f'{len(given)} sets of keypoints for {len(photos)} photos', 'Give one for each')
+    if len(alphas) != len(photos):
+        raise DataError(f'{len(alphas)} mattes for {len(photos)} photos', 'Give one for each')
     seen = [tool.see(o, k, person, m) for o, k, m in _bar(zip(photos, given, alphas), len(photos), 'photos')]
     pairs = [(o, p) for o in seen for p in poses]
     aims = [tool.aim(p, o, retarget, whose, within=not paste) for o, p in _bar(pairs, len(pairs), 'poses')]
-    with seeded(seed): out = tool.render([o for o, _ in pairs], aims, return_all, paste, tool.good_size(seen) if size is None else size, background)
+    with seeded(seed):
+        out = tool.render([o for o, _ in pairs], aims, return_all, paste, tool.good_size(seen) if size is None
+                          else size, background)
     out = out if return_all else [o.image for o in out]
     return out if isinstance(photo, list) or poses is pose else out[0]
 
+# %% ../nbs/40_infer.ipynb #40c192d6
 def _is_joints(pose):
     return len(pose) in (17, 18, 25) and all(np.ndim(o) == 1 for o in pose)
 
@@ -634,10 +701,11 @@ def demo_result(model=None,      # a `Reposer`, or what it takes
                 keypoints=None,  # of the photo's people; None looks for them
                )->Image.Image:
     "Source, target, result and the steps between, in one picture"
-    tool = model if isinstance(model, Reposer) else Reposer(model, detector=None if photo else own_detector(model or SHIPPED, get_device()))
+    tool = model if isinstance(model, Reposer) else Reposer(model, detector=None if photo
+                                                            else own_detector(model or SHIPPED, get_device()))
     if photo: return repose(photo, pose, tool, keypoints, 'largest', return_all=True).show()
     source, target = demo_photos(pose, person, tool.size, str(tool.device))
-    known = None if tool.detector else source.keypoints.to('cpu')                              # People's joints are known, so no detector is needed
+    known = None if tool.detector else source.keypoints.to('cpu') # People's joints are known, so no detector is needed
     alpha = matte_of(source) if tool.system.any_size else None
     steps = repose(to_pil(source.image.cpu())[0], pose, tool, known, return_all=True, size=None, matte=alpha).steps
     return shown(steps | {'the true photo': to_pil(target.image.cpu())[0]})
@@ -651,10 +719,12 @@ def spice_demo(pose:str='walk',            # a named pose
                keypoints:str='',           # a file with the joints of the photo's people; empty looks for them
                model:str='',               # a folder of spice_train, a name, or hf:owner/name; empty is what ships
               ):
-    "Put a person into a pose and show every step, in one picture. Example: spice_demo --pose arms_up --person 7 --out pose.png"
+    """Put a person into a pose and show every step, in one picture. Example: spice_demo --pose arms_up --person 7 --out
+    pose.png"""
     if pose not in POSES: raise DataError(f'there is no pose {pose!r}', f'Take one of {", ".join(POSES)}')
     if keypoints and not photo: raise DataError('--keypoints without --photo', 'Give the photo that they belong to')
-    if photo and person != 19: raise DataError(f'--person {person} with --photo', 'It picks a made-up person: leave it out')
+    if photo and person != 19:
+        raise DataError(f'--person {person} with --photo', 'It picks a made-up person: leave it out')
     inside(0, 199, person=person)
     not_over(out, photo=photo, keypoints=keypoints)
     picture_name(out)
@@ -690,13 +760,15 @@ def _named(text):
         out, parts = [*out, ','.join(parts[:n]).strip()], parts[n:]
     return [o for o in out if o]
 
+# %% ../nbs/40_infer.ipynb #add4404c
 def planned(photos:list, poses:list, out:Path)->dict: # {photo: [(pose, file)]}
     "Which file each result goes to"
     read = {os.path.realpath(o) for o in (*photos, *poses) if isinstance(o, Path)}
     plan = {o: [(p, Path(out)/f'{Path(o).stem}_{Path(p).stem}.png') for p in poses] for o in photos}
     names = [path for goals in plan.values() for _, path in goals]
     twice = next((o for o in names if names.count(o) > 1), None) if len(set(names)) < len(names) else None
-    if twice: raise DataError(f'{twice} would be written twice', 'Photos and poses are told apart by their names: rename one')
+    if twice:
+        raise DataError(f'{twice} would be written twice', 'Photos and poses are told apart by their names: rename one')
     over = next((o for o in names if os.path.realpath(o) in read), None)
     if over: raise DataError(f'{over} is one of the photos', 'Give another --out')
     return plan
@@ -704,15 +776,18 @@ def planned(photos:list, poses:list, out:Path)->dict: # {photo: [(pose, file)]}
 def joints_for(photo:Path, keypoints:str): # a path, or None
     "The file with a photo's joints: the one given, or the one of its name in the folder given"
     if not keypoints or not Path(keypoints).is_dir(): return keypoints or None
-    found = next((o for end in ('.json', '.npy', '.npz') if (o := Path(keypoints)/f'{Path(photo).stem}{end}').is_file()), None)
-    if found is None: raise DataError(f'{keypoints} has no joints of {Path(photo).name}', f'Name them {Path(photo).stem}.json')
+    found = next((o for end in ('.json', '.npy', '.npz')
+                  if (o := Path(keypoints)/f'{Path(photo).stem}{end}').is_file()), None)
+    if found is None:
+        raise DataError(f'{keypoints} has no joints of {Path(photo).name}', f'Name them {Path(photo).stem}.json')
     return found
 
 # %% ../nbs/40_infer.ipynb #62b3a96b
 def whom(text:str): # a number, 'largest', or None if the text is empty
     "A person, from the text of a command"
     number = text.isascii() and text.isdigit() and len(text) < 6
-    if not number and text not in ('', 'largest'): raise DataError(f'{text!r:.40} is no person', 'Give largest, or a number from the left, from 0')
+    if not number and text not in ('', 'largest'):
+        raise DataError(f'{text!r:.40} is no person', 'Give largest, or a number from the left, from 0')
     return int(text) if number else text or None
 
 def _try(f, wrong, *what):
@@ -726,7 +801,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  poses:str,             # poses: names, photos, .json or .npy files, a folder, with commas between
                  out:str='reposed',     # the folder of the results
                  model:str='',          # a folder of spice_train, a name, or hf:owner/name
-                 keypoints:str='',      # the joints of the photo's people, or a folder of such files; empty looks for them
+                 keypoints:str='', # the joints of the photo's people, or a folder of such files; empty looks for them
                  person:str='',         # which, if there are several: largest, or a number from the left
                  detector:str='',       # blazepose (also if empty), rcnn, own (the model's), or a folder of weights
                  device:str='',         # cpu, cuda, mps; empty is the fastest there is
@@ -734,7 +809,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  paste:bool=False,      # the whole photo, at its own size
                  size:int=0,            # pixels of a side; 0 is 512 at most, or what the system makes
                  background:str='keep', # keep, plain, transparent, or a colour such as #ffcc00
-                 maps:str='',           # a folder with NAME_IUV.png or NAME_parsing.npy of the photos, for systems that need them
+                 maps:str='', # a folder with NAME_IUV.png or NAME_parsing.npy of the photos, for systems that need them
                  overwrite:bool=False,  # results that are there already are made again
                  json:bool=False,       # print JSON
                 ):
@@ -748,7 +823,8 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
         todo = [o for o in goals if overwrite or not o[1].exists()]
         there += len(goals) - len(todo)
         seen = _try(lambda: tool.see(photo, joints_for(photo, keypoints), who), wrong, photo) if todo else None
-        aims = [(path, _try(lambda: tool.aim(pose, seen, within=not paste), wrong, photo, pose)) for pose, path in todo] if seen else []
+        aims = [(path, _try(lambda: tool.aim(pose, seen, within=not paste), wrong, photo, pose))
+                for pose, path in todo] if seen else []
         aims = [o for o in aims if o[1]]
         side = size or (tool.good_size([seen]) if seen else None)
         for (path, _), result in zip(aims, tool.stream(((seen, o) for _, o in aims), steps, paste, side, background)):
@@ -770,4 +846,5 @@ def front_picture(people:tuple=(19, 46),  # numbers of People's valid split
     for number in people:
         photo, known = demo_person(number, size, 30.)
         cells += [photo, *repose(photo, list(poses), tool, size=size, **known)]
-    return show_images(cells, ['photo', *(o.replace('_', ' ') for o in poses)] + ['']*(len(cells) - len(poses) - 1), cols=1 + len(poses), pad=2)
+    return show_images(cells, ['photo', *(o.replace('_', ' ') for o in poses)] + ['']*(len(cells) - len(poses) - 1),
+                       cols=1 + len(poses), pad=2)

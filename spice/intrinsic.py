@@ -23,7 +23,8 @@ from .core import SpiceError, to_pil
 from .features import load_features
 from .keypoints import pose_discs
 from .loaders import Batch, Draw, step_loaders
-from .losses import CONTENT, GAN_FORMS, content, critic_loss, end_point_error, features_of, generator_loss, perceptual, pixel, widen
+from .losses import (CONTENT, GAN_FORMS, content, critic_loss, end_point_error, features_of, generator_loss,
+                          perceptual, pixel, widen)
 from .objective import Terms
 from .people import free_body
 from .runs import Plan, body_of, plan_loaders
@@ -46,8 +47,10 @@ class DrawTruth(Draw):
     def __call__(self, batch):
         batch = super().__call__(batch)
         if 'source_rotmats' not in batch or not self.wanted(): return batch
-        body, other = self.body or free_body(str(batch['source_image'].device)), self.changed(batch) if self.mixed() else batch
-        source, target = (render_body(body, other[f'{o}_rotmats'], batch['source_betas'], other.camera(o)) for o in ('source', 'target'))
+        body, other = (self.body or free_body(str(batch['source_image'].device)), self.changed(batch) if self.mixed()
+                       else batch)
+        source, target = (render_body(body, other[f'{o}_rotmats'], batch['source_betas'], other.camera(o))
+                          for o in ('source', 'target'))
         flow, visibility = target.flow_from(source)
         points = [o.keypoints.drop_outside().points for o in (source, target)]
         if self.poses == 'photos': points = [other[f'{o}_points'] for o in ('source', 'target')]
@@ -58,6 +61,7 @@ class DrawTruth(Draw):
         order = torch.randperm(len(batch), generator=random)
         return Batch({k: v[order.to(v.device)] if k.startswith('target_') else v for k, v in batch.items()})
 
+# %% ../nbs/53_intrinsic_flow.ipynb #3f137671
 def visibility_picture(visibility:Int[Tensor, 'b h w'], # 0 seen, 1 hidden, 2 background
                       )->Float[Tensor, 'b 3 h w']: # in [-1, 1]
     "Seen green, hidden orange, background black"
@@ -73,6 +77,7 @@ def norm_of(kind:str, # 'batch' or 'instance'
     "What follows a convolution"
     return nn.BatchNorm2d(c) if kind == 'batch' else nn.InstanceNorm2d(c, affine=True)
 
+# %% ../nbs/53_intrinsic_flow.ipynb #14ced0f0
 class FlowRegression(nn.Module):
     "From two poses to flows and visibility, figure 3"
     def __init__(self,
@@ -84,18 +89,23 @@ class FlowRegression(nn.Module):
                 ):
         super().__init__()
         c, norm, conv = widths(2*width, cap, levels + 1), partial(norm_of, norm), partial(nn.Conv2d, bias=False)
-        self.first = nn.Sequential(conv(2*keypoints, width, 7, padding=3), norm(width), nn.LeakyReLU(.1), conv(width, c[0], 3, 2, 1), norm(c[0]))
-        self.down = nn.ModuleList([nn.Sequential(nn.LeakyReLU(.2), conv(a, b, 4, 2, 1), norm(b)) for a, b in zip(c, c[1:])])
+        self.first = nn.Sequential(conv(2*keypoints, width, 7, padding=3), norm(width), nn.LeakyReLU(.1),
+                                   conv(width, c[0], 3, 2, 1), norm(c[0]))
+        self.down = nn.ModuleList([nn.Sequential(nn.LeakyReLU(.2), conv(a, b, 4, 2, 1), norm(b))
+                                   for a, b in zip(c, c[1:])])
         below = [*(2*o for o in c[1:-1]), c[-1]]
-        self.up = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), norm(b)) for a, b in zip(below, c)])
+        self.up = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), norm(b))
+                                 for a, b in zip(below, c)])
         out = lambda c_in, c_out: nn.Sequential(nn.LeakyReLU(.1), nn.Conv2d(c_in, c_out, 3, padding=1))
         self.flows, self.scores = nn.ModuleList([out(o, 2) for o in c[:-1]]), out(c[0], 3)
 
+# %% ../nbs/53_intrinsic_flow.ipynb #07bf46cc
 @patch
 def forward(self:FlowRegression,
             source:Float[Tensor, 'b k h w'], # discs of the source's joints
             target:Float[Tensor, 'b k h w'], # of the target's
-           )->tuple: # flows, each [b, 2, h/s, w/s] in pixels of that map, coarse to fine; scores of visibility [b, 3, h, w]
+           # flows, each [b, 2, h/s, w/s] in pixels of that map, coarse to fine; scores of visibility [b, 3, h, w]
+           )->tuple:
     "Where each target pixel comes from, and whether it is seen there"
     x, kept, flows = self.first(torch.cat([source, target], 1)), [], []
     for down in self.down:
@@ -152,20 +162,24 @@ class Encoder(nn.Module):
         super().__init__()
         self.first = normed_convolution(c_in, c[0], 1, norm=norm)
         self.blocks = nn.ModuleList([Residual(o, norm=norm) for o in c[:-1] for _ in range(2)])
-        self.down = nn.ModuleList([nn.Sequential(nn.ReLU(), normed_convolution(a, b, 3, 2, norm)) for a, b in zip(c, c[1:])])
-    def forward(self, x:Float[Tensor, 'b c h w'])->tuple: # list of maps, fine to coarse; the deepest [b, d, h/2**n, w/2**n]
+        self.down = nn.ModuleList([nn.Sequential(nn.ReLU(), normed_convolution(a, b, 3, 2, norm))
+                                   for a, b in zip(c, c[1:])])
+    def forward(self, x:Float[Tensor, 'b c h w']
+               )->tuple: # list of maps, fine to coarse; the deepest [b, d, h/2**n, w/2**n]
         x, kept = self.first(x), []
         for k, block in enumerate(self.blocks):
             kept.append(x := block(x))
             if k % 2: x = self.down[k//2](x)
         return kept, x
 
+# %% ../nbs/53_intrinsic_flow.ipynb #812cd992
 class Decoder(nn.Module):
     "From the deepest map up, with the features that encoders kept"
     def __init__(self, c:list, c_out:int, encoders:int=1, norm:str='batch'):
         super().__init__()
         self.blocks = nn.ModuleList([Residual(o, encoders*o, norm) for o in c[:-1] for _ in range(2)])
-        self.up = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.Conv2d(b, 4*a, 3, padding=1, bias=False), nn.PixelShuffle(2), norm_of(norm, a))
+        self.up = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.Conv2d(b, 4*a, 3, padding=1, bias=False),
+                                               nn.PixelShuffle(2), norm_of(norm, a))
                                  for a, b in zip(c, c[1:])])
         self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c[0], c_out, 7))
     def forward(self, x:Float[Tensor, 'b c h w'], kept:list)->Float[Tensor, 'b d h2 w2']:
@@ -195,6 +209,7 @@ def on_body(flow:Float[Tensor, 'b 2 h w'], visibility:Int[Tensor, 'b h w'])->Flo
     "The flow, and none where there is no body"
     return flow*(visibility != BACKGROUND)[:, None]
 
+# %% ../nbs/53_intrinsic_flow.ipynb #177e13c2
 class FeatureWarp(nn.Module):
     "Features of the source at their places in the target, Eq. (2)"
     def __init__(self,
@@ -287,7 +302,8 @@ class ConditionalCritic(nn.Module):
         c = widths(width, 8*width, levels + 1)
         after = lambda a, b, stride: [nn.Conv2d(a, b, 4, stride, 1, bias=False), norm_of(norm, b), nn.LeakyReLU(.2)]
         layers = [o for i in range(1, levels + 1) for o in after(c[i-1], c[i], 2 if i < levels else 1)]
-        self.model = nn.Sequential(nn.Conv2d(channels, c[0], 4, 2, 1), nn.LeakyReLU(.2), *layers, nn.Conv2d(c[-1], 1, 4, 1, 1))
+        self.model = nn.Sequential(nn.Conv2d(channels, c[0], 4, 2, 1), nn.LeakyReLU(.2), *layers,
+                                   nn.Conv2d(c[-1], 1, 4, 1, 1))
     def forward(self,
                 image:Float[Tensor, 'b 3 h w'],
                 photo:Float[Tensor, 'b 3 h w'],
@@ -316,9 +332,12 @@ def image_terms(made:Float[Tensor, 'b 3 h w'],
                 distance:str='squares',          # of activations, a key of `DISTANCES`
                )->dict:
     "The terms of Eq. (5) and (6)"
-    terms = dict(l1=lambda: pixel(made, wanted),
-                 perceptual=lambda: DISTANCES[distance](features(made, CONTENT), features_of(features, wanted, CONTENT), CONTENT))
-    return {o: terms[o]() for o in names}
+    terms = {}
+    if 'l1' in names: terms['l1'] = pixel(made, wanted)
+    if 'perceptual' in names:
+        found, true = features(made, CONTENT), features_of(features, wanted, CONTENT)
+        terms['perceptual'] = DISTANCES[distance](found, true, CONTENT)
+    return {o: terms[o] for o in names}
 
 # %% ../nbs/53_intrinsic_flow.ipynb #26047655
 @dataclass
@@ -350,29 +369,39 @@ class IntrinsicSettings:
     start: str = ''               # the folder of a saved system whose flow network is taken over
     def __post_init__(self):
         self.size, self.betas = tuple(self.size), tuple(self.betas)
-        for what, known in (('norm', ('batch', 'instance')), ('poses', ('bodies', 'photos')), ('distance', DISTANCES), ('form', GAN_FORMS)):
-            if getattr(self, what) not in known: raise SpiceError(f'there is no {what} {getattr(self, what)!r}', f"Take one of {', '.join(known)}")
-        if self.without and self.without not in SYSTEM_PARTS: raise SpiceError(f'there is no part {self.without!r}', f"Leave out one of {', '.join(SYSTEM_PARTS)}, or none")
-        if not 0 <= self.warped <= self.levels: raise SpiceError(f'{self.warped} of {self.levels} levels are warped', f'Give 0 to {self.levels}')
-        if self.start and not has(self.without, 'flow'): raise SpiceError(f'without {self.without!r} there is no flow network to start with', 'Leave start out')
+        for what, known in (('norm', ('batch', 'instance')), ('poses', ('bodies', 'photos')), ('distance', DISTANCES),
+                            ('form', GAN_FORMS)):
+            if getattr(self, what) not in known:
+                raise SpiceError(f'there is no {what} {getattr(self, what)!r}', f"Take one of {', '.join(known)}")
+        if self.without and self.without not in SYSTEM_PARTS:
+            raise SpiceError(f'there is no part {self.without!r}',
+                             f"Leave out one of {', '.join(SYSTEM_PARTS)}, or none")
+        if not 0 <= self.warped <= self.levels:
+            raise SpiceError(f'{self.warped} of {self.levels} levels are warped', f'Give 0 to {self.levels}')
+        if self.start and not has(self.without, 'flow'):
+            raise SpiceError(f'without {self.without!r} there is no flow network to start with', 'Leave start out')
         check_size(self.size, max(self.levels, self.flow_levels + 1))
 
 # %% ../nbs/53_intrinsic_flow.ipynb #30b37b14
 _net = partial(IntrinsicSettings, features='people', perceptual=.5)
 
+# %% ../nbs/53_intrinsic_flow.ipynb #18ae1bd7
 class IntrinsicFlow(System):
     "Flow and visibility from two poses, taught by bodies"
     name, settings_class, paired = 'intrinsic', IntrinsicSettings, True
-    presets = dict(tiny=partial(_net, (64, 64), 16, 64, 4, 3, flow_width=16, flow_cap=128, flow_levels=4, critic_width=16, critic_levels=2,
+    presets = dict(tiny=partial(_net, (64, 64), 16, 64, 4, 3, flow_width=16, flow_cap=128, flow_levels=4,
+                                critic_width=16, critic_levels=2,
                                 rate=5e-4, critic_rate=5e-5, flow_rate=1e-3),
-                   small=partial(_net, (128, 128), 24, 96, 6, 4, flow_width=24, flow_cap=256, critic_width=32, rate=5e-4, critic_rate=5e-5, flow_rate=1e-3),
+                   small=partial(_net, (128, 128), 24, 96, 6, 4, flow_width=24, flow_cap=256, critic_width=32,
+                                 rate=5e-4, critic_rate=5e-5, flow_rate=1e-3),
                    paper=IntrinsicSettings)
     def __init__(self, settings:IntrinsicSettings):
         super().__init__()
         self.settings, self.at, s = settings, '', settings
         c = [min(s.width*(i + 1), s.cap) for i in range(s.levels + 1)]
         if has(s.without, 'flow'): self.flow = FlowRegression(s.flow_width, s.flow_cap, s.flow_levels, s.norm)
-        self.generator, self.critic = WarpGenerator(c, s.warped, s.without, s.norm), ConditionalCritic(24, s.critic_width, s.critic_levels, s.norm)
+        self.generator, self.critic = (WarpGenerator(c, s.warped, s.without, s.norm),
+                                       ConditionalCritic(24, s.critic_width, s.critic_levels, s.norm))
         if has(s.without, 'pixels'): self.pixels = PixelWarp(c, s.norm)
         self.register_buffer('weighs', torch.zeros(()))                       # 1 from the stage `pixels` on
         self.bodies = has(s.without, 'flow') and not s.start                  # they teach the flow, and nothing else
@@ -398,6 +427,7 @@ def stages(self:IntrinsicFlow)->dict:
     if has(s.without, 'pixels'): out['pixels'] = stage(mine(epe=0., ce=0.), pixels=s.rate, critic=s.critic_rate)
     return out
 
+# %% ../nbs/53_intrinsic_flow.ipynb #1a2ece18
 @patch
 def begin(self:IntrinsicFlow,
           start, # the folder of a saved system
@@ -407,7 +437,9 @@ def begin(self:IntrinsicFlow,
     same = ('flow_width', 'flow_cap', 'flow_levels', 'norm', 'radius')
     wrong = next((k for k in same if getattr(other.settings, k) != getattr(self.settings, k)), None)
     if wrong or 'flow' not in other.parts():
-        raise SpiceError(f'{start} ' + (f'has {wrong} {getattr(other.settings, wrong)}, not {getattr(self.settings, wrong)}' if wrong
+        raise SpiceError(f'{start} '
+                         + (f'has {wrong} {getattr(other.settings, wrong)}, not {getattr(self.settings, wrong)}'
+                            if wrong
                                         else 'has no flow network'),
                          'Give a system of the same flow network')
     load_weights(self.flow, other.flow.state_dict(), 'Give a system of the same flow network')
@@ -419,7 +451,8 @@ def prepare_loss(self:IntrinsicFlow, features=None, regressor=None, body=None):
     "phi, where it is needed"
     s, self.tools = self.settings, {}                                            # no part of the system
     if self.at == 'pixels': self.weighs.fill_(1.)
-    if self.at != 'flow' and self.weights_now.perceptual: self.tools['features'] = features or load_features(s.features, device=self.weighs.device)
+    if self.at != 'flow' and self.weights_now.perceptual:
+        self.tools['features'] = features or load_features(s.features, device=self.weighs.device)
 
 # %% ../nbs/53_intrinsic_flow.ipynb #e882c5a0
 @patch
@@ -433,18 +466,21 @@ def correspond(self:IntrinsicFlow, batch)->dict:
     if not has(self.settings.without, 'flow'): return {}
     with torch.no_grad(): flows, scores = self.flow(*(self.discs(batch[f'{o}_points']) for o in ('source', 'target')))
     flow, visibility = resize_flow(flows[-1], self.size), scores.argmax(1)
-    return dict(flow=flow, visibility=visibility, carried=warp(batch['source_image'], on_body(flow, visibility).to(batch['source_image'].dtype)))
+    return dict(flow=flow, visibility=visibility,
+                carried=warp(batch['source_image'], on_body(flow, visibility).to(batch['source_image'].dtype)))
 
 @patch
 def compose(self:IntrinsicFlow, batch, found:dict, weighed:bool)->dict: # image; if weighed also drawn and weight
     "The picture, from the result of `correspond`"
     learns = self.at and 'generator' in self.stage.rates
     with nullcontext() if learns else torch.no_grad():
-        drawn = self.generator(batch['source_image'], self.discs(batch['target_points']), found.get('flow'), found.get('visibility'))
+        drawn = self.generator(batch['source_image'], self.discs(batch['target_points']), found.get('flow'),
+                               found.get('visibility'))
     if not weighed: return dict(image=drawn)
     image, z = self.pixels(drawn, found['carried'], found['flow'], found['visibility'])
     return dict(image=image, drawn=drawn, weight=z)
 
+# %% ../nbs/53_intrinsic_flow.ipynb #6526af76
 def given(found:dict, picture:dict)->dict:
     "The result of a system"
     if not found: return picture
@@ -460,22 +496,29 @@ def forward(self:IntrinsicFlow, batch)->dict: # noqa: F811
 @patch
 def flow_step(self:IntrinsicFlow, batch)->Step:
     "The flow network against two bodies"
-    if 'flow' not in batch: raise SpiceError('the batch has no true flow', 'Draw it with `DrawTruth`, from photos that have bodies')
+    if 'flow' not in batch:
+        raise SpiceError('the batch has no true flow', 'Draw it with `DrawTruth`, from photos that have bodies')
     w, truth, terms = self.weights_now, batch['visibility'], {}
     flows, scores = self.flow(*(self.discs(batch[f'flow_{o}']) for o in ('source', 'target')))
     if w.epe: terms['epe'] = flow_error(flows, batch['flow'], truth)
     if w.ce: terms['ce'] = F.cross_entropy(scores, truth)
-    return Step(dict(generator=Terms(terms, w.terms)), dict(flows=[resize_flow(flows[-1].detach(), self.size)], visibility=scores.argmax(1)))
+    return Step(dict(generator=Terms(terms, w.terms)),
+                dict(flows=[resize_flow(flows[-1].detach(), self.size)], visibility=scores.argmax(1)))
 
+# %% ../nbs/53_intrinsic_flow.ipynb #9dda1bfd
 @patch
 def step(self:IntrinsicFlow, batch)->Step:
     "The terms of this stage"
     if self.at == 'flow': return self.flow_step(batch)
-    if 'target_image' not in batch: raise SpiceError('the batch has no true photo', 'intrinsic learns from pairs: give it `Couples`, `Paired` or `PairSteps`')
-    s, w, photo, truth, pose = self.settings, self.weights_now, batch['source_image'], batch['target_image'], self.discs(batch['target_points'])
+    if 'target_image' not in batch:
+        raise SpiceError('the batch has no true photo',
+                         'intrinsic learns from pairs: give it `Couples`, `Paired` or `PairSteps`')
+    s, w, photo, truth, pose = (self.settings, self.weights_now, batch['source_image'], batch['target_image'],
+                                self.discs(batch['target_points']))
     found = self.correspond(batch)
     out = given(found, self.compose(batch, found, self.at == 'pixels'))
-    terms = image_terms(out['image'], truth, self.tools.get('features'), [o for o in ('l1', 'perceptual') if getattr(w, o)], s.distance)
+    terms = image_terms(out['image'], truth, self.tools.get('features'),
+                        [o for o in ('l1', 'perceptual') if getattr(w, o)], s.distance)
     if w.adv:
         self.critic.requires_grad_(False)
         terms['adv'] = generator_loss(self.critic(out['image'], photo, pose), s.form)
@@ -495,8 +538,10 @@ def columns(self:IntrinsicFlow, batch, made)->dict:
     if 'flows' in made:
         scale = float(made['flows'][0].norm(dim=1).amax()) if not learning else float(batch['flow'].norm(dim=1).amax())
         titles = ('F', 'V') if learning else ('flow', 'visibility')
-        out |= dict(zip(titles, (flow_picture(on_body(made['flows'][0], made['visibility']).float(), scale), visibility_picture(made['visibility']))))
-    if learning: out |= {'true F': flow_picture(batch['flow'], scale), 'true V': visibility_picture(batch['visibility'])}
+        out |= dict(zip(titles, (flow_picture(on_body(made['flows'][0], made['visibility']).float(), scale),
+                                 visibility_picture(made['visibility']))))
+    if learning:
+        out |= {'true F': flow_picture(batch['flow'], scale), 'true V': visibility_picture(batch['visibility'])}
     out |= {title: made[k] for title, k in (('carried', 'carried'), ('drawn', 'drawn')) if k in made}
     if 'weight' in made: out['weight'] = made['weight'].expand(-1, 3, -1, -1)*2 - 1
     if 'image' in made: out['made'] = made['image']
@@ -515,7 +560,8 @@ class AsksForPairs(System):
 def loaders(self:IntrinsicFlow, plan, device, share:tuple=(0, 1))->DataLoaders:
     "Pairs with their truth, for `spice_train`"
     found = plan_loaders(plan, AsksForPairs(self.size, self.bodies), device, share)
-    draw = DrawTruth(body_of(plan, device), lambda: self.at == 'flow', lambda: self.settings.mixed and self.training, self.settings.poses)
+    draw = DrawTruth(body_of(plan, device), lambda: self.at == 'flow', lambda: self.settings.mixed and self.training,
+                     self.settings.poses)
     return step_loaders(found.train.dataset, *(o.dataset for o in found.loaders[1:]), draw=draw, device=device)
 
 # %% ../nbs/53_intrinsic_flow.ipynb #a10f31f7
@@ -525,7 +571,8 @@ def intrinsic_paper_run(data:str,                  # the folder of a prepared da
                         **changes,                 # fields of `Plan`
                        )->Plan:
     "Batch and epochs of section 4.1"
-    plan = Plan(**{**dict(system='intrinsic', preset='paper', data=data, bs=8, ema=0., stages=['flow', 'generator', 'adversarial', 'pixels']), **changes})
+    plan = Plan(**{**dict(system='intrinsic', preset='paper', data=data, bs=8, ema=0.,
+                          stages=['flow', 'generator', 'adversarial', 'pixels']), **changes})
     plan.epoch = max(1, pairs//plan.bs)
     plan.steps = [o*plan.epoch for o in epochs[-len(plan.stages):]]
     return plan

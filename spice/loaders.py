@@ -29,7 +29,8 @@ class Batch(dict):
         if name in self: return self[name]
         raise AttributeError(f'the batch has no {name!r}; it has {", ".join(self)}')
     def __len__(self): return len(next(iter(self.values())))
-    def __repr__(self): return 'Batch\n' + '\n'.join(f'  {k}: {tuple(v.shape)} {str(v.dtype)[6:]}' for k, v in self.items())
+    def __repr__(self):
+        return 'Batch\n' + '\n'.join(f'  {k}: {tuple(v.shape)} {str(v.dtype)[6:]}' for k, v in self.items())
     def camera(self, side:str): # of 'source' or 'target'
         focal, center, translation = (self[f'{side}_{k}'] for k in ('focal', 'center', 'translation'))
         return Camera(focal, center, translation, tuple(self['source_image'].shape[2:]))
@@ -65,18 +66,25 @@ class Unpaired:
             if self.groups[j] != self.groups[k]: return int(j)
         return int(np.flatnonzero(self.groups != self.groups[k])[0])
     def __getitem__(self, k):
-        return read_side(self.data, int(self.rows[k]), 'source', True) | read_side(self.data, int(self.rows[self.target_of(k)]), 'target', False)
+        return (read_side(self.data, int(self.rows[k]), 'source', True)
+                | read_side(self.data, int(self.rows[self.target_of(k)]), 'target', False))
 
+# %% ../nbs/07a_loaders.ipynb #e80c40c7
 class Paired:
     "Two photos of one person, for evaluation and for the supervised systems"
     def __init__(self, data:Prepared, split:str='test',
                  fitted:bool=False, # only pairs whose bodies fit well, where there are bodies
                 ):
-        if not data.pairs.get(split): raise DataError(f'{data.folder} has no pairs in {split}',
-                                                      f'It has pairs in {", ".join(k for k, v in data.pairs.items() if v) or "none"}')
-        pairs, good = [(data.index[a], data.index[b]) for a, b in data.pairs[split]], data.bodies and data.bodies['good']
-        self.data, self.pairs = data, [(a, b) for a, b in pairs if good[a] and good[b]] if fitted and good is not None else pairs
-        if not self.pairs: raise DataError(f'{data.folder} has no pair in {split} whose bodies both fit', 'Look at the sheet that spice_fit draws')
+        if not data.pairs.get(split):
+            raise DataError(f'{data.folder} has no pairs in {split}',
+                            f'It has pairs in {", ".join(k for k, v in data.pairs.items() if v) or "none"}')
+        pairs, good = ([(data.index[a], data.index[b]) for a, b in data.pairs[split]],
+                       data.bodies and data.bodies['good'])
+        self.data, self.pairs = (data, [(a, b) for a, b in pairs if good[a] and good[b]] if fitted and good is not None
+                                 else pairs)
+        if not self.pairs:
+            raise DataError(f'{data.folder} has no pair in {split} whose bodies both fit',
+                            'Look at the sheet that spice_fit draws')
     def __len__(self): return len(self.pairs)
     def __getitem__(self, k):
         a, b = self.pairs[k]
@@ -93,9 +101,12 @@ class Couples:
                 ):
         self.data, self.seed, self.epoch, outfits = data, seed, 0, {}
         for i in data.rows(split):
-            if not fitted or data.bodies is None or data.bodies['good'][i]: outfits.setdefault(data.groups[i], []).append(int(i))
+            if not fitted or data.bodies is None or data.bodies['good'][i]:
+                outfits.setdefault(data.groups[i], []).append(int(i))
         self.rows = [(i, rows) for rows in outfits.values() if len(rows) > 1 for i in rows]
-        if not self.rows: raise DataError(f'{split} of {data.folder} has no two photos of one outfit', 'Learning from pairs needs some')
+        if not self.rows:
+            raise DataError(f'{split} of {data.folder} has no two photos of one outfit',
+                            'Learning from pairs needs some')
     def __len__(self): return len(self.rows)
     def target_of(self, k:int)->int:
         "Which photo is the other one"
@@ -103,7 +114,8 @@ class Couples:
         others = [o for o in rows if o != i]
         return others[int(chance([self.seed*1_000_003 + self.epoch], f'couple {k}', 1)[0, 0]*len(others))]
     def __getitem__(self, k):
-        return read_side(self.data, self.rows[k][0], 'source', True) | read_side(self.data, self.target_of(k), 'target', True)
+        return (read_side(self.data, self.rows[k][0], 'source', True)
+                | read_side(self.data, self.target_of(k), 'target', True))
 
 # %% ../nbs/07a_loaders.ipynb #4ae3dd95
 class Video:
@@ -136,6 +148,7 @@ def flip_person(batch:dict, side:str, which:Tensor, width:int)->dict:
         out[f'{side}_translation'] = pick(shift*sign, shift)
     return out
 
+# %% ../nbs/07a_loaders.ipynb #8dc6de71
 class Flip:
     "Mirror some sources and, independently, some targets, but pairs together; `source_flip`, `target_flip` may decide"
     def __init__(self, share:float=.5): self.share = share
@@ -161,7 +174,8 @@ class Draw:
                  body:Body|None=None, # None for the free body
                  wheels:bool=True,    # R of source and target
                  torso:bool=True,     # the masks of figure 5
-                 retarget:bool=True,  # where the target is somebody else, its joints are the source's body's in that pose
+                 # where the target is somebody else, its joints are the source's body's in that pose
+                 retarget:bool=True,
                 ): self.body, self.wheels, self.torso, self.retarget = body, wheels, torso, retarget
     @torch.no_grad()
     def __call__(self, batch):
@@ -191,18 +205,22 @@ def batch_sheet(batch:Batch, count:int=4): # a PIL image
     columns = {'photo': photos, 'its pose': skeleton('source', photos)}
     if 'source_wheel' in b:
         there = (b['source_wheel'] > -1).any(1, keepdim=True)
-        columns['R over it'] = to_pil(torch.where(there, .35*b['source_image'] + .65*b['source_wheel'], b['source_image']))
+        columns['R over it'] = to_pil(torch.where(there, .35*b['source_image'] + .65*b['source_wheel'],
+                                                  b['source_image']))
     columns['wanted pose'] = skeleton('target')
     if 'target_wheel' in b: columns['its R'] = to_pil(b['target_wheel'])
     if 'target_image' in b: columns['true photo'] = to_pil(b['target_image'])
-    return show_images([column[i] for i in range(len(photos)) for column in columns.values()], list(columns)*len(photos), cols=len(columns), pad=2)
+    return show_images([column[i] for i in range(len(photos)) for column in columns.values()],
+                       list(columns)*len(photos), cols=len(columns), pad=2)
 
+# %% ../nbs/07a_loaders.ipynb #b1bcd080
 class PhotoLoader(TfmdDL):
     "A fastai loader of batches of people"
-    def create_batch(self, items): return items if isinstance(items, dict) else collate(items)   # a pool gives whole batches
+    def create_batch(self, items): # a pool gives whole batches
+        return items if isinstance(items, dict) else collate(items)
     def before_iter(self):
         super().before_iter()
-        if hasattr(self.dataset, 'epoch') and self.shuffle: self.dataset.epoch += 1                # other poses in each epoch
+        if hasattr(self.dataset, 'epoch') and self.shuffle: self.dataset.epoch += 1 # other poses in each epoch
     def show_batch(self, b=None, max_n=4, **kwargs): return batch_sheet(self.one_batch() if b is None else b, max_n)
 
 # %% ../nbs/07a_loaders.ipynb #cb53cf50
@@ -216,7 +234,8 @@ def photo_loaders(train,              # `Unpaired`, `Paired` or `Video`
                  )->DataLoaders:
     "Loaders for fastai's Learner"
     device, draw = get_device(device), draw or Draw()
-    make = lambda data, shuffle, steps: PhotoLoader(data, bs=bs, shuffle=shuffle, drop_last=shuffle, num_workers=num_workers, after_batch=steps, device=device)
+    make = lambda data, shuffle, steps: PhotoLoader(data, bs=bs, shuffle=shuffle, drop_last=shuffle,
+                                                    num_workers=num_workers, after_batch=steps, device=device)
     loaders = [make(train, True, [Flip(flip), draw] if flip else [draw])]
     if valid is not None: loaders.append(make(valid, False, [draw]))
     return DataLoaders(*loaders, device=device)
@@ -232,7 +251,7 @@ class Steps:
                  share:tuple=(0, 1), # this process' number, and how many there are
                 ): self.bs, self.steps, self.seed, self.share, self.epoch, self.skip = bs, steps, seed, share, 0, 0
     def __len__(self):
-        done = self.epoch*self.steps + self.skip                                          # `skip`: batches of this epoch that were done before
+        done = self.epoch*self.steps + self.skip # `skip`: batches of this epoch that were done before
         return self.steps - self.skip if self.stop is None else max(0, min(self.steps - self.skip, self.stop - done))
     def __getitem__(self, k): return self.batch(k + self.skip)
     def chances(self, k:int, text:str, count:int)->np.ndarray: # [count, bs], from 0 to 1
@@ -241,8 +260,10 @@ class Steps:
         return chance([self.seed*1_000_003 + self.epoch], f'{text} {k}', count*self.bs*n)[0].reshape(count, n, -1)[:, i]
     def flips(self, k:int, device)->dict:
         "The random numbers that decide which photos are mirrored"
-        return {f'{side}_flip': torch.as_tensor(o, dtype=torch.float32, device=device) for side, o in zip(('source', 'target'), self.chances(k, 'flip', 2))}
+        return {f'{side}_flip': torch.as_tensor(o, dtype=torch.float32, device=device)
+                for side, o in zip(('source', 'target'), self.chances(k, 'flip', 2))}
 
+# %% ../nbs/07a_loaders.ipynb #2d1eed4b
 class PhotoSteps(Steps):
     "Whole batches from `Unpaired` or `Paired` photos"
     def __init__(self, photos, bs:int=8, steps:int|None=None, seed:int=0, share:tuple=(0, 1)):
@@ -253,7 +274,8 @@ class PhotoSteps(Steps):
         for number in range(first, first + self.bs):
             again, place = divmod(number, len(self.photos))
             if hasattr(self.photos, 'epoch'): self.photos.epoch = again
-            items.append(self.photos[int(np.random.default_rng([self.seed, again]).permutation(len(self.photos))[place])])
+            items.append(self.photos[int(np.random.default_rng([self.seed,
+                                                                again]).permutation(len(self.photos))[place])])
         return Batch(collate(items) | self.flips(k, None))
 
 # %% ../nbs/07a_loaders.ipynb #7c1c15fa
@@ -272,23 +294,31 @@ class PoolSteps(Steps):
     def choose(self, k:int)->tuple: # rows of sources, of targets
         "The sources and the targets of batch `k`"
         n, store = len(self.pool), self.pool.store
-        source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device) for o in self.chances(k, 'pool', 3))
+        source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device)
+                                 for o in self.chances(k, 'pool', 3))
         same = store['outfits'][source] == store['outfits'][target]
-        return source, torch.where(same, torch.where(store['outfits'][source] == store['outfits'][other], (source + 1) % n, other), target)
+        return source, torch.where(same, torch.where(store['outfits'][source] == store['outfits'][other],
+                                                     (source + 1) % n, other), target)
     def batch(self, k):
         store, rows = self.pool.store, dict(zip(('source', 'target'), self.choose(k)))
-        camera = lambda i: dict(focal=store['camera'][i, 0], center=store['camera'][i, 1:3], translation=store['camera'][i, 3:])
-        side = lambda name, i: {f'{name}_{k}': v for k, v in ({o: store[o][i] for o in ('points', 'rotmats', 'betas')} | camera(i)).items()}
+        camera = lambda i: dict(focal=store['camera'][i, 0], center=store['camera'][i, 1:3],
+                                translation=store['camera'][i, 3:])
+        side = lambda name, i: {f'{name}_{k}': v
+                                for k, v in ({o: store[o][i] for o in ('points', 'rotmats', 'betas')}
+                                             | camera(i)).items()}
         numbers = {f: v for o in rows for f, v in side(o, rows[o]).items()}
-        return Batch(numbers | {f'{o}_image': store['image'][rows[o]] for o in self.shown} | self.flips(k, store['image'].device))
+        return Batch(numbers | {f'{o}_image': store['image'][rows[o]] for o in self.shown}
+                     | self.flips(k, store['image'].device))
 
+# %% ../nbs/07a_loaders.ipynb #5bb3b849
 class StepLoader(PhotoLoader):
     "A fastai loader of batches by number"
     def __len__(self): return len(self.dataset)
     def before_iter(self):
         TfmdDL.before_iter(self)
         self.n = len(self.dataset)
-        if self.dataset.epoch and self.dataset.renew and not self.dataset.skip: self.dataset.pool.renew(max(1, int(self.dataset.renew*len(self.dataset.pool))))
+        if self.dataset.epoch and self.dataset.renew and not self.dataset.skip:
+            self.dataset.pool.renew(max(1, int(self.dataset.renew*len(self.dataset.pool))))
     def after_iter(self): self.dataset.epoch, self.dataset.skip = self.dataset.epoch + 1, 0
 
 # %% ../nbs/07a_loaders.ipynb #dcbcddf7
@@ -302,8 +332,11 @@ def step_loaders(train:Steps,
     "Loaders for fastai's Learner, of batches by number"
     pool = getattr(train, 'pool', None)
     draw, device = draw or Draw(), pool.store['image'].device if pool else get_device(device)
-    loaders = [StepLoader(train, bs=None, num_workers=0 if pool else num_workers, after_batch=[Flip(flip), draw], device=device)]
-    if valid is not None: loaders.append(PhotoLoader(valid, bs=train.bs, shuffle=False, num_workers=num_workers, after_batch=[draw], device=device))
+    loaders = [StepLoader(train, bs=None, num_workers=0 if pool else num_workers, after_batch=[Flip(flip), draw],
+                          device=device)]
+    if valid is not None:
+        loaders.append(PhotoLoader(valid, bs=train.bs, shuffle=False, num_workers=num_workers, after_batch=[draw],
+                                   device=device))
     return DataLoaders(*loaders, device=device)
 
 def pool_loaders(pool:Pool, valid=None, bs:int=8, steps:int=100, flip:float=.5, draw=None, renew:float=.1)->DataLoaders:
@@ -319,8 +352,10 @@ class Sessions(People):
         "Random photos, several in a row of each outfit"
         u, row = chance(np.arange(count) + step*1_000_003, f'draw {self.split}', 2), np.arange(count)
         first = row//self.each*self.each
-        return self.photos((u[first, 0]*len(self)).astype(np.int64), ((u[first, 1]*VIEWS).astype(np.int64) + row - first) % VIEWS)
+        return self.photos((u[first, 0]*len(self)).astype(np.int64),
+                           ((u[first, 1]*VIEWS).astype(np.int64) + row - first) % VIEWS)
 
+# %% ../nbs/07a_loaders.ipynb #6c347774
 class PairSteps(PoolSteps):
     "Whole batches of true pairs from a pool of `Sessions`"
     shown = ('source', 'target')
@@ -328,10 +363,14 @@ class PairSteps(PoolSteps):
         "A photo, and another one of the same outfit"
         n, outfits, views = len(self.pool), self.pool.store['outfits'], self.pool.store['views']
         source, pick = self.chances(k, 'pairs', 2)
-        source, pick = (torch.as_tensor(o, device=outfits.device) for o in ((source*n).astype(np.int64), pick.astype(np.float32)))
+        source, pick = (torch.as_tensor(o, device=outfits.device)
+                        for o in ((source*n).astype(np.int64), pick.astype(np.float32)))
         for _ in range(n):
             other = (outfits[source, None] == outfits) & (views[source, None] != views)        # (bs, n)
             count = other.sum(1)
-            if count.all(): return source, (other & (other.cumsum(1) == 1 + (pick*count).long().minimum(count - 1)[:, None])).float().argmax(1)
+            if count.all():
+                return (source,
+                        (other
+                         & (other.cumsum(1) == 1 + (pick*count).long().minimum(count - 1)[:, None])).float().argmax(1))
             source = torch.where(count > 0, source, (source + 1) % n)
         raise DataError(f'{n} photos without a single pair', 'Take a larger pool')

@@ -28,16 +28,21 @@ from .weights import load_weights, read_state
 def check_images(images, what:str='images'):
     "Refuse anything but a batch of pictures in [-1, 1]"
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        found = f'of shape {list(images.shape)}, {images.dtype}' if isinstance(images, Tensor) else f'as {type(images).__name__}'
+        found = (f'of shape {list(images.shape)}, {images.dtype}' if isinstance(images, Tensor)
+                 else f'as {type(images).__name__}')
         raise ImageError(f'{what} {found}', 'Give a tensor of floats, [b, 3, h, w] in [-1, 1]')
-    if 0 in images.shape: raise ImageError(f'{what} of shape {list(images.shape)} are empty', 'Give at least one picture')
+    if 0 in images.shape:
+        raise ImageError(f'{what} of shape {list(images.shape)} are empty', 'Give at least one picture')
     low, high = (float(o) for o in images.detach().aminmax())
-    if not (low >= -1.001 and high <= 1.001): raise ImageError(f'{what} have values from {low:g} to {high:g}', 'Give colours from -1 to 1, without NaN')
+    if not (low >= -1.001 and high <= 1.001):
+        raise ImageError(f'{what} have values from {low:g} to {high:g}', 'Give colours from -1 to 1, without NaN')
 
 def check_pair(made, wanted):
     "Refuse pictures that can't be compared one by one"
     check_images(made, 'made pictures'), check_images(wanted, 'wanted pictures')
-    if made.shape != wanted.shape: raise ImageError(f'made pictures of shape {list(made.shape)}, wanted {list(wanted.shape)}', 'Give pictures of one size')
+    if made.shape != wanted.shape:
+        raise ImageError(f'made pictures of shape {list(made.shape)}, wanted {list(wanted.shape)}',
+                         'Give pictures of one size')
 
 def unit(images:Float[Tensor, 'b 3 h w'])->Float[Tensor, 'b 3 h w']: # in [0, 1], in 64 bits where the device has them
     "Colours from 0 to 1"
@@ -52,7 +57,8 @@ class PerImage(Metric):
                  names:tuple|list=(),   # of the numbers, where it gives a dict
                 ):
         super().__init__()
-        self.__dict__['measure'], self.names = measure, tuple(names) # no submodule: a network stays where it is, the numbers on the CPU
+        # no submodule: a network stays where it is, the numbers on the CPU
+        self.__dict__['measure'], self.names = measure, tuple(names)
         self.add_state('found', [], dist_reduce_fx='cat')
     def update(self, *args, **kwargs):
         o = self.measure(*args, **kwargs)
@@ -63,7 +69,8 @@ class PerImage(Metric):
         if not self.found: raise SpiceError('nothing was measured yet', 'Call update with at least one picture')
         return torch.cat(list(self.found))
     @property
-    def values(self): return {k: v for k, v in zip(self.names, self.table.unbind(1))} if self.names else self.table[:, 0]
+    def values(self):
+        return {k: v for k, v in zip(self.names, self.table.unbind(1))} if self.names else self.table[:, 0]
     def compute(self):
         mean = self.table.nanmean(0)
         return dict(zip(self.names, mean)) if self.names else mean[0]
@@ -95,12 +102,14 @@ def window_means(x:Float[Tensor, 'b c h w'], sigma:float=1.5)->Float[Tensor, 'b 
 
 def ssim_maps(a, b, data_range=1.): # [b, 3, h, w] in [0, 1]; two maps of [b, 3, h - 10, w - 10]
     "SSIM of each window, and its part without light"
-    if min(a.shape[2:]) <= 2*SSIM_RADIUS: raise ImageError('pictures of {} x {} pixels'.format(*a.shape[:1:-1]), 'SSIM needs 11 x 11 at least')
+    if min(a.shape[2:]) <= 2*SSIM_RADIUS:
+        raise ImageError('pictures of {} x {} pixels'.format(*a.shape[:1:-1]), 'SSIM needs 11 x 11 at least')
     (ma, mb), c1, c2 = (window_means(o) for o in (a, b)), (K1*data_range)**2, (K2*data_range)**2
     va, vb, both = (window_means(o) for o in (a*a, b*b, a*b))
     contrast = (2*(both - ma*mb) + c2)/(va - ma**2 + vb - mb**2 + c2)
     return contrast*(2*ma*mb + c1)/(ma**2 + mb**2 + c1), contrast
 
+# %% ../nbs/30_metrics.ipynb #10aac98e
 def ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
          wanted:Float[Tensor, 'b 3 h w'], # in [-1, 1]
          data_range:float|str=1.,         # of colours from 0 to 1; 'made' takes each made picture's own
@@ -108,7 +117,8 @@ def ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
     "Structural similarity"
     check_pair(made, wanted)
     a, b = unit(made), unit(wanted)
-    if data_range == 'made': data_range = (a.amax((1, 2, 3), keepdim=True) - a.amin((1, 2, 3), keepdim=True)).clamp(min=1/255)
+    if data_range == 'made':
+        data_range = (a.amax((1, 2, 3), keepdim=True) - a.amin((1, 2, 3), keepdim=True)).clamp(min=1/255)
     return ssim_maps(a, b, data_range)[0].mean((1, 2, 3))
 
 # %% ../nbs/30_metrics.ipynb #e59723f0
@@ -122,7 +132,9 @@ def ms_ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
     check_pair(made, wanted)
     most = sum(min(made.shape[2:])//2**i > 2*SSIM_RADIUS for i in range(len(MS_SSIM_WEIGHTS)))
     scales = scales or max(most, 1)
-    if not 1 <= scales <= max(most, 1): raise ImageError('pictures of {} x {} pixels and {} scales'.format(*made.shape[:1:-1], scales), f'They allow {most}')
+    if not 1 <= scales <= max(most, 1):
+        raise ImageError('pictures of {} x {} pixels and {} scales'.format(*made.shape[:1:-1], scales),
+                         f'They allow {most}')
     a, b, out = unit(made), unit(wanted), 1.
     for i, power in enumerate(MS_SSIM_WEIGHTS[:scales]):
         whole, contrast = (o.mean((1, 2, 3)).clamp(min=0) for o in ssim_maps(a, b))
@@ -138,8 +150,9 @@ def masked(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
     "Pictures with one colour outside the mask"
     check_images(images)
     mask = mask if mask.ndim == 4 else mask[:, None]
-    if mask.shape != (len(images), 1, *images.shape[2:]): raise ImageError(f'a mask of shape {list(mask.shape)} for pictures {list(images.shape)}',
-                                                                           'Give [b, h, w]')
+    if mask.shape != (len(images), 1, *images.shape[2:]):
+        raise ImageError(f'a mask of shape {list(mask.shape)} for pictures {list(images.shape)}',
+                         'Give [b, h, w]')
     return torch.where(mask > .5, images, background)
 
 def masked_ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
@@ -190,7 +203,8 @@ class LPIPS:
         state = read_state(weights_file(ALEXNET_FILE, weights, "'lpips-people'"))
         self.device, self.net = get_device(device), Net(net='alex', pnet_rand=True, verbose=False)
         names = {k: f'features.{k.split(".", 1)[1]}' for k in self.net.net.state_dict()}
-        load_weights(self.net.net, {k: state[v] for k, v in names.items() if v in state}, f'Give torchvision\'s {ALEXNET_FILE}')
+        load_weights(self.net.net, {k: state[v] for k, v in names.items() if v in state},
+                     f'Give torchvision\'s {ALEXNET_FILE}')
         self.net.to(self.device).eval()
     @torch.no_grad()
     def __call__(self, made:Float[Tensor, 'b 3 h w'], wanted:Float[Tensor, 'b 3 h w'])->Float[Tensor, ' b']:
@@ -235,7 +249,9 @@ class Pooled(nn.Module):
                 ):
         super().__init__()
         counts = net.settings.blocks
-        self.net, self.layers, self.name = net, net.check(layers or [f'relu{i + 1}_{n}' for i, n in enumerate(counts)]), net.settings.name
+        self.net, self.layers, self.name = net, net.check(layers
+                                                          or [f'relu{i + 1}_{n}'
+                                                              for i, n in enumerate(counts)]), net.settings.name
         self.dim = sum(net.settings.convs[o[4:]][1] for o in self.layers)
     def forward(self, images:Float[Tensor, 'b 3 h w'])->Float[Tensor, 'b d']:
         check_images(images)
@@ -250,11 +266,16 @@ class FIDInception(nn.Module):
     def __init__(self, weights=None): # torch-fidelity's file; None looks for it
         super().__init__()
         try: from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError: raise SpiceError("'fid-inception' needs torch-fidelity", "pip install torch-fidelity, or take 'people-eval'") from None
+        except ImportError:
+            raise SpiceError("'fid-inception' needs torch-fidelity",
+                             "pip install torch-fidelity, or take 'people-eval'") from None
         path = weights_file(FID_FILE, weights, "'people-eval'")
         read_state(path)                                                 # refuses whatever is more than tensors
-        try: self.net = FeatureExtractorInceptionV3('inception-v3-compat', ['2048', 'logits_unbiased'], feature_extractor_weights_path=str(path))
-        except RuntimeError as e: raise WeightsError(f'{path} holds another network ({str(e):.60})', f'Give {FID_FILE}') from None
+        try:
+            self.net = FeatureExtractorInceptionV3('inception-v3-compat', ['2048', 'logits_unbiased'],
+                                                   feature_extractor_weights_path=str(path))
+        except RuntimeError as e:
+            raise WeightsError(f'{path} holds another network ({str(e):.60})', f'Give {FID_FILE}') from None
     def both(self, images:Float[Tensor, 'b 3 h w'])->tuple: # rows [b, 2048], logits [b, 1008]
         check_images(images)
         return self.net(((images + 1)*127.5).round().clamp(0, 255).byte())
@@ -271,14 +292,16 @@ class FieldInception(nn.Module):
                 ):
         super().__init__()
         state = read_state(weights_file(INCEPTION_FILE, weights, "'people-eval'"))
-        self.net, self.exact = load_weights(inception_v3(weights=None, init_weights=False), state, f'Give {INCEPTION_FILE}').requires_grad_(False), exact
+        self.net, self.exact = (load_weights(inception_v3(weights=None, init_weights=False), state,
+                                             f'Give {INCEPTION_FILE}').requires_grad_(False), exact)
         self.fc, self.net.fc = self.net.fc, nn.Identity()
         self.eval()
     def forward(self, images:Float[Tensor, 'b 3 h w'])->Float[Tensor, 'b 2048']:
         check_images(images)
         x = F.interpolate((images + 1)/2, (299, 299), mode='bilinear', align_corners=False)
         shift, scale = (x.new_tensor(o).view(3, 1, 1) for o in ((-.03, -.088, -.188), (.458, .448, .45)))
-        return self.net(2*x - 1 if self.exact else scale*x + shift)          # the transform of ImageNet-normalised colours, applied to plain ones
+        # the transform of ImageNet-normalised colours, applied to plain ones
+        return self.net(2*x - 1 if self.exact else scale*x + shift)
     def logits(self, images): return self.fc(self(images))
 
 # %% ../nbs/30_metrics.ipynb #9ad27f59
@@ -290,12 +313,14 @@ def load_extractor(name='people-eval', # one of `EXTRACTORS`, or a network that 
                   )->nn.Module: # with `name` and `dim`
     "A network that makes a row of numbers of each picture"
     if isinstance(name, nn.Module): return name
-    if name not in EXTRACTORS: raise SpiceError(f'there is no extractor {name!r}', f'Take one of {", ".join(EXTRACTORS)}')
+    if name not in EXTRACTORS:
+        raise SpiceError(f'there is no extractor {name!r}', f'Take one of {", ".join(EXTRACTORS)}')
     if name.startswith('people'): return Pooled(load_features(name, device=device))
     return dict([('fid-inception', FIDInception), ('inception', FieldInception)])[name](weights).to(device or 'cpu')
 
 # %% ../nbs/30_metrics.ipynb #6a4b8fac
-def frechet(mean_a:Float[Tensor, ' d'], cov_a:Float[Tensor, 'd d'], mean_b:Float[Tensor, ' d'], cov_b:Float[Tensor, 'd d'])->float:
+def frechet(mean_a:Float[Tensor, ' d'], cov_a:Float[Tensor, 'd d'], mean_b:Float[Tensor, ' d'],
+            cov_b:Float[Tensor, 'd d'])->float:
     "Fréchet distance of two Gaussians, squared"
     mean_a, cov_a, mean_b, cov_b = (o.double().cpu() for o in (mean_a, cov_a, mean_b, cov_b))
     values, vectors = torch.linalg.eigh(cov_a)
@@ -309,7 +334,8 @@ class FID(Metric):
     full_state_update = False
     def __init__(self, extractor='people-eval'): # a name of `EXTRACTORS`, or a network that has `dim`
         super().__init__()
-        self.__dict__['extractor'], self.name = (net := load_extractor(extractor)), net.name
+        net = load_extractor(extractor)
+        self.__dict__['extractor'], self.name = net, net.name
         for who in ('real', 'made'):
             for what, shape in (('count', ()), ('sum', (net.dim,)), ('products', (net.dim, net.dim))):
                 self.add_state(f'{who}_{what}', torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
@@ -328,10 +354,13 @@ class FID(Metric):
 # %% ../nbs/30_metrics.ipynb #12ece20a
 def kernel_distance(a:Float[Tensor, 'n d'], b:Float[Tensor, 'm d'])->float:
     "MMD² with the cubic kernel, unbiased"
-    k = lambda x, y: (x@y.mT/x.shape[1] + 1)**3
-    within = lambda x: (lambda o: (o.sum() - o.diagonal().sum())/(len(x)*(len(x) - 1)))(k(x, x))
-    return float(within(a) + within(b) - 2*k(a, b).mean())
+    def kernel(x, y): return (x@y.mT/x.shape[1] + 1)**3
+    def within(x): # the mean over pairs of two different rows
+        found = kernel(x, x)
+        return (found.sum() - found.diagonal().sum())/(len(x)*(len(x) - 1))
+    return float(within(a) + within(b) - 2*kernel(a, b).mean())
 
+# %% ../nbs/30_metrics.ipynb #6a7bd059
 class KID(Metric):
     "Kernel distance between real and made pictures; keeps their rows"
     full_state_update = False
@@ -342,14 +371,19 @@ class KID(Metric):
                  seed:int=2020,           # of the draws
                 ):
         super().__init__()
-        self.__dict__['extractor'], self.subsets, self.size, self.seed = (net := load_extractor(extractor)), subsets, size, seed
-        self.name = net.name
+        net = load_extractor(extractor)
+        self.__dict__['extractor'], self.name = net, net.name
+        self.subsets, self.size, self.seed = subsets, size, seed
         for who in ('real', 'made'): self.add_state(who, [], dist_reduce_fx='cat')
     @torch.no_grad()
-    def update(self, images, real:bool): (self.real if real else self.made).append(self.extractor(images).detach().float().cpu())
+    def update(self, images, real:bool):
+        (self.real if real else self.made).append(self.extractor(images).detach().float().cpu())
     def draws(self)->list: # a distance for each draw
-        real, made = ((o if isinstance(o, Tensor) else torch.cat(o)).double().cpu() if len(o) else torch.zeros(0, 1) for o in (self.real, self.made))
-        if min(len(real), len(made)) < 2: raise SpiceError(f'{len(real)} real and {len(made)} made pictures', 'A distance of sets needs at least two of each')
+        real, made = ((o if isinstance(o, Tensor) else torch.cat(o)).double().cpu() if len(o) else torch.zeros(0, 1)
+                      for o in (self.real, self.made))
+        if min(len(real), len(made)) < 2:
+            raise SpiceError(f'{len(real)} real and {len(made)} made pictures',
+                             'A distance of sets needs at least two of each')
         size, random = min(self.size, len(real), len(made)), np.random.RandomState(self.seed)
         if max(len(real), len(made)) <= self.size: return [kernel_distance(made, real)]        # all there is
         choose = lambda o: o[torch.from_numpy(random.choice(len(o), size, replace=False))]
@@ -368,20 +402,24 @@ class InceptionScore(Metric):
                 ):
         super().__init__()
         self.__dict__['classify'], self.sizes, self.splits, self.name = classify, list(sizes), splits, name
-        for what, shape in (('count', (splits,)), ('shares', (splits, sum(self.sizes))), ('sure', (splits, len(self.sizes)))):
+        for what, shape in (('count', (splits,)), ('shares', (splits, sum(self.sizes))),
+                            ('sure', (splits, len(self.sizes)))):
             self.add_state(what, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
     @torch.no_grad()
     def update(self, images):
         logits = self.classify(images)
-        log_p = [o.detach().double().cpu().log_softmax(1) for o in (logits if isinstance(logits, (list, tuple)) else [logits])]
-        if [o.shape[1] for o in log_p] != self.sizes: raise SpiceError(f'classes {[o.shape[1] for o in log_p]}', f'The score was made for {self.sizes}')
+        log_p = [o.detach().double().cpu().log_softmax(1)
+                 for o in (logits if isinstance(logits, (list, tuple)) else [logits])]
+        if [o.shape[1] for o in log_p] != self.sizes:
+            raise SpiceError(f'classes {[o.shape[1] for o in log_p]}', f'The score was made for {self.sizes}')
         part = (int(self.count.sum()) + torch.arange(len(log_p[0]))) % self.splits
         add = lambda to, what: to.index_add(0, part.to(to.device), what.to(to.device))
         self.count = add(self.count, torch.ones(len(part), dtype=torch.float64))
         self.shares = add(self.shares, torch.cat([o.exp() for o in log_p], 1))
         self.sure = add(self.sure, torch.stack([(o.exp()*o).sum(1) for o in log_p], 1))
     def parts(self)->Tensor: # the score of each part
-        if self.count.sum() < 2: raise SpiceError(f'{int(self.count.sum())} pictures', 'A score of sets needs at least two')
+        if self.count.sum() < 2:
+            raise SpiceError(f'{int(self.count.sum())} pictures', 'A score of sets needs at least two')
         some, n = self.count > 0, self.count.clamp(min=1)[:, None]
         mean = (self.shares/n).split(self.sizes, 1)
         gain = self.sure/n - torch.stack([torch.xlogy(o, o).sum(1) for o in mean], 1)          # (splits, questions)
@@ -398,6 +436,7 @@ def bootstrap(values:Float[Tensor, ' n'],  # a number for each picture; NaN does
     values = values[~values.isnan()].double().cpu()
     if not len(values): raise SpiceError('no values', 'Give at least one number that is not NaN')
     random = torch.Generator().manual_seed(seed)
-    means = torch.cat([values[torch.randint(len(values), (min(50, rounds - i), len(values)), generator=random)].mean(1) for i in range(0, rounds, 50)])
+    means = torch.cat([values[torch.randint(len(values), (min(50, rounds - i), len(values)), generator=random)].mean(1)
+                       for i in range(0, rounds, 50)])
     low, high = torch.quantile(means, torch.tensor([.5 - level/2, .5 + level/2], dtype=torch.float64)).tolist()
     return float(values.mean()), low, high

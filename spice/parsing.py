@@ -25,20 +25,29 @@ from .data import Prepared
 from .features import load_features
 from .keypoints import heatmaps, pose_mask
 from .loaders import Batch, Draw, Flip, PhotoLoader, PhotoSteps, PoolSteps, StepLoader, Unpaired, flip_person
-from .losses import GAN_FORMS, content, critic_loss, features_of, generator_loss, patch_style, region_grams, squares, weighted_cross_entropy
+from .losses import (GAN_FORMS, content, critic_loss, features_of, generator_loss, patch_style, region_grams,
+                          squares, weighted_cross_entropy)
 from .objective import Terms
 from .people import PARSING, People, Pool, paint_parsing
-from .pseudo_pairs import BOX_PARTS, FLIPPED, MIRROR, PseudoPairs, inverse_boxes, one_hot, part_boxes, part_labels, part_masks, pixel_centres
+from .pseudo_pairs import (BOX_PARTS, FLIPPED, MIRROR, PseudoPairs, inverse_boxes, one_hot, part_boxes,
+                                part_labels, part_masks, pixel_centres)
 from .train import Stage, Step, System, pose_columns
+
+# %% ../nbs/54a_parsing.ipynb #f6a5720a
 from .upis import start
 
 # %% ../nbs/54a_parsing.ipynb #4cb86769
 def _down(c_in, c_out, norm=True): # half the size
-    return nn.Sequential(nn.LeakyReLU(.2), nn.Conv2d(c_in, c_out, 4, 2, 1), *[nn.InstanceNorm2d(c_out, affine=True)]*norm)
+    layers = [nn.LeakyReLU(.2), nn.Conv2d(c_in, c_out, 4, 2, 1)]
+    if norm: layers.append(nn.InstanceNorm2d(c_out, affine=True))
+    return nn.Sequential(*layers)
 
 def _up(c_in, c_out, dropout=0.): # twice the size
-    return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(c_in, c_out, 4, 2, 1), nn.InstanceNorm2d(c_out, affine=True), *[nn.Dropout2d(dropout)]*bool(dropout))
+    layers = [nn.ReLU(), nn.ConvTranspose2d(c_in, c_out, 4, 2, 1), nn.InstanceNorm2d(c_out, affine=True)]
+    if dropout: layers.append(nn.Dropout2d(dropout))
+    return nn.Sequential(*layers)
 
+# %% ../nbs/54a_parsing.ipynb #29e32ee4
 class Unet(nn.Module):
     "A U-Net with an encoder for each input"
     def __init__(self,
@@ -51,9 +60,11 @@ class Unet(nn.Module):
                 ):
         super().__init__()
         c, n = widths(width, cap, levels + 1), len(inputs)
-        encoder = lambda c_in: nn.ModuleList([nn.Conv2d(c_in, c[0], 3, 1, 1), *(_down(c[i], c[i+1], i < levels - 1) for i in range(levels))])
+        encoder = lambda c_in: nn.ModuleList([nn.Conv2d(c_in, c[0], 3, 1, 1),
+                                              *(_down(c[i], c[i+1], i < levels - 1) for i in range(levels))])
         self.encoders = nn.ModuleList([encoder(o) for o in inputs])
-        up = [_up(n*c[i+1] + (c[i+1] if i < levels - 1 else 0), c[i], dropout if i >= levels - 3 else 0.) for i in reversed(range(levels))]
+        up = [_up(n*c[i+1] + (c[i+1] if i < levels - 1 else 0), c[i], dropout if i >= levels - 3 else 0.)
+              for i in reversed(range(levels))]
         self.decoder, self.last = nn.ModuleList(up), nn.Sequential(nn.ReLU(), nn.Conv2d((n + 1)*c[0], c_out, 3, 1, 1))
         start(self)
     def forward(self,
@@ -75,8 +86,10 @@ def patch_critic(channels:int,    # of its input
                 )->nn.Module:
     "A score for each patch"
     c = [width*min(2**i, 8) for i in range(levels + 1)]
-    halve = [o for i in range(1, levels) for o in (nn.Conv2d(c[i-1], c[i], 4, 2, 1), nn.InstanceNorm2d(c[i]), nn.LeakyReLU(.2))]
-    return start(nn.Sequential(nn.Conv2d(channels, c[0], 4, 2, 1), nn.LeakyReLU(.2), *halve, nn.Conv2d(c[-2], c[-1], 4, 1, 1), nn.InstanceNorm2d(c[-1]),
+    halve = [o for i in range(1, levels) for o in (nn.Conv2d(c[i-1], c[i], 4, 2, 1), nn.InstanceNorm2d(c[i]),
+                                                   nn.LeakyReLU(.2))]
+    return start(nn.Sequential(nn.Conv2d(channels, c[0], 4, 2, 1), nn.LeakyReLU(.2), *halve,
+                               nn.Conv2d(c[-2], c[-1], 4, 1, 1), nn.InstanceNorm2d(c[-1]),
                                nn.LeakyReLU(.2), nn.Conv2d(c[-1], 1, 4, 1, 1)))
 
 # %% ../nbs/54a_parsing.ipynb #1261aa71
@@ -108,7 +121,7 @@ def __call__(self:PartMotion, features:Float[Tensor, 'b c h w'])->Float[Tensor, 
     size, (h, w), torso = tuple(features.shape[2:]), self.size, BOX_PARTS.index('torso')
     scale = features.new_tensor([w/size[1], h/size[0]])
     at = pixel_centres(size, features)*torch.cat([scale, scale.new_ones(1)])[:, None]
-    back = (self.back.to(at)@at)/scale[:, None]                                    # (b, 10, 2, n), in pixels of this map
+    back = (self.back.to(at)@at)/scale[:, None] # (b, 10, 2, n), in pixels of this map
     inside = ((self.boxes.to(at)@at).abs() <= 1).all(2) & self.there[..., None]    # (b, 10, n)
     grid = (2*back[:, torso]/at.new_tensor([size[1], size[0]])[:, None] - 1).mT.unflatten(1, size)
     out = as_rows(F.grid_sample(features, grid, padding_mode='border', align_corners=False))     # (b*n, c)
@@ -123,7 +136,8 @@ def _taken(rows, size, image, place):
     x, y = ((place[:, i] - .5).clamp(0, n - 1) for i, n in enumerate(reversed(size)))
     left, top = x.detach().floor(), y.detach().floor()
     weights = bilinear(torch.stack([x - left, y - top])[None, :, :, None])[0, :, :, 0].T             # (m, 4)
-    ends = [o.clamp(max=n - 1).long() for o, n in ((left, size[1]), (left + 1, size[1]), (top, size[0]), (top + 1, size[0]))]
+    ends = [o.clamp(max=n - 1).long() for o, n in ((left, size[1]), (left + 1, size[1]), (top, size[0]),
+                                                   (top + 1, size[0]))]
     index = torch.stack([v*size[1] + u for v in ends[2:] for u in ends[:2]], 1) + (image*(size[0]*size[1]))[:, None]
     return F.embedding_bag(index, rows, per_sample_weights=weights.to(rows.dtype), mode='sum')
 
@@ -148,7 +162,8 @@ def faces(image:Float[Tensor, 'b 3 h w'],
     to = (torch.arange(side, device=image.device, dtype=points.dtype) + .5)*2/side - 1
     cells = torch.stack([to.repeat(side), to.repeat_interleave(side), torch.ones(side*side).to(to)])
     place = 2*(boxes[:, 0]@cells)/to.new_tensor([image.shape[3], image.shape[2]])[:, None] - 1
-    crop = F.grid_sample(image, place.mT.unflatten(1, (side, side)).to(image.dtype), padding_mode='border', align_corners=False)
+    crop = F.grid_sample(image, place.mT.unflatten(1, (side, side)).to(image.dtype), padding_mode='border',
+                         align_corners=False)
     return crop, there[:, 0]
 
 # %% ../nbs/54a_parsing.ipynb #43877577
@@ -167,7 +182,8 @@ class ParsingWeights:
     def terms(self)->dict: # {term: weight}
         own = {k: getattr(self, k) for k in ('ce', 'semantic_adv', 'adv', 'pose', 'content', 'style', 'face', 'parse')}
         back = {f'{k}_back': own[k] for k in ('adv', 'pose', 'style', 'face')}
-        return own | back | dict(critic=self.adv, semantic_critic=self.semantic_adv, face_critic=self.face, detector=self.pose)
+        return own | back | dict(critic=self.adv, semantic_critic=self.semantic_adv, face_critic=self.face,
+                                 detector=self.pose)
 
 STYLES, PARSING_VARIANTS = ('semantic', 'mask', 'patch'), ('Baseline', 'TS-Pred', 'TS-GT', 'E2E')
 
@@ -193,7 +209,7 @@ class ParsingSettings:
     arch: str = 'vgg16'
     layer: str = 'relu2_1'
     form: str = 'log'                   # of the adversarial terms: 'minimax' is as written
-    pose: float = 700.                  # lambda^pose, lambda^cont, lambda^sty, and the face loss, for this dataset and these features
+    pose: float = 700. # lambda^pose, lambda^cont, lambda^sty, and the face loss, for this dataset and these features
     content: float = .03
     texture: float = 1.
     face_weight: float = 1.
@@ -202,22 +218,26 @@ class ParsingSettings:
     rate: float = 2e-4
     betas: tuple|list = (.5, .999)
     def __post_init__(self):
-        self.size, self.betas, self.first = tuple(self.size), tuple(self.betas), tuple(self.first) if self.first else None
+        self.size, self.betas, self.first = (tuple(self.size), tuple(self.betas),
+                                             tuple(self.first) if self.first else None)
         for o in (self.size, self.first): check_size(o or self.size, self.levels)
         for what, known in (('variant', PARSING_VARIANTS), ('form', GAN_FORMS), ('style', ('', *STYLES))):
             if getattr(self, what) not in known: raise SpiceError(f'there is no {what} {getattr(self, what)!r}',
                                                                   f"Take one of {', '.join(filter(None, known))}")
-        if self.variant == 'Baseline' and self.style == 'semantic': raise SpiceError('the baseline has no maps for a semantic style', "Take 'mask' or 'patch'")
+        if self.variant == 'Baseline' and self.style == 'semantic':
+            raise SpiceError('the baseline has no maps for a semantic style', "Take 'mask' or 'patch'")
     @property
     def regions(self): return self.style or ('mask' if self.variant == 'Baseline' else 'semantic') # of the style loss
 
 # %% ../nbs/54a_parsing.ipynb #156547ae
 _net = partial(ParsingSettings, critic_levels=2, features='people', content=1., texture=30.)
 
+# %% ../nbs/54a_parsing.ipynb #c5fb7ef0
 class ParsingTransfer(System):
     "Reposing by way of semantic maps"
     name, settings_class = 'parsing', ParsingSettings
-    presets = dict(tiny=partial(_net, (64, 64), width=16, cap=64, levels=4, readers=8, critic_width=16, face=16, rate=5e-4),
+    presets = dict(tiny=partial(_net, (64, 64), width=16, cap=64, levels=4, readers=8, critic_width=16, face=16,
+                                rate=5e-4),
                    small=partial(_net, (128, 128), width=32, cap=256, levels=5, readers=16, critic_width=32, face=32),
                    paper=partial(ParsingSettings, first=(128, 128), dropout=.5),
                    market=partial(ParsingSettings, (128, 64), levels=4, pose=1., content=.003, face_weight=0.))
@@ -228,7 +248,9 @@ class ParsingTransfer(System):
         net = partial(Unet, width=s.width, cap=s.cap, levels=s.levels, dropout=s.dropout)
         reader = partial(Unet, width=s.readers, cap=8*s.readers, levels=min(4, s.levels))
         critic, maps = partial(patch_critic, width=s.critic_width, levels=s.critic_levels), 0 if plain else len(PARSING)
-        if not plain: self.semantic, self.semantic_critic, self.parser = net((maps + 19, 19), maps), critic(maps), reader((3,), maps)
+        if not plain:
+            self.semantic, self.semantic_critic, self.parser = (net((maps + 19, 19), maps), critic(maps),
+                                                                reader((3,), maps))
         self.appearance, self.detector = net((3 + maps + 18, maps + 18), 3), reader((3,), 18)
         self.critic = critic(3 + maps*s.conditional)
         if s.face_weight: self.face_critic = critic(3, levels=min(2, s.critic_levels))
@@ -256,7 +278,8 @@ def prepare_loss(self:ParsingTransfer, features=None, regressor=None, body=None)
     "Lambda, where it is needed"
     s = self.settings
     if self.at == 'semantic': return
-    self.tools = dict(features=features or load_features(s.features, s.arch, device=next(self.parameters()).device)) # no part of the system
+    # no part of the system
+    self.tools = dict(features=features or load_features(s.features, s.arch, device=next(self.parameters()).device))
 
 # %% ../nbs/54a_parsing.ipynb #38818f83
 @dataclass(eq=False)
@@ -275,16 +298,20 @@ def pose(self:ParsingTransfer, points:Float[Tensor, 'b 18 3'], size:tuple)->Pose
     return Pose(points, heatmaps(points, size), pose_mask(points, size))
 
 @patch
-def transform(self:ParsingTransfer, maps:Float[Tensor, 'b 10 h w'], source:Pose, target:Pose)->Float[Tensor, 'b 10 h w']:
+def transform(self:ParsingTransfer, maps:Float[Tensor, 'b 10 h w'], source:Pose,
+              target:Pose)->Float[Tensor, 'b 10 h w']:
     "The map in another pose, before the softmax: H_S"
     size, here = self.settings.first, tuple(maps.shape[2:])
-    if size in (None, here): return self.semantic(torch.cat([maps, source.heat, source.mask], 1), torch.cat([target.heat, target.mask], 1))
+    if size in (None, here):
+        return self.semantic(torch.cat([maps, source.heat, source.mask], 1), torch.cat([target.heat, target.mask], 1))
     source, target = (self.pose(_scaled(o.points, here, size), size) for o in (source, target))
     scores = self.transform(F.interpolate(maps, size, mode='area'), source, target)
     return F.interpolate(scores, here, mode='bilinear', align_corners=False)
 
+# %% ../nbs/54a_parsing.ipynb #0fb8d088
 @patch
-def draw(self:ParsingTransfer, photo:Float[Tensor, 'b 3 h w'], maps, source:Pose, wanted, target:Pose)->Float[Tensor, 'b 3 h w']:
+def draw(self:ParsingTransfer, photo:Float[Tensor, 'b 3 h w'], maps, source:Pose, wanted,
+         target:Pose)->Float[Tensor, 'b 3 h w']:
     "The photo in another pose, by maps (or None) of both: H_A"
     known = [o for o in (maps, wanted) if o is not None]
     first = torch.cat([photo, *known[:1], source.heat], 1)
@@ -296,11 +323,13 @@ def draw(self:ParsingTransfer, photo:Float[Tensor, 'b 3 h w'], maps, source:Pose
 def maps_of(self:ParsingTransfer, batch, side:str='source')->Float[Tensor, 'b 10 h w']:
     "The map of a photo: the batch's own, else the parser's"
     if f'{side}_parsing' in batch: return one_hot(batch[f'{side}_parsing']).to(batch['source_image'])
-    if f'{side}_image' not in batch: raise SpiceError(f'the {side} has no map and no photo to find it in', f'Give {side}_parsing')
+    if f'{side}_image' not in batch:
+        raise SpiceError(f'the {side} has no map and no photo to find it in', f'Give {side}_parsing')
     photo, first = batch[f'{side}_image'], self.settings.first
     here = tuple(photo.shape[2:])
     if first in (None, here): return self.parser(photo).softmax(1)
-    return F.interpolate(self.parser(F.interpolate(photo, first, mode='area')), here, mode='bilinear', align_corners=False).softmax(1)
+    return F.interpolate(self.parser(F.interpolate(photo, first, mode='area')), here, mode='bilinear',
+                         align_corners=False).softmax(1)
 
 @patch
 def forward(self:ParsingTransfer, batch)->dict:
@@ -309,7 +338,8 @@ def forward(self:ParsingTransfer, batch)->dict:
     source, target = (self.pose(batch[f'{o}_points'], tuple(photo.shape[2:])) for o in ('source', 'target'))
     if self.settings.variant == 'Baseline': return dict(image=self.draw(photo, None, source, None, target))
     maps = self.maps_of(batch)
-    wanted = self.maps_of(batch, 'target') if self.settings.variant == 'TS-GT' else self.transform(maps, source, target).softmax(1)
+    wanted = (self.maps_of(batch, 'target') if self.settings.variant == 'TS-GT'
+              else self.transform(maps, source, target).softmax(1))
     return dict(image=self.draw(photo, maps, source, wanted, target), source_parsing=maps, parsing=wanted)
 
 # %% ../nbs/54a_parsing.ipynb #a58ef847
@@ -324,6 +354,7 @@ def _adversarial(self:ParsingTransfer, name, critic, real, fakes, terms):
     judge = {'semantic_adv': 'semantic_critic', 'adv': 'critic', 'face': 'face_critic'}[name]
     terms[judge] = {judge: sum(critic_loss(scores, critic(o.detach()), form) for o in fakes)}
 
+# %% ../nbs/54a_parsing.ipynb #6a87cac8
 @patch
 def semantic_step(self:ParsingTransfer, batch)->Step:
     "Eq. (4), and the readers"
@@ -333,7 +364,8 @@ def semantic_step(self:ParsingTransfer, batch)->Step:
     source, target = (self.pose(batch[f'{o}_points'], tuple(photo.shape[2:])) for o in ('source', goal))
     scores = self.transform(maps, source, target)
     if w.ce: terms['generator']['ce'] = weighted_cross_entropy(scores, truth, target.mask[:, 0])
-    if w.semantic_adv: self._adversarial('semantic_adv', self.semantic_critic, one_hot(truth), [scores.softmax(1)], terms)
+    if w.semantic_adv:
+        self._adversarial('semantic_adv', self.semantic_critic, one_hot(truth), [scores.softmax(1)], terms)
     found, joints = self.parser(photo), self.detector(photo)
     if w.parse: terms['parser'] = dict(parse=F.cross_entropy(found, batch['source_parsing']))
     if w.pose: terms['detector'] = dict(detector=squares(joints, source.heat))
@@ -358,15 +390,18 @@ def there_and_back(self:ParsingTransfer, batch)->dict:
             returned = self.transform(wanted, target, source).softmax(1)
     made = self.draw(photo, maps, source, wanted, target)
     again = self.draw(made, wanted, target, returned, source)
-    return dict(photo=photo, made=made, again=again, maps=maps, wanted=wanted, returned=returned, source=source, target=target)
+    return dict(photo=photo, made=made, again=again, maps=maps, wanted=wanted, returned=returned, source=source,
+                target=target)
 
+# %% ../nbs/54a_parsing.ipynb #5f69c828
 @patch
 def textures(self:ParsingTransfer, o:dict, terms:dict):
     "Eq. (7) and (8)"
     w, layer, kind = self.weights_now, self.settings.layer, self.settings.regions
     if not (w.content or w.style): return
     net = self.tools['features']
-    photo, made, again = features_of(net, o['photo'], [layer])[layer], net(o['made'], [layer])[layer], net(o['again'], [layer])[layer]
+    photo, made, again = (features_of(net, o['photo'], [layer])[layer], net(o['made'], [layer])[layer],
+                          net(o['again'], [layer])[layer])
     if w.content: terms['content'] = content({layer: again}, {layer: photo}, [layer])
     if not w.style: return
     size, here, there = tuple(o['photo'].shape[2:]), o['source'], o['target']
@@ -374,7 +409,8 @@ def textures(self:ParsingTransfer, o:dict, terms:dict):
     elif kind == 'mask': regions = [part_masks(p.points, size).to(photo) for p in (here, there, here)]
     else: regions = [p.heat for p in (here, there, here)]
     loss = region_style if kind != 'patch' else lambda *args: photo.shape[1]**2*patch_style(*args)
-    terms['style'], terms['style_back'] = loss(made, photo, regions[1], regions[0]), loss(again, made, regions[2], regions[1])
+    terms['style'], terms['style_back'] = (loss(made, photo, regions[1], regions[0]),
+                                           loss(again, made, regions[2], regions[1]))
 
 # %% ../nbs/54a_parsing.ipynb #f9d87263
 @patch
@@ -385,7 +421,9 @@ def step(self:ParsingTransfer, batch)->Step:
     o, w, terms, s = self.there_and_back(batch), self.weights_now, dict(generator={}), self.settings
     photo, fakes = o['photo'], [o['made'], o['again']]
     see = lambda image, maps: torch.cat([image, maps], 1) if s.conditional and maps is not None else image
-    if w.adv: self._adversarial('adv', self.critic, see(photo, o['maps']), [see(*p) for p in zip(fakes, (o['wanted'], o['returned']))], terms)
+    if w.adv:
+        self._adversarial('adv', self.critic, see(photo, o['maps']),
+                          [see(*p) for p in zip(fakes, (o['wanted'], o['returned']))], terms)
     if w.face and hasattr(self, 'face_critic'): self.face_terms(o, terms)
     if w.pose:
         self.detector.requires_grad_(False)
@@ -397,23 +435,28 @@ def step(self:ParsingTransfer, batch)->Step:
     if 'semantic' in self.stage.rates:
         if w.semantic_adv: self._adversarial('semantic_adv', self.semantic_critic, o['maps'], [o['wanted']], terms)
         if w.ce: self.anchor(batch, o, terms['generator'])
-    return self._step(terms, dict(image=o['made'], again=o['again'], **({} if o['wanted'] is None else {'parsing': o['wanted']})))
+    return self._step(terms, dict(image=o['made'], again=o['again'],
+                                  **({} if o['wanted'] is None else {'parsing': o['wanted']})))
 
+# %% ../nbs/54a_parsing.ipynb #0814396e
 @patch
 def anchor(self:ParsingTransfer, batch, o:dict, terms:dict):
     "Eq. (2) beside the joint training"
     goal = next((g for g in ('pseudo', 'target') if f'{g}_parsing' in batch), None)
     if goal is None: return
     pose = self.pose(batch[f'{goal}_points'], tuple(o['photo'].shape[2:]))
-    terms['ce'] = weighted_cross_entropy(self.transform(o['maps'], o['source'], pose), batch[f'{goal}_parsing'], pose.mask[:, 0])
+    terms['ce'] = weighted_cross_entropy(self.transform(o['maps'], o['source'], pose), batch[f'{goal}_parsing'],
+                                         pose.mask[:, 0])
 
 # %% ../nbs/54a_parsing.ipynb #fb355e68
 @patch
 def face_terms(self:ParsingTransfer, o:dict, terms:dict):
     "Eq. (9), over the faces that are there"
     side = self.settings.face
-    crops = [faces(image, pose.points, side) for image, pose in ((o['photo'], o['source']), (o['made'], o['target']), (o['again'], o['source']))]
-    if all(bool(there.any()) for _, there in crops): self._adversarial('face', self.face_critic, crops[0][0][crops[0][1]], [c[t] for c, t in crops[1:]], terms)
+    crops = [faces(image, pose.points, side)
+             for image, pose in ((o['photo'], o['source']), (o['made'], o['target']), (o['again'], o['source']))]
+    if all(bool(there.any()) for _, there in crops):
+        self._adversarial('face', self.face_critic, crops[0][0][crops[0][1]], [c[t] for c, t in crops[1:]], terms)
 
 # %% ../nbs/54a_parsing.ipynb #7a5eabec
 def smaller(batch, # drawn
@@ -457,9 +500,11 @@ class FlipMaps(Flip):
             out |= flip_person(batch, side, which, width)
             if f'{side}_parsing' in batch:
                 maps = batch[f'{side}_parsing']
-                out[f'{side}_parsing'] = torch.where(which[:, None, None], torch.tensor(FLIPPED, device=maps.device)[maps.flip(2)], maps)
+                out[f'{side}_parsing'] = torch.where(which[:, None, None],
+                                                     torch.tensor(FLIPPED, device=maps.device)[maps.flip(2)], maps)
         return Batch({k: v for k, v in out.items() if not k.endswith('_flip')})
 
+# %% ../nbs/54a_parsing.ipynb #e9e79c65
 class ParsedSteps(PoolSteps):
     "Batches from a pool, with maps"
     def __init__(self, pool:Pool, bs:int=8, steps:int=100, renew:float=.1, seed:int=0,
@@ -470,7 +515,8 @@ class ParsedSteps(PoolSteps):
     def pairs(self)->PseudoPairs: # over the present photos
         if self.known is None or not torch.equal(self.known[0], self.pool.origin):
             store = self.pool.store
-            self.known = self.pool.origin.clone(), PseudoPairs(store['parsing'].long(), store['points'], store['outfits'], **self.how)
+            self.known = self.pool.origin.clone(), PseudoPairs(store['parsing'].long(), store['points'],
+                                                               store['outfits'], **self.how)
         return self.known[1]
 
 # %% ../nbs/54a_parsing.ipynb #184562a6
@@ -478,35 +524,42 @@ class ParsedSteps(PoolSteps):
 def batch(self:ParsedSteps, k:int)->Batch:
     "Photos, maps, the pose of somebody else, and a pseudo-pair"
     n, store = len(self.pool), self.pool.store
-    source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device) for o in self.chances(k, 'pool', 3))
+    source, target, other = (torch.as_tensor((o*n).astype(np.int64), device=store['image'].device)
+                             for o in self.chances(k, 'pool', 3))
     same = store['outfits'][source] == store['outfits'][target]
-    target = torch.where(same, torch.where(store['outfits'][source] == store['outfits'][other], (source + 1) % n, other), target)
-    out = dict(source_image=store['image'][source], source_points=store['points'][source], source_parsing=store['parsing'][source].long(),
+    target = torch.where(same, torch.where(store['outfits'][source] == store['outfits'][other], (source + 1) % n,
+                                           other), target)
+    out = dict(source_image=store['image'][source], source_points=store['points'][source],
+               source_parsing=store['parsing'][source].long(),
                target_points=store['points'][target])
     if self.wanted():
         pseudo = self.pairs().best(source)[0]
         out |= dict(pseudo_points=store['points'][pseudo], pseudo_parsing=store['parsing'][pseudo].long())
     return Batch(out | self.flips(k, store['image'].device))
 
+# %% ../nbs/54a_parsing.ipynb #e75e7e23
 class ParsedPairs:
     "True pairs of People with their maps, for validation"
     def __init__(self, people:People, count:int=32):
         self.fields = {}
         for side, o in zip(('source', 'target'), people.pairs(range(count))):
-            self.fields |= {f'{side}_points': o.points, f'{side}_parsing': o.parsing, f'{side}_image': ((o.image + 1)*127.5).round().to(torch.uint8)}
+            self.fields |= {f'{side}_points': o.points, f'{side}_parsing': o.parsing,
+                            f'{side}_image': ((o.image + 1)*127.5).round().to(torch.uint8)}
     def __len__(self): return len(self.fields['source_image'])
     def __getitem__(self, i): return {k: v[i] for k, v in self.fields.items()}
 
 # %% ../nbs/54a_parsing.ipynb #2a9ba66a
 class ParsedPhotos(Unpaired):
     "Photos of a prepared folder with their maps"
-    def __init__(self, data:Prepared, split:str='train', seed:int=0, wanted=lambda: True, similar:float=.05, candidates:int=50):
+    def __init__(self, data:Prepared, split:str='train', seed:int=0, wanted=lambda: True, similar:float=.05,
+                 candidates:int=50):
         super().__init__(data, split, seed)
         self.wanted, self.search, self.how = wanted, None, dict(similar=similar, candidates=candidates)
     def parsing(self, k): # of the k-th photo
         i = int(self.rows[k])
         labels = self.data.parsing(i)
-        if labels is None: raise DataError(f'{self.data.folder} has no map of {self.data.names[i]}', 'Run spice_parse on it')
+        if labels is None:
+            raise DataError(f'{self.data.folder} has no map of {self.data.names[i]}', 'Run spice_parse on it')
         return labels
     def pairs(self)->PseudoPairs: # made when first needed
         if self.search is None:
@@ -522,24 +575,31 @@ def __getitem__(self:ParsedPhotos, k:int)->dict:
     "A photo, its map, the pose of somebody else, and a pseudo-pair"
     person = lambda i, side: {f'{side}_points': self.data.points[int(self.rows[i])]}
     image = ((self.data.image(int(self.rows[k])) + 1)*127.5).round().to(torch.uint8)
-    out = person(k, 'source') | person(self.target_of(k), 'target') | dict(source_image=image, source_parsing=self.parsing(k))
+    out = (person(k, 'source') | person(self.target_of(k), 'target')
+           | dict(source_image=image, source_parsing=self.parsing(k)))
     if not self.wanted(): return out
     pseudo = int(self.pairs().best(torch.tensor([k]))[0])
     return out | person(pseudo, 'pseudo') | dict(pseudo_parsing=self.parsing(pseudo))
 
+# %% ../nbs/54a_parsing.ipynb #2d2b6529
 @patch
 def loaders(self:ParsingTransfer, plan, device, share:tuple=(0, 1))->DataLoaders:
     "Batches with maps, for `spice_train`"
     s, draw, flip, valid = self.settings, Draw(wheels=False, torso=False), FlipMaps(), None
-    how = dict(wanted=lambda: self.at in ('semantic', 'joint') and bool(self.weights_now.ce), similar=s.similar, candidates=s.candidates)
+    how = dict(wanted=lambda: self.at in ('semantic', 'joint') and bool(self.weights_now.ce), similar=s.similar,
+               candidates=s.candidates)
     if plan.data == 'people':
         people = partial(People, s.size, samples=1, device=str(device))
-        train = ParsedSteps(Pool(people(split='train'), plan.pool, first=share[0]*10**8), plan.bs, plan.epoch, plan.renew, plan.seed, **how)
+        train = ParsedSteps(Pool(people(split='train'), plan.pool, first=share[0]*10**8), plan.bs, plan.epoch,
+                            plan.renew, plan.seed, **how)
         valid = ParsedPairs(people(split='valid'))
     else:
         data = Prepared(plan.data)
-        if tuple(data.size) != tuple(s.size): raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {s.size}', 'Prepare it at that size')
+        if tuple(data.size) != tuple(s.size):
+            raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {s.size}',
+                            'Prepare it at that size')
         train = PhotoSteps(ParsedPhotos(data, seed=plan.seed, **how), plan.bs, plan.epoch, plan.seed, share)
     loaders = [StepLoader(train, bs=None, after_batch=[flip, draw], device=device)]
-    if valid is not None: loaders.append(PhotoLoader(valid, bs=plan.bs, shuffle=False, after_batch=[draw], device=device))
+    if valid is not None:
+        loaders.append(PhotoLoader(valid, bs=plan.bs, shuffle=False, after_batch=[draw], device=device))
     return DataLoaders(*loaders, device=device)

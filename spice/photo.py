@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from .camera import Camera, points_to_view, spin_focal
 from .fabric import DYES, cell_chance, dye, noise
-from .garments import (BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, KINDS, LEGS, SHOES, SKIRT, TOP, Dressed, ramp)
+from .garments import (BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, KINDS, LEGS, SHOES, SKIRT, TOP, Dressed,
+                            ramp)
 from .poses import chance, turn
 from .render import rasterize_soup
 from .wardrobe import CLOTH, HAIR_COLOURS as HAIR_COLOURS, SHOE, SKIN_COLOURS
@@ -30,9 +31,11 @@ def extents(dressed:Dressed,
            )->tuple: # lowest and highest x, y, z of each person [n, 3]
     "The box around each person"
     there, index = (dressed.keep >= 0)[:, None], dressed.owner[:, None].expand(-1, 3)
-    low = torch.full((dressed.count, 3), math.inf, device=points.device).scatter_reduce(0, index, torch.where(there, points, math.inf), 'amin')
+    low = torch.full((dressed.count, 3), math.inf,
+                     device=points.device).scatter_reduce(0, index, torch.where(there, points, math.inf), 'amin')
     return low, torch.full_like(low, -math.inf).scatter_reduce(0, index, torch.where(there, points, -math.inf), 'amax')
 
+# %% ../nbs/06_photo.ipynb #3fbab986
 def frame_people(low:Float[Tensor, 'n 3'],   # the box around each person, y up
                  high:Float[Tensor, 'n 3'],
                  knee:Float[Tensor, ' n'],   # height of the knees and of the hips
@@ -46,7 +49,7 @@ def frame_people(low:Float[Tensor, 'n 3'],   # the box around each person, y up
     h, w = size
     bottom = torch.where(crop == 0, low[:, 1], torch.where(crop == 1, knee - .03, hip - .06))
     tall, wide = high[:, 1] - bottom, high[:, 0] - low[:, 0]
-    share = torch.where(crop == 0, fill, .5 + .5*fill)                                    # a cropped person reaches the lower edge
+    share = torch.where(crop == 0, fill, .5 + .5*fill) # a cropped person reaches the lower edge
     scale = torch.where(crop == 0, torch.minimum(share*h/tall, .94*w/wide), share*h/tall) # pixels a metre
     free = h - scale*tall
     top = torch.where(crop == 0, (.5 + .35*shift[:, 1])*free, free)
@@ -70,20 +73,25 @@ class Dyes:
 
 def _plain(*rgb): return dict(pattern='plain', rgb=np.array(rgb), scale=.05, share=.5)
 
+# %% ../nbs/06_photo.ipynb #cfa44348
 def _layer_dyes(outfit):
     "A table row for each kind of layer"
-    rgb = lambda o: np.array([CLOTH[c] for c in o['colours']])
-    cloth = lambda o: dict(pattern=o['pattern'], rgb=rgb(o), scale=o['scale'], share=o['share']) if o else _plain(*3*[CLOTH['grey']])
+    def cloth(o):
+        if not o: return one(CLOTH['grey'])
+        return dict(pattern=o['pattern'], rgb=np.array([CLOTH[c] for c in o['colours']]), scale=o['scale'],
+                    share=o['share'])
+    def one(rgb): return _plain(rgb, rgb, rgb)
     u = lambda what, count=1: chance(outfit['seed'], what, count)*2 - 1
     tint = lambda what, amount: (1 + amount*u(f'light {what}'))*(1 + .03*u(f'tint {what}', 3))
     top, hair = outfit['top'], np.array(HAIR_COLOURS[outfit['hair']['colour']])*tint('hair', .2)
     skin, shoe = np.array(SKIN_COLOURS[outfit['skin']])*tint('skin', .04), np.array(SHOE[outfit['shoes']['colour']])
     hat = np.array(list(CLOTH.values())[int(chance(outfit['seed'], 'hat colour')[0]*len(CLOTH))])
-    one = lambda rgb: _plain(rgb, rgb, rgb)
     collar = cloth(top) if top['pattern'] not in ('blocks',) else one(np.array(CLOTH[top['colours'][0]]))
     skirt = cloth(top if top['kind'] == 'dress' else outfit['bottom'])
-    rows = dict(body=one(skin), top=cloth(top), jacket=cloth(outfit['over']), legs=cloth(outfit['bottom']), skirt=skirt, shoes=one(shoe), collar=collar,
-                hair=one(hair), hat=one(hat), glasses=one(np.full(3, .033)), stool=one(np.array([.62, .58, .54])), eyes=one(np.ones(3)))
+    rows = dict(body=one(skin), top=cloth(top), jacket=cloth(outfit['over']), legs=cloth(outfit['bottom']), skirt=skirt,
+                shoes=one(shoe), collar=collar,
+                hair=one(hair), hat=one(hat), glasses=one(np.full(3, .033)), stool=one(np.array([.62, .58, .54])),
+                eyes=one(np.ones(3)))
     return [rows[k] for k in KINDS]
 
 EYE_COLOURS = ((.20, .12, .07), (.30, .20, .11), (.32, .36, .22), (.30, .42, .52))
@@ -93,9 +101,11 @@ def _marks(outfit):
     "Details that are painted on clothes and faces"
     top, bottom, u = outfit['top'], outfit['bottom'] or {}, chance(outfit['seed'], 'marks', 6)
     women, kind = outfit['style'] == 'women', bottom.get('kind')
-    return dict(women=women, buttons=top['kind'] == 'shirt', knit=top['kind'] == 'sweater', jeans=kind == 'jeans', fly=kind in ('trousers', 'jeans', 'shorts'),
-                belt=top.get('tucked', False) and u[0] < .6, sole_dark=u[1] < .45, sneakers=outfit['shoes']['kind'] == 'sneakers',
-                bald=outfit['hair']['kind'] == 'bald', make_up=women and u[2] < .6, stubble=not women and u[4] < .5,
+    return dict(women=women, buttons=top['kind'] == 'shirt', knit=top['kind'] == 'sweater', jeans=kind == 'jeans',
+                fly=kind in ('trousers', 'jeans', 'shorts'),
+                belt=top.get('tucked', False) and u[0] < .6, sole_dark=u[1] < .45,
+                sneakers=outfit['shoes']['kind'] == 'sneakers', bald=outfit['hair']['kind'] == 'bald',
+                make_up=women and u[2] < .6, stubble=not women and u[4] < .5,
                 iris=EYE_COLOURS[int(u[3]*len(EYE_COLOURS))])
 
 def dyes_of(outfits:list, # dictionaries
@@ -107,7 +117,8 @@ def dyes_of(outfits:list, # dictionaries
     table = lambda key, dtype=torch.float32: tensor([[o[key] for o in row] for row in rows], dtype)
     seeds = tensor([[o['seed'] % 9973 + 17*k for k in range(len(KINDS))] for o in outfits], torch.int64)
     marks = [_marks(o) for o in outfits]
-    return Dyes(tensor([[kinds.index(o['pattern']) for o in row] for row in rows], torch.int64), table('rgb'), table('scale'), table('share'), seeds,
+    return Dyes(tensor([[kinds.index(o['pattern']) for o in row] for row in rows], torch.int64), table('rgb'),
+                table('scale'), table('share'), seeds,
                 {k: tensor([m[k] for m in marks], torch.float32) for k in marks[0]})
 
 # %% ../nbs/06_photo.ipynb #39c7f566
@@ -143,9 +154,10 @@ def paint_face(colour, rest, m):
     x, y, z = rest.unbind(1)
     ax, front, women = x.abs(), ramp(rest[:, 2], .085, .11), m['women']
     lips = (1 - ((ax/.0255)**2 + ((y - .6195 - .0015*(ax > .004))/(.0088 + .0015*women))**2)).clamp(0, .35)/.35*front
-    lip_colour = colour*torch.lerp(colour.new_tensor([.93, .70, .68]), colour.new_tensor([.92, .45, .47]), m['make_up'][:, None])
+    lip_colour = colour*torch.lerp(colour.new_tensor([.93, .70, .68]), colour.new_tensor([.92, .45, .47]),
+                                   m['make_up'][:, None])
     colour = torch.lerp(colour, lip_colour, .85*lips[:, None])
-    colour = colour*(1 - .55*(_spot(y - .6203, .0016)*ramp(-ax, -.026, -.018)*front)[:, None])                           # where the lips meet
+    colour = colour*(1 - .55*(_spot(y - .6203, .0016)*ramp(-ax, -.026, -.018)*front)[:, None]) # where the lips meet
     arch = .7085 + .0035*torch.cos((ax - .034)*70)
     brow = _spot(y - arch, .0034)*ramp(ax, .011, .017)*(1 - ramp(ax, .044, .054))*front
     brow_colour = m['hair_rgb']*.75 + .02
@@ -158,13 +170,15 @@ def paint_face(colour, rest, m):
     scalp = m['bald']*ramp(y - .725 + .5*(z - .10).clamp(min=0), 0, .02)
     return colour*(1 - (.20*jaw + .05*scalp)[:, None])
 
+# %% ../nbs/06_photo.ipynb #db109b8b
 def paint_eyes(rest, m):
     "White, iris, pupil and a glint"
     x, y, z = rest.unbind(1)
     far = torch.hypot(x.abs() - .0302, y - .6910)
     out = torch.lerp(m['iris'], x.new_tensor([.76, .73, .71]).expand_as(m['iris']), ramp(far, .0056, .0066)[:, None])
     out = out*(.12 + .88*ramp(far, .0022, .0034))[:, None]*(1 - .45*ramp(y, .692, .698))[:, None]
-    return torch.maximum(out, (_spot(torch.hypot(x - .0015 - .0302*x.sign(), y - .6936), .0014))[:, None].expand_as(out))
+    return torch.maximum(out, (_spot(torch.hypot(x - .0015 - .0302*x.sign(), y - .6936),
+                                     .0014))[:, None].expand_as(out))
 
 # %% ../nbs/06_photo.ipynb #2b17ba1e
 def paint_cloth(colour, kind, rest, keep, u, v, m):
@@ -174,16 +188,20 @@ def paint_cloth(colour, kind, rest, keep, u, v, m):
     top, legs = (kind == TOP).float(), (kind == LEGS).float()
     dark = .10*ramp(-keep, -.017, -.014) + .20*_spot(keep - .016, .0014) + .25*ramp(-keep, -.004, -.001)
     placket = top*m['buttons']*front
-    dark = dark + placket*(.30*_spot(ax - .013, .0012) + .12*_spot(x, .0012)) + legs*m['fly']*.30*_spot(x, .0018)*ramp(y, -.11, -.07)
-    pocket = torch.where(z > .0, torch.hypot(ax - .165, y - .085) - .075, torch.hypot((ax - .085)/1.1, (y + .02)) - .055)
+    dark = (dark + placket*(.30*_spot(ax - .013, .0012) + .12*_spot(x, .0012))
+            + legs*m['fly']*.30*_spot(x, .0018)*ramp(y, -.11, -.07))
+    pocket = torch.where(z > .0, torch.hypot(ax - .165, y - .085) - .075,
+                         torch.hypot((ax - .085)/1.1, (y + .02)) - .055)
     dark = dark + legs*m['fly']*.28*_spot(pocket, .0016)*ramp(y, -.09, -.06)
     dark = dark + legs*.18*_spot(z - .0, .0025)*(ax > .14)
     colour = colour*(1 - dark.clamp(0, .7))[:, None]
-    stitch = legs*m['jeans']*(_spot(keep - .014, .0011) + _spot(pocket - .004, .0012)*ramp(y, -.09, -.06))*(torch.sin(u*900 + v*900) > -.3)
+    stitch = (legs*m['jeans']*(_spot(keep - .014, .0011)
+                               + _spot(pocket - .004, .0012)*ramp(y, -.09, -.06))*(torch.sin(u*900 + v*900) > -.3))
     colour = torch.lerp(colour, colour.new_tensor([.72, .50, .24]).expand_as(colour), (.55*stitch.clamp(0, 1))[:, None])
     belt = legs*m['belt']*ramp(y, .062, .064)
     buckle = (_spot(ax, .016)*front > .4).float()[:, None]
-    colour = torch.lerp(colour, torch.lerp(colour.new_tensor([.12, .07, .045]), colour.new_tensor([.70, .62, .40]), buckle), belt[:, None])
+    colour = torch.lerp(colour, torch.lerp(colour.new_tensor([.12, .07, .045]), colour.new_tensor([.70, .62, .40]),
+                                           buckle), belt[:, None])
     t = (y/.062) - torch.floor(y/.062) - .5
     button = placket*(torch.hypot(x, t*.062) < .0058).float()
     ribs = top*m['knit']*(.5 + .5*torch.cos(u*1250))*ramp(-keep, -.05, -.04)
@@ -199,7 +217,8 @@ def albedo(samples:PixelSamples,
     i, k, rest = samples.image, samples.kind, samples.rest
     u, v = unroll(k, rest)
     soft = torch.as_tensor(soft, dtype=u.dtype, device=u.device).expand(len(dyes.pattern))[i]
-    colour = dye(dyes.pattern[i, k], u, v, dyes.colours[i, k], dyes.scale[i, k], dyes.share[i, k], dyes.seed[i, k], soft)
+    colour = dye(dyes.pattern[i, k], u, v, dyes.colours[i, k], dyes.scale[i, k], dyes.share[i, k], dyes.seed[i, k],
+                 soft)
     marks = lambda at: {name: o[i[at]] for name, o in dyes.marks.items()} | dict(hair_rgb=dyes.colours[i[at], HAIR, 0])
     def over(at, paint):
         if len(at): colour[at] = paint(at)
@@ -214,6 +233,7 @@ def albedo(samples:PixelSamples,
     over(where(k == HAT), lambda at: _paint_hat(colour[at], rest[at]))
     return colour.clamp(.01, 1)
 
+# %% ../nbs/06_photo.ipynb #1552e6b7
 def _paint_hat(colour, rest):
     ribs = .80 + .20*torch.cos(torch.atan2(rest[:, 0], rest[:, 2] - .04)*34)
     return colour*ribs[:, None]*(1 + .1*noise(rest*240)[:, :1])
@@ -221,7 +241,8 @@ def _paint_hat(colour, rest):
 def _paint_shoes(colour, rest, keep, m):
     sole = ramp(-rest[:, 1], .902, .906)
     rubber = torch.where(m['sole_dark'] > .5, .07, .82)[:, None].expand_as(colour)
-    laces = m['sneakers']*(rest[:, 2] > .02)*(torch.sin(rest[:, 2]*260) > .2)*_spot(rest[:, 0].abs() - .155, .016)*ramp(rest[:, 1], -.89, -.87)
+    x, y, z = rest.unbind(1)
+    laces = m['sneakers']*(z > .02)*(torch.sin(z*260) > .2)*_spot(x.abs() - .155, .016)*ramp(y, -.89, -.87)
     colour = torch.lerp(colour, torch.full_like(colour, .9), (.8*laces)[:, None])
     return torch.lerp(colour, rubber, sole[:, None])*(1 - .3*_spot(keep - .006, .002))[:, None]
 
@@ -251,7 +272,8 @@ def draw_light(seeds,       # whole numbers
     to = np.stack([np.sin(side)*np.cos(up), np.sin(up), np.cos(side)*np.cos(up)], 1)
     warm = 1 + np.outer(warmth - .5, [.12, 0, -.14])
     tensor = lambda o: torch.as_tensor(o, dtype=torch.float32, device=device)
-    return Light(tensor(to), tensor((.74 + .26*strength)[:, None]*warm), tensor((.42 + .12*room)[:, None]*(2 - warm)), tensor(.006 + .016*soft))
+    return Light(tensor(to), tensor((.74 + .26*strength)[:, None]*warm), tensor((.42 + .12*room)[:, None]*(2 - warm)),
+                 tensor(.006 + .016*soft))
 
 TAPS = ((-.1, .2), (.8, .5), (-.75, .55), (.25, -.85), (-.4, -.7), (.95, -.45), (-.95, -.2), (.15, 1.))
 
@@ -260,12 +282,14 @@ def shadows(samples:PixelSamples, dressed:Dressed, points, light:Light, size:int
     "How much of the lamp each sample sees"
     n, device = dressed.count, points.device
     side = F.normalize(torch.linalg.cross(light.to.new_tensor([0., 1, 0]).expand(n, 3), light.to), dim=1)
-    axes = torch.stack([side, -torch.linalg.cross(light.to, side), -light.to], 1)         # right, down, away as seen from the lamp
+    # right, down, away as seen from the lamp
+    axes = torch.stack([side, -torch.linalg.cross(light.to, side), -light.to], 1)
     from_lamp = (axes[dressed.owner]@points[..., None])[..., 0]
     low, high = extents(dressed, from_lamp)
     scale = (size - 8)/(high - low)[:, :2].amax(1)
     px = lambda o, i: torch.cat([(o[:, :2] - low[i, :2])*scale[i, None] + 4, o[:, 2:] - low[i, 2:] + 1], 1)
-    seen = rasterize_soup(px(from_lamp, dressed.owner)[dressed.faces], dressed.image, n, size, dressed.keep[dressed.faces])
+    seen = rasterize_soup(px(from_lamp, dressed.owner)[dressed.faces], dressed.image, n, size,
+                          dressed.keep[dressed.faces])
     nearest = torch.full((n*size*size,), math.inf, device=device).index_copy(0, seen.pixel, seen.depth)
     at = px((axes[samples.image]@samples.place[..., None])[..., 0], samples.image)
     reach, lit = (light.softness*scale)[samples.image], torch.zeros_like(at[:, 0])
@@ -307,20 +331,22 @@ def light_up(colour:Float[Tensor, 'm 3'], samples:PixelSamples, lit, open_, ligh
     straight = (n*to).sum(1)
     wrap = .12 + .22*skin + .10*hair
     diffuse = ((straight + wrap)/(1 + wrap)).clamp(0, 1)*(.10 + .90*lit)
-    bleed = skin*(1 - (straight/.45).abs()).clamp(0, 1)*.10                               # light under the skin reddens the edge of shade
+    bleed = skin*(1 - (straight/.45).abs()).clamp(0, 1)*.10 # light under the skin reddens the edge of shade
     half = F.normalize(to + to.new_tensor([0, 0, 1]), dim=1)
     shine = (n*half).sum(1).clamp(0, 1)
     down = n.new_tensor([0., 1, 0]) - n[:, 1:2]*n
     along = F.normalize(down + .10*noise(samples.rest*torch.tensor([160., 30, 160], device=n.device))[:, :1], dim=1)
     strand = (1 - (along*half).sum(1)**2).clamp(0, 1)**32
-    spec = (skin*.075*shine**12 + shiny*.28*shine**28 + hair*.17*strand*(.3 + .7*diffuse) + .012*shine**4)*(.25 + .75*lit)
+    spec = (skin*.075*shine**12 + shiny*.28*shine**28 + hair*.17*strand*(.3 + .7*diffuse)
+            + .012*shine**4)*(.25 + .75*lit)
     sheen = (1 - facing)**4*(.05 + .05*(1 - skin))
     room = light.room[i]*((.82 + .26*n[:, 1])*open_)[:, None]
     lamp = light.colour[i]*(diffuse*(.55 + .45*open_))[:, None] + bleed[:, None]*n.new_tensor([.9, .25, .15])
     return colour**2.2*(room + 1.02*lamp) + (spec + sheen*open_)[:, None]*light.colour[i]
 
 # %% ../nbs/06_photo.ipynb #8b3f5ff4
-PAPERS = ((.93, .93, .93), (.88, .88, .89), (.96, .95, .93), (.80, .81, .83), (.90, .86, .81), (.83, .87, .89), (.90, .84, .84), (.68, .70, .72),
+PAPERS = ((.93, .93, .93), (.88, .88, .89), (.96, .95, .93), (.80, .81, .83), (.90, .86, .81), (.83, .87, .89),
+          (.90, .84, .84), (.68, .70, .72),
           (.86, .87, .80), (.55, .57, .61))
 
 def _floor_shadow(dressed, points, floor, light, camera, pitch_turn):
@@ -328,20 +354,23 @@ def _floor_shadow(dressed, points, floor, light, camera, pitch_turn):
     n, (h, w) = dressed.count, camera.size
     pick = ((dressed.number % 3 == 0) & (dressed.keep >= 0)).nonzero()[:, 0]              # every third is enough
     image, place = dressed.owner[pick], points[pick]
-    up = pitch_turn[:, :, 1]                                                              # the world's upright in the camera's frame
+    up = pitch_turn[:, :, 1] # the world's upright in the camera's frame
     height = (place*up[image]).sum(1) - floor[image]
     fall = (light.to*up).sum(1).clamp(min=.25)
     on_floor = place - light.to[image]*(height/fall[image])[:, None]
     maps = []
-    for spot, near, sigma, strength in ((place - up[image]*height[:, None], height < .06, .012, .50), (on_floor, height < .45, .020, .34),
+    for spot, near, sigma, strength in ((place - up[image]*height[:, None], height < .06, .012, .50),
+                                        (on_floor, height < .45, .020, .34),
                                         (on_floor, height < 2.2, .045, .20)):
         seen = _project(spot, camera, image)
         col, row = seen[:, 0].long(), seen[:, 1].long()
         inside = near & (col >= 0) & (col < w) & (row >= 0) & (row < h)
-        hits = torch.zeros(n*h*w, device=points.device).index_add(0, ((image*h + row)*w + col)[inside], torch.ones_like(height[inside]))
+        hits = torch.zeros(n*h*w, device=points.device).index_add(0, ((image*h + row)*w + col)[inside],
+                                                                  torch.ones_like(height[inside]))
         maps.append(strength*blur((hits > 0).float().view(n, 1, h, w), sigma*h))
     return 1 - (1 - maps[0])*(1 - maps[1])*(1 - maps[2])
 
+# %% ../nbs/06_photo.ipynb #47f55abf
 def _project(points, camera, image):
     "Camera points with y up to pixels and depth"
     seen = points_to_view(points) + camera.translation[image]
@@ -377,6 +406,7 @@ def grain(seeds:Int[Tensor, ' n'], size:tuple)->Float[Tensor, 'n 3 h w']: # abou
     parts = [((o >> s) & 255).float() for o in (a, b) for s in (0, 8, 16)]
     return torch.stack([(parts[k] + parts[k + 3] - 255)/104.5 for k in range(3)], 1).view(-1, 3, h, w)
 
+# %% ../nbs/06_photo.ipynb #b27e2e33
 def see(dressed:Dressed, points, normals, camera:Camera, samples:int)->PixelSamples:
     "What every sample sees"
     (h, w), n = camera.size, dressed.count
@@ -387,16 +417,20 @@ def see(dressed:Dressed, points, normals, camera:Camera, samples:int)->PixelSamp
     table = torch.cat([dressed.rest, points, normals, dressed.keep[:, None], dressed.back[:, None]], 1)
     mixed = (table.index_select(0, vertex.reshape(-1)).view(-1, 3, 11)*seen.bary[..., None]).sum(1)
     row, col = torch.div(seen.pixel % (h*w*samples*samples), w*samples, rounding_mode='floor'), seen.pixel % (w*samples)
-    pixel = (seen.image*h + torch.div(row, samples, rounding_mode='floor'))*w + torch.div(col, samples, rounding_mode='floor')
+    pixel = ((seen.image*h + torch.div(row, samples, rounding_mode='floor'))*w
+             + torch.div(col, samples, rounding_mode='floor'))
     normal = F.normalize(mixed[:, 6:9], dim=1)
     normal = torch.where(normal[:, 2:] < -.1, -normal, normal)                            # the inside of cloth
     centre = (row % samples == samples//2) & (col % samples == samples//2)
-    return PixelSamples(pixel, seen.image, dressed.kind[seen.face], mixed[:, :3], mixed[:, 3:6], normal, mixed[:, 9], seen.depth - mixed[:, 10], centre)
+    return PixelSamples(pixel, seen.image, dressed.kind[seen.face], mixed[:, :3], mixed[:, 3:6], normal, mixed[:, 9],
+                        seen.depth - mixed[:, 10], centre)
 
+# %% ../nbs/06_photo.ipynb #bfb27ffb
 def develop(samples:PixelSamples, linear, background, count:int)->Float[Tensor, 'n 3 h w']: # in [0, 1]
     "Add up the samples of each pixel and bend to a display's curve"
     n, _, h, w = background.shape
-    total = torch.zeros(n*h*w, 4, device=linear.device).index_add(0, samples.pixel, torch.cat([linear, torch.ones_like(linear[:, :1])], 1))
+    counted = torch.cat([linear, torch.ones_like(linear[:, :1])], 1)
+    total = torch.zeros(n*h*w, 4, device=linear.device).index_add(0, samples.pixel, counted)
     share = total[:, 3:].clamp(max=count)/count
     out = total[:, :3]/count + (1 - share)*background.movedim(1, 3).reshape(-1, 3)
     out = out.clamp(min=0)*1.10/(1 + .10*out.clamp(min=0))
@@ -440,6 +474,7 @@ def photograph(dressed:Dressed,
     background = studio(light_seeds, _project(wall, camera, torch.arange(n, device=device))[:, 1], size, light)
     dark = _floor_shadow(dressed, points, lowest, light, camera, tilt)
     image = develop(seen, linear, background*(1 - .8*dark), samples**2)
-    strength = torch.as_tensor(.004 + .008*chance(grain_seeds, 'grain')[:, 0], dtype=torch.float32, device=device).view(-1, 1, 1, 1)
+    strength = torch.as_tensor(.004 + .008*chance(grain_seeds, 'grain')[:, 0], dtype=torch.float32,
+                               device=device).view(-1, 1, 1, 1)
     image = image + strength*grain(torch.as_tensor(np.asarray(grain_seeds) % (1 << 31), device=device), size)
     return image.clamp(0, 1)*2 - 1, camera, seen

@@ -102,11 +102,12 @@ def middle(rest:Float[Tensor, 'v 3'], # a body in its T-pose
     low, high = rest[keep].amin(0) - .02, rest[keep].amax(0) + .02
     w, h = ((high - low)[[u, v]]/PIXEL_METRES).ceil().int().tolist()
     px, faces = (rest - low)/PIXEL_METRES, faces[keep[faces].all(1)]
-    look = lambda side: rasterize(torch.stack([px[:, u], px[:, v], 10 - side*rest[:, axis]], 1)[None], faces, (h, w), False)
+    look = lambda side: rasterize(torch.stack([px[:, u], px[:, v], 10 - side*rest[:, axis]], 1)[None], faces, (h, w),
+                                  False)
     near, far = look(1), look(-1)
     there = near.mask.float()[:, None]
     half = (far.zbuf - near.zbuf)[:, None]/2*there
-    smooth = lambda o: _blur(o, 1.5) + 1e-3*(_blur(o, 3) + _blur(o, 8))                        # wider ones fill what lies outside
+    smooth = lambda o: _blur(o, 1.5) + 1e-3*(_blur(o, 3) + _blur(o, 8)) # wider ones fill what lies outside
     total, weight = smooth(half), smooth(there)
     grid = torch.stack([2*px[keep, u]/w - 1, 2*px[keep, v]/h - 1], 1)[None, None]
     return F.grid_sample(total/weight.clamp(min=1e-9), grid, align_corners=False)[0, 0, 0]
@@ -179,7 +180,8 @@ def _fits(kept, body):
     "Whether arrays are the counterparts of a body"
     if set(kept) != set(_FIELDS): return False
     (n, v), f = (len(COUNTERPARTS), len(body.rest)), len(body.faces)
-    right = dict(corners=('i', (n, v, 3), v), shares=('f', (n, v, 3), 2), exists=('b', (n, v), 2), torn=('b', (n, f), 2))
+    right = dict(corners=('i', (n, v, 3), v), shares=('f', (n, v, 3), 2), exists=('b', (n, v), 2),
+                 torn=('b', (n, f), 2))
     return all(o.dtype.kind == kind and o.shape == shape and ((o > -.01) & (o < most)).all()
                for o, (kind, shape, most) in ((kept[k], right[k]) for k in _FIELDS))
 
@@ -193,7 +195,8 @@ def counterparts(body:Body)->Counterparts:
     return _KNOWN[key]
 
 # %% ../nbs/16_places.ipynb #06b17b8a
-TOLERANCE, GLANCING = .012, (-.02, .2) # metres; cosines of the angle to the camera at which skin counts nothing, and fully
+# metres; cosines of the angle to the camera at which skin counts nothing, and fully
+TOLERANCE, GLANCING = .012, (-.02, .2)
 
 def linear_ramp(x:Tensor, start:float, end:float)->Tensor: # 0 before `start`, 1 after `end`
     "A straight rise"
@@ -282,6 +285,7 @@ def inner_matte(matte:Float[Tensor, 'b 1 h w'])->Float[Tensor, 'b 1 h w']:
     reach = min(2, max(matte.shape[2:])//256)
     return -grow(-matte, reach) if reach else matte
 
+# %% ../nbs/16_places.ipynb #97b36748
 class Carrier:
     "A photo and its body, ready to be carried into poses"
     def __init__(self,
@@ -342,14 +346,15 @@ def on_body(self:Carrier,
     return kind, maps[:, :, :2].gather(1, index)[:, 0], maps[:, 0, :2]
 
 # %% ../nbs/16_places.ipynb #a3cd121e
-CLOTHES_REACH = dict(belly=.45, chest=.45, head=.3, thigh=.45, shin=.3, foot=.06,       # metres that things hang out from it
+CLOTHES_REACH = dict(belly=.45, chest=.45, head=.3, thigh=.45, shin=.3, foot=.06, # metres that things hang out from it
                      upper_arm=.25, forearm=.25, hand=.45)
 FAMILIES = dict(trunk=('belly', 'chest'), head=('head',), left_arm=('left_upper_arm', 'left_forearm', 'left_hand'),
                 right_arm=('right_upper_arm', 'right_forearm', 'right_hand'),
                 legs=tuple(o for o in MOVERS if o.split('_')[-1] in ('thigh', 'shin', 'foot')))
 
 # %% ../nbs/16_places.ipynb #818f2769
-REFLECTION_BELOW = -.12 # a reflection needs a determinant below this share of C's squared size, or else a thin arm would flicker
+# a reflection needs a determinant below this share of C's squared size, or else a thin arm would flicker
+REFLECTION_BELOW = -.12
 
 def _twins():
     "The part on the other side of each"
@@ -416,9 +421,10 @@ def families()->Float[Tensor, '15 5']:
     return torch.tensor([[float(part in members) for members in FAMILIES.values()] for part in MOVERS])
 
 # %% ../nbs/16_places.ipynb #182fc111
-SAME, FADE, TURNED = (.3, .6), (.4, 1.), (.75, .92)      # where trust rises or falls: families, share of the reach, motions
+SAME, FADE, TURNED = (.3, .6), (.4, 1.), (.75, .92) # where trust rises or falls: families, share of the reach, motions
 NEAR, JOIN = .08, .15                                    # metres
-DEEP, LOOSE, FITTED = (.015, .045), (.03, .1), (.15, .5) # metres inside the body, beyond it; the matte there, if it is loose
+# metres inside the body, beyond it; the matte there, if it is loose
+DEEP, LOOSE, FITTED = (.015, .045), (.03, .1), (.15, .5)
 
 def _pixels_per_metre(camera, device):
     "Of a body at the camera's distance"
@@ -521,9 +527,9 @@ class Places:
     @property
     def itself(self): return self.of(1)
     @property
-    def turned(self): return self.of(2, 4, 6)                                                          # to the other side
+    def turned(self): return self.of(2, 4, 6) # to the other side
     @property
-    def mirrored(self): return self.of(3, 5)                                                           # on the same side
+    def mirrored(self): return self.of(3, 5) # on the same side
     @property
     def beyond(self): return self.trust*self.of(UNSEEN_FAMILY)
 

@@ -78,6 +78,7 @@ def smallest_turn(a:Float[Tensor, '*n 3'],
     axis = torch.linalg.cross(a, b)
     return turn_about(F.normalize(axis, dim=-1), torch.atan2(axis.norm(dim=-1), (a*b).sum(-1)))
 
+# %% ../nbs/04_poses.ipynb #8fb71aaf
 def frame(along:Float[Tensor, '*n 3'], # where the limb points
           hinge:Float[Tensor, '*n 3'], # the axis it bends about
          )->Float[Tensor, '*n 3 3']: # columns: along, the hinge made square to it, their cross product
@@ -100,22 +101,29 @@ ARMS = { # upper arm, forearm, what the hand touches, hand turned (twist, up, si
     'bag': ((.22, -1, -.02), (-.02, .60, .80)),        'guard': ((.35, -.75, .5), (-.45, 1, .45)),
     'punch': ((.12, -.05, 1), (-.18, .02, 1)),         'throw': ((.85, .35, -.35), (.15, 1, -.25)),
     'swing': ((-.35, -.35, .9), (-.85, .25, .55)),     'phone': ((.40, -1, .30), (-.45, 1, .30), 'ear', (0, 0, 0)),
-    'head': ((.95, .55, .05), (-.7, .6, -.2), 'head', (0, 0, 20)),     'crown': ((.9, .8, -.05), (-.8, .4, -.1), 'crown', (0, 0, 20)),
-    'chin': ((.30, -1, .40), (-.2, .9, .5), 'chin', (0, 30, 0)),       'cross': ((.42, -1, .30), (-1, .15, .5), 'chest', (0, 0, -32)),
-    'hold': ((.50, -1, .05), (-1, -.05, .35), 'belly', (0, 0, -25)),     'clasp': ((.30, -1, .10), (-.5, -.8, .5), 'front', (0, 0, 0)),
-    'behind': ((.42, -1, -.42), (-.6, -.8, -.2), 'behind', (0, 0, 0)), 'strap': ((.45, -1, .15), (-.2, 1, .4), 'strap', (0, 10, 0)),
-    'pocket': ((.45, -1, -.30), (-.1, -1, .35), 'pocket', (0, 0, 0)),  'lap': ((.25, -1, .25), (-.1, -.4, 1), 'lap', (0, 0, 0)),
-    'knee': ((.25, -.8, .6), (.0, -.7, .7), 'knee', (0, 0, 0)),        'elbow': ((.30, -1, .20), (-1, .0, .4), 'elbow', (0, 0, -32))}
+    'head': ((.95, .55, .05), (-.7, .6, -.2), 'head', (0, 0, 20)),
+    'crown': ((.9, .8, -.05), (-.8, .4, -.1), 'crown', (0, 0, 20)),
+    'chin': ((.30, -1, .40), (-.2, .9, .5), 'chin', (0, 30, 0)),
+    'cross': ((.42, -1, .30), (-1, .15, .5), 'chest', (0, 0, -32)),
+    'hold': ((.50, -1, .05), (-1, -.05, .35), 'belly', (0, 0, -25)),
+    'clasp': ((.30, -1, .10), (-.5, -.8, .5), 'front', (0, 0, 0)),
+    'behind': ((.42, -1, -.42), (-.6, -.8, -.2), 'behind', (0, 0, 0)),
+    'strap': ((.45, -1, .15), (-.2, 1, .4), 'strap', (0, 10, 0)),
+    'pocket': ((.45, -1, -.30), (-.1, -1, .35), 'pocket', (0, 0, 0)),
+    'lap': ((.25, -1, .25), (-.1, -.4, 1), 'lap', (0, 0, 0)),
+    'knee': ((.25, -.8, .6), (.0, -.7, .7), 'knee', (0, 0, 0)),
+    'elbow': ((.30, -1, .20), (-1, .0, .4), 'elbow', (0, 0, -32))}
 
+# %% ../nbs/04_poses.ipynb #821a9bef
 LEG_POSES = { # thigh, bend of the knee in degrees, heel lifted by degrees, free of the floor
     'straight': ((.05, -1, .01), 2),      'apart': ((.19, -1, .0), 3),         'wide': ((.34, -1, .02), 5),
     'relaxed': ((.15, -1, .19), 16),      'side': ((.26, -1, .08), 10),        'crossed': ((-.07, -1, .12), 8),
     'forth': ((.04, -1, .36), 6),         'back': ((.05, -1, -.20), 16, 28),   'trail': ((.05, -1, -.33), 14, 38),
     'lift': ((.08, -1, .55), 70, 20, 1),  'raise': ((.10, -.25, 1), 95, 25, 1), 'lunge': ((.12, -.75, .75), 70),
     'kneel': ((.1, -1, -.45), 40, 55),    'squat': ((.42, -.75, .70), 80),     'swing': ((.06, -1, .1), 55, 30, 1),
-    'kick': ((.1, -.75, .7), 15, 15, 1),  'run_back': ((.05, -1, -.38), 75, 45, 1), 'run_forth': ((.05, -.85, .55), 55, 0),
-    'sit': ((.14, -.10, 1), 92),          'sit_out': ((.22, -.16, 1), 62),     'sit_over': ((-.16, .20, 1), 88, 15, 1),
-    'tree': ((.80, -.62, .25), 118, 20, 1)}
+    'kick': ((.1, -.75, .7), 15, 15, 1),  'run_back': ((.05, -1, -.38), 75, 45, 1),
+    'run_forth': ((.05, -.85, .55), 55, 0), 'sit': ((.14, -.10, 1), 92),          'sit_out': ((.22, -.16, 1), 62),
+    'sit_over': ((-.16, .20, 1), 88, 15, 1), 'tree': ((.80, -.62, .25), 118, 20, 1)}
 
 # %% ../nbs/04_poses.ipynb #d4575e30
 POSES = { # left arm, right arm, left leg, right leg, then lean, spine, neck where they are not zero
@@ -126,7 +134,8 @@ POSES = { # left arm, right arm, left leg, right leg, then lean, spine, neck whe
     'hands_clasped': ('clasp', 'clasp', 'straight', 'apart', dict(neck=(4, 0, 0))),
     'contrapposto': ('down', 'loose', 'relaxed', 'straight', dict(lean=(0, 0, 5), spine=(0, 4, -8), neck=(0, 8, 4))),
     'hand_on_hip': ('hip', 'down', 'relaxed', 'straight', dict(lean=(0, 0, 5), spine=(0, 5, -8), neck=(0, 6, 3))),
-    'hand_on_hip_weight': ('hip', 'loose', 'straight', 'side', dict(lean=(0, 0, -5), spine=(0, -4, 8), neck=(2, -8, -3))),
+    'hand_on_hip_weight': ('hip', 'loose', 'straight', 'side',
+                           dict(lean=(0, 0, -5), spine=(0, -4, 8), neck=(2, -8, -3))),
     'hands_on_hips': ('hip', 'hip', 'apart', 'apart', dict(spine=(-3, 0, 0))),
     'hands_on_hips_wide': ('hip', 'hip', 'wide', 'side', dict(spine=(-2, 6, 0), neck=(0, -12, 0))),
     'hand_in_pocket': ('pocket', 'down', 'relaxed', 'straight', dict(lean=(0, 0, 3), spine=(0, 0, -5))),
@@ -173,15 +182,18 @@ POSES |= { # in motion, at sports, seated
     'sit_crossed': ('lap', 'knee', 'sit', 'sit_over', dict(lean=(-3, 0, 0), spine=(8, 4, 0), neck=(0, 6, 0))),
     'sit_casual': ('knee', 'hip', 'sit', 'sit_out', dict(lean=(-4, 0, 0), spine=(12, -6, 0), neck=(-4, 10, 0))),
     'sit_arms_crossed': ('cross', 'elbow', 'sit', 'sit_out', dict(lean=(-3, 0, 0), spine=(4, 0, 0), neck=(0, -10, 0)))}
-EVERYDAY = tuple(o for o in POSES if o not in ('lunge', 'kick', 'box', 'throw', 'swing', 'tree', 'squat', 'run', 'side_bend', 'lean_forward', 'knee_up'))
+EVERYDAY = tuple(o for o in POSES if o not in ('lunge', 'kick', 'box', 'throw', 'swing', 'tree', 'squat', 'run',
+                                               'side_bend', 'lean_forward', 'knee_up'))
 
 # %% ../nbs/04_poses.ipynb #5062cd57
 TOUCH = { # joint it belongs to, offset in that joint's frame for the left hand's wrist: metres at 1.7 m
-    'hip': ('left_hip', (.150, .125, .015)), 'pocket': ('left_hip', (.165, .045, .030)), 'head': ('head', (.135, .125, -.04)),
-    'crown': ('head', (.120, .175, -.06)),   'ear': ('head', (.110, .030, .07)),        'chin': ('head', (.060, -.115, .155)),
-    'chest': ('spine3', (-.115, .045, .190)), 'elbow': ('spine3', (-.115, -.035, .170)), 'belly': ('spine1', (-.110, .030, .190)),
-    'front': ('pelvis', (.045, -.020, .235)), 'behind': ('pelvis', (.050, .050, -.195)), 'strap': ('left_shoulder', (-.030, -.100, .135)),
-    'lap': ('left_hip', (-.020, -.215, .145)), 'knee': ('left_hip', (.010, -.315, .138))}
+    'hip': ('left_hip', (.150, .125, .015)), 'pocket': ('left_hip', (.165, .045, .030)),
+    'head': ('head', (.135, .125, -.04)), 'crown': ('head', (.120, .175, -.06)),   'ear': ('head', (.110, .030, .07)),
+    'chin': ('head', (.060, -.115, .155)), 'chest': ('spine3', (-.115, .045, .190)),
+    'elbow': ('spine3', (-.115, -.035, .170)), 'belly': ('spine1', (-.110, .030, .190)),
+    'front': ('pelvis', (.045, -.020, .235)), 'behind': ('pelvis', (.050, .050, -.195)),
+    'strap': ('left_shoulder', (-.030, -.100, .135)), 'lap': ('left_hip', (-.020, -.215, .145)),
+    'knee': ('left_hip', (.010, -.315, .138))}
 NOTHING = (0,)*3
 FIELDS = {} # name: (slice of the row, shape, size of its random changes)
 
@@ -190,10 +202,13 @@ def _field(name, shape, step):
     FIELDS[name] = slice(start, start + int(np.prod(shape))), shape, step
 
 for name, shape, step in (('lean', (3,), 1.5), ('spine', (3,), 3.), ('neck', (3,), 5.), ('yaw', (1,), 0.),
-                          ('upper', (2, 3), .06), ('forearm', (2, 3), .08), ('hand', (2, 3), 6.), ('touch', (2, len(TOUCH)), 0.), ('curl', (2,), 9.),
-                          ('thigh', (2, 3), .025), ('knee', (2,), 2.), ('heel', (2,), 0.), ('free', (2,), 0.), ('seated', (1,), 0.)): _field(name, shape, step)
+                          ('upper', (2, 3), .06), ('forearm', (2, 3), .08), ('hand', (2, 3), 6.),
+                          ('touch', (2, len(TOUCH)), 0.), ('curl', (2,), 9.),
+                          ('thigh', (2, 3), .025), ('knee', (2,), 2.), ('heel', (2,), 0.), ('free', (2,), 0.),
+                          ('seated', (1,), 0.)): _field(name, shape, step)
 WIDTH = max(o.stop for o, *_ in FIELDS.values())
 
+# %% ../nbs/04_poses.ipynb #c604c1aa
 def get(rows:Float[Tensor, '*n d'], # poses as rows
         name:str,                   # a key of `FIELDS`
        )->Float[Tensor, '...']:
@@ -214,7 +229,8 @@ def pose_row(name:str, # a key of `POSES`
     for side, (arm, leg) in enumerate(((left_arm, left_leg), (right_arm, right_leg))):
         upper, forearm, touch, hand = (*ARMS[arm], None, NOTHING)[:4]
         thigh, knee, heel, free = (*LEG_POSES[leg], 0, 0)[:4]
-        for o, v in (('upper', upper), ('forearm', forearm), ('thigh', thigh)): at(o)[side] = np.array(v)/np.linalg.norm(v)
+        for o, v in (('upper', upper), ('forearm', forearm), ('thigh', thigh)):
+            at(o)[side] = np.array(v)/np.linalg.norm(v)
         for o, v in (('hand', hand), ('knee', knee), ('heel', heel), ('free', free), ('curl', 12)): at(o)[side] = v
         if touch: at('touch')[side, list(TOUCH).index(touch)] = 1
     at('seated')[:] = name.startswith('sit')
@@ -287,19 +303,24 @@ def shape_of(body:Body,
     soles = body.rest[low, 1] + torch.einsum('nk,vk->nv', betas, body.smpl.shapedirs[low, 1])
     return Shape(joints, joints[:, [7, 8], 1].mean(1) - soles.mean(1))
 
+# %% ../nbs/04_poses.ipynb #94ac5783
 def _leg_targets(rows, shape, pelvis):
-    "Ankles seen from the hips [n, 2, 3], and the height of the hips' middle over the floor [n]; in a frame that faces forward"
+    """Ankles seen from the hips [n, 2, 3], and the height of the hips' middle over the floor [n]; in a frame that faces
+    forward"""
     sides = rows.new_tensor(SIDES)[:, None]*rows.new_tensor([1, 0, 0]) + rows.new_tensor([0, 1, 1])
     upper, lower, foot = (shape.bone(*zip(*((o[i], o[i + 1]) for o in LEG))) for i in (0, 1, 2))
     l1, l2 = upper.norm(dim=-1, keepdim=True), lower.norm(dim=-1, keepdim=True)
     thigh, knee = F.normalize(get(rows, 'thigh'), dim=-1)*sides, get(rows, 'knee').clamp(min=1.)
-    across = rows.new_tensor([[1., 0, -.10], [1., 0, .10]]).expand_as(thigh)                      # knees point a little outward
+    across = rows.new_tensor([[1., 0, -.10], [1., 0, .10]]).expand_as(thigh) # knees point a little outward
     across = F.normalize(across - (across*thigh).sum(-1, keepdim=True)*thigh, dim=-1)
     shin = (turn_about(across, knee.deg2rad())@thigh[..., None])[..., 0]
-    ankle, hip = l1*thigh + l2*shin, (pelvis[:, None]@(shape.joints[:, [1, 2]] - shape.joints[:, :1])[..., None])[..., 0]
-    lift = shape.sole[:, None] + foot.norm(dim=-1)*torch.sin(get(rows, 'heel').deg2rad())*.95     # of the ankle over the floor
+    ankle, hip = (l1*thigh + l2*shin,
+                  (pelvis[:, None]@(shape.joints[:, [1, 2]] - shape.joints[:, :1])[..., None])[..., 0])
+    # of the ankle over the floor
+    lift = shape.sole[:, None] + foot.norm(dim=-1)*torch.sin(get(rows, 'heel').deg2rad())*.95
     free = get(rows, 'free')
-    height = torch.where(free > .5, torch.inf, lift - ankle[..., 1] - hip[..., 1]).amin(1)         # of the pelvis over the floor
+    # of the pelvis over the floor
+    height = torch.where(free > .5, torch.inf, lift - ankle[..., 1] - hip[..., 1]).amin(1)
     down = torch.cat([ankle[..., :1], (lift - height[:, None] - hip[..., 1])[..., None], ankle[..., 2:]], -1)
     return torch.lerp(down, ankle, free[..., None]), height, l1[..., 0], l2[..., 0], upper, lower
 
@@ -309,14 +330,16 @@ def _pose_legs(R, rows, shape):
     pelvis = R[:, 0]
     target, height, l1, l2, upper, lower = _leg_targets(rows, shape, pelvis)
     inside, sides = pelvis.mT[:, None], rows.new_tensor(SIDES)
-    knee_to = torch.stack([.14*sides, 0*sides, sides.abs()], -1) + .8*get(rows, 'thigh')*rows.new_tensor([[[1., 0, 1]], [[-1., 0, 1]]]).view(1, 2, 3)
+    knee_to = (torch.stack([.14*sides, 0*sides, sides.abs()], -1)
+               + .8*get(rows, 'thigh')*rows.new_tensor([[[1., 0, 1]], [[-1., 0, 1]]]).view(1, 2, 3))
     seen = lambda o: (inside@o[..., None])[..., 0]
     u, f = two_bones(seen(target), l1, l2, seen(knee_to.expand_as(target)))
     hinge, back = rows.new_tensor([1., 0, 0]), -seen(knee_to.expand_as(target))
     hip, knee = limb(u, f, upper, lower, hinge, back)
     above = pelvis[:, None]@hip@knee
     heel, zero = get(rows, 'heel'), torch.zeros_like(get(rows, 'heel'))
-    grounded = turn(torch.stack([heel, 10*sides.expand_as(heel) + 25*(knee_to*rows.new_tensor([1, 0, 0])).sum(-1), zero], -1))
+    grounded = turn(torch.stack([heel, 10*sides.expand_as(heel) + 25*(knee_to*rows.new_tensor([1, 0, 0])).sum(-1),
+                                 zero], -1))
     hanging = above@turn(torch.stack([.6*heel, zero, zero], -1))
     sole = torch.where(get(rows, 'free')[..., None, None] > .5, hanging, grounded)
     ankle, toes = above.mT@sole, turn(torch.stack([-heel*(get(rows, 'free') < .5), zero, zero], -1))
@@ -344,6 +367,7 @@ def _touch_table(device):
     offset = torch.tensor([o for _, o in TOUCH.values()], device=device)
     return joints, torch.stack([offset, offset*offset.new_tensor([-1, 1, 1])])
 
+# %% ../nbs/04_poses.ipynb #8d35ac08
 def touch_points(rows, turns, places, size):
     "Where either wrist should be, in space [n, 2, 3], and how much it should [n, 2, 1]"
     joints, offset = _touch_table(rows.device)
@@ -363,12 +387,13 @@ def _pose_arms(R, rows, shape):
     collar = turn(torch.stack([0*rise, -8*sides*upper[..., 2].clamp(min=0), sides*rise], -1))
     for side in (0, 1): R[:, ARM[side][0]] = collar[:, side]
     turns, places = follow(R, shape.joints)
-    base, shoulder = turns[:, [13, 14]], places[:, [16, 17]]                              # the frame and the root of each arm
+    base, shoulder = turns[:, [13, 14]], places[:, [16, 17]] # the frame and the root of each arm
     bones = [shape.bone(*zip(*((o[i], o[i + 1]) for o in ARM))) for i in (1, 2)]
     l1, l2 = (o.norm(dim=-1) for o in bones)
     seen = lambda o: (base.mT@o[..., None])[..., 0]
-    written = lambda o: seen((turns[:, 9][:, None]@o[..., None])[..., 0])                 # directions are written in the chest's frame
-    upper, forearm, forward = (written(o) for o in (upper, forearm, (mirrored*rows.new_tensor([0, 0, 1])).expand(len(rows), 2, 3)))
+    written = lambda o: seen((turns[:, 9][:, None]@o[..., None])[..., 0]) # directions are written in the chest's frame
+    upper, forearm, forward = (written(o)
+                               for o in (upper, forearm, (mirrored*rows.new_tensor([0, 0, 1])).expand(len(rows), 2, 3)))
     point, share = touch_points(rows, turns, places, size)
     target = torch.lerp(l1[..., None]*upper + l2[..., None]*forearm, seen(point - shoulder), share)
     u, f = two_bones(target, l1, l2, upper + .05*forward)
@@ -388,7 +413,8 @@ def solve(rows:Float[Tensor, 'n d'],
     R = torch.eye(3, dtype=rows.dtype, device=rows.device).repeat(len(rows), 24, 1, 1)
     lean, spine, neck = (get(rows, o) for o in ('lean', 'spine', 'neck'))
     R[:, 0] = turn(lean)
-    for joint, share in ((3, .25), (6, .30), (9, .45)): R[:, joint] = turn(share*(spine - lean*lean.new_tensor([.5, 0, 1])))
+    for joint, share in ((3, .25), (6, .30), (9, .45)):
+        R[:, joint] = turn(share*(spine - lean*lean.new_tensor([.5, 0, 1])))
     for joint, share in ((12, .5), (15, .5)): R[:, joint] = turn(share*neck)
     height = _pose_legs(R, rows, shape)
     _pose_arms(R, rows, shape)
@@ -421,12 +447,14 @@ class Probe:
     def to_rest(self, betas): return self.rest + torch.einsum('vck,nk->nvc', self.shapes, betas)
     def posed(self, at_rest, turns, places, joints): # [n, v, 3]
         shift = places - (turns@joints[..., None])[..., 0]
-        blend = torch.einsum('vj,njk->nvk', self.weights, torch.cat([turns, shift[..., None]], -1).flatten(2)).unflatten(2, (3, 4))
+        blend = torch.einsum('vj,njk->nvk', self.weights,
+                             torch.cat([turns, shift[..., None]], -1).flatten(2)).unflatten(2, (3, 4))
         return (blend[..., :3]@at_rest[..., None])[..., 0] + blend[..., 3]
     def turned(self, turns): # [n, v, 3]
         blend = torch.einsum('vj,njk->nvk', self.weights, turns.flatten(2)).unflatten(2, (3, 3))
         return F.normalize((blend@self.normals[..., None])[..., 0], dim=-1)
 
+# %% ../nbs/04_poses.ipynb #a8c1d99f
 def thin(points:Float[Tensor, 'v 3'],
          count:int, # how many to keep
         )->Int[Tensor, ' c']:
@@ -494,8 +522,10 @@ def push_out(R:Float[Tensor, 'n 24 3 3'],
             turns, places = follow(R[busy], joints[busy])
             posed = lambda side: arms[side].posed(at_rest[side][busy], turns, places, joints[busy])
             wall, outward = surface[busy], normals[busy]
-            if side == 0: wall, outward = torch.cat([wall, posed(1)], 1), torch.cat([outward, arms[1].turned(turns)], 1) # the left arm also avoids the right
-            R[busy, shoulder], deep = _turn_out(R[busy, shoulder], posed(side), wall, outward, gap[busy], places[:, shoulder], turns[:, collar])
+            # the left arm also avoids the right
+            if side == 0: wall, outward = torch.cat([wall, posed(1)], 1), torch.cat([outward, arms[1].turned(turns)], 1)
+            R[busy, shoulder], deep = _turn_out(R[busy, shoulder], posed(side), wall, outward, gap[busy],
+                                                places[:, shoulder], turns[:, collar])
             out = out.maximum(deep)
         busy = busy[out > .002]
         if not len(busy): break
@@ -524,7 +554,8 @@ def penetration(R:Float[Tensor, 'n 24 3 3'],
     turns, places = follow(R, joints)
     at = lambda o: o.posed(o.to_rest(betas), turns, places, joints)
     trunk = at(core), core.turned(turns)
-    arms = torch.stack([depths(at(o), *trunk)[0].amax(1) for o in (left, right)] + [depths(at(left), at(right), right.turned(turns))[0].amax(1)]).amax(0)
+    arms = torch.stack([depths(at(o), *trunk)[0].amax(1) for o in (left, right)]
+                       + [depths(at(left), at(right), right.turned(turns))[0].amax(1)]).amax(0)
     return torch.stack([arms, depths(at(left_leg), at(right_leg), right_leg.turned(turns))[0].amax(1)], 1).clamp(min=0)
 
 # %% ../nbs/04_poses.ipynb #7dc17b22
@@ -545,7 +576,8 @@ def settle(rows:Float[Tensor, 'n d'],
     return rotmats, height
 
 # %% ../nbs/04_poses.ipynb #d79b1f11
-VIEW_SHARES = ((.58, 0, 35), (.24, 35, 110), (.18, 110, 180)) # share of the photos, turned by between ... and ... degrees
+# share of the photos, turned by between ... and ... degrees
+VIEW_SHARES = ((.58, 0, 35), (.24, 35, 110), (.18, 110, 180))
 
 def draw_yaw(seeds,            # whole numbers
              most:float=180.,  # degrees to either side
@@ -586,19 +618,27 @@ def sample_poses(n:int,        # how many
 
 # %% ../nbs/04_poses.ipynb #886b197b
 MOTIONS = { # keyframes (time in seconds, pose, mirrored, yaw in degrees); 'walk' and 'run' repeat
-    'walk': [(0, 'walk', 0, 0), (.28, 'walk_pass', 1, 0), (.56, 'walk', 1, 0), (.84, 'walk_pass', 0, 0), (1.12, 'walk', 0, 0)],
-    'turn': [(0, 'stand', 0, 0), (.8, 'turning', 0, 70), (1.6, 'stand_loose', 0, 180), (2.4, 'turning', 0, 290), (3.2, 'stand', 0, 360)],
-    'wave': [(0, 'stand_loose', 0, 0), (.5, 'wave', 0, 0), (.8, 'wave_back', 0, 0), (1.1, 'wave', 0, 0), (1.4, 'wave_back', 0, 0),
+    'walk': [(0, 'walk', 0, 0), (.28, 'walk_pass', 1, 0), (.56, 'walk', 1, 0), (.84, 'walk_pass', 0, 0),
+             (1.12, 'walk', 0, 0)],
+    'turn': [(0, 'stand', 0, 0), (.8, 'turning', 0, 70), (1.6, 'stand_loose', 0, 180), (2.4, 'turning', 0, 290),
+             (3.2, 'stand', 0, 360)],
+    'wave': [(0, 'stand_loose', 0, 0), (.5, 'wave', 0, 0), (.8, 'wave_back', 0, 0), (1.1, 'wave', 0, 0),
+             (1.4, 'wave_back', 0, 0),
              (1.7, 'wave', 0, 0), (2.4, 'stand_loose', 0, 0)],
-    'catalogue': [(0, 'walk', 0, 0), (.3, 'walk_pass', 1, 0), (.6, 'walk', 1, 0), (.9, 'walk_pass', 0, 0), (1.2, 'walk', 0, 0), (1.7, 'contrapposto', 0, 8),
-                  (2.3, 'hand_on_hip', 0, 12), (2.9, 'hand_on_hip', 0, -6), (3.4, 'turning', 0, 60), (4.1, 'stand_loose', 0, 180),
-                  (4.7, 'look_back', 0, 190), (5.2, 'walk_pass', 1, 180), (5.5, 'walk', 1, 180), (5.8, 'walk_pass', 0, 180), (6.1, 'walk', 0, 180)],
-    'sit_down': [(0, 'stand', 0, 10), (.9, 'lean_forward', 0, 15), (1.5, 'sit', 0, 20), (2.4, 'sit_crossed', 0, 25), (3.2, 'sit_crossed', 0, 20)]}
+    'catalogue': [(0, 'walk', 0, 0), (.3, 'walk_pass', 1, 0), (.6, 'walk', 1, 0), (.9, 'walk_pass', 0, 0),
+                  (1.2, 'walk', 0, 0), (1.7, 'contrapposto', 0, 8),
+                  (2.3, 'hand_on_hip', 0, 12), (2.9, 'hand_on_hip', 0, -6), (3.4, 'turning', 0, 60),
+                  (4.1, 'stand_loose', 0, 180), (4.7, 'look_back', 0, 190), (5.2, 'walk_pass', 1, 180),
+                  (5.5, 'walk', 1, 180), (5.8, 'walk_pass', 0, 180), (6.1, 'walk', 0, 180)],
+    'sit_down': [(0, 'stand', 0, 10), (.9, 'lean_forward', 0, 15), (1.5, 'sit', 0, 20), (2.4, 'sit_crossed', 0, 25),
+                 (3.2, 'sit_crossed', 0, 20)]}
 
+# %% ../nbs/04_poses.ipynb #fba1dc09
 def _smooth(times, values, at):
     "Catmull-Rom through [k, d] values at [k] times, asked for at [n] times"
     k = (torch.searchsorted(times, at, right=True) - 1).clamp(0, len(times) - 2)
-    slope = torch.cat([(values[1:2] - values[:1])/(times[1] - times[0]), (values[2:] - values[:-2])/(times[2:] - times[:-2])[:, None],
+    slope = torch.cat([(values[1:2] - values[:1])/(times[1] - times[0]),
+                       (values[2:] - values[:-2])/(times[2:] - times[:-2])[:, None],
                        (values[-1:] - values[-2:-1])/(times[-1] - times[-2])])
     span = (times[k + 1] - times[k])[:, None]
     t = (at - times[k])[:, None]/span

@@ -54,6 +54,7 @@ class Protocol:
     seed: int = 0          # of the driver, of random numbers in systems, of intervals
     note: str = ''
 
+# %% ../nbs/30b_protocols.ipynb #60e9a39d
 def _people(size, frame='rendered'):
     name, cuts = ('people-crop', ', cut as in catalogues') if frame == 'cuts' else ('people', '')
     return Protocol(f'{name}-{size}', 'people', (size, size), 'people', ('train',),
@@ -75,15 +76,20 @@ def _repose(name, size):
 
 PROTOCOLS = {o.name: o for o in (*map(_people, (64, 128, 256)), *(_people(size, 'cuts') for size in (128, 256)),
     _round('ccp-round', 128), _round('ccp-round-256', 256), _repose('ccp-repose-128', 128), _repose('ccp-repose', 256),
-    Protocol('gfla-256', 'deepfashion', (256, 256), 'test', ('train', 'valid', 'partial'), FIELD, ('pck',), 'stretched', BICUBIC, 'cut-jpeg75',
-             note='Ren et al. 2020: the photo stretched to a square, made pictures saved as JPEG, torchvision\'s Inception'),
-    Protocol('cfld-256x176', 'deepfashion', (256, 176), 'test', ('train', 'valid', 'partial'), FIELD, ('pck',), 'photo', BICUBIC, 'cut',
+    Protocol('gfla-256', 'deepfashion', (256, 256), 'test', ('train', 'valid', 'partial'), FIELD, ('pck',), 'stretched',
+             BICUBIC, 'cut-jpeg75',
+             note='Ren et al. 2020: the photo stretched to a square, made pictures saved as JPEG, torchvision\'s '
+                  'Inception'),
+    Protocol('cfld-256x176', 'deepfashion', (256, 176), 'test', ('train', 'valid', 'partial'), FIELD, ('pck',), 'photo',
+             BICUBIC, 'cut',
              note='Lu et al. 2024: the photo without bars, no JPEG, torchvision\'s Inception'),
-    Protocol('clean', 'any', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim', 'lpips', 'fid'), ('pck',), 'whole', BICUBIC,
+    Protocol('clean', 'any', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim', 'lpips', 'fid'), ('pck',),
+             'whole', BICUBIC,
              note='the canvas as prepared, no JPEG, the FID Inception'),
     Protocol('fashion-video', 'video', (256, 256), 'driver', ('test',), ('fid-field',), ('pck',), 'whole', BICUBIC,
              note='one random test video drives the first frame of every other one; there is no true photo'))}
 
+# %% ../nbs/30b_protocols.ipynb #6d7c269d
 def find_protocol(name, # a key of `PROTOCOLS`, or a `Protocol`
                  )->Protocol:
     "A protocol by its name"
@@ -116,13 +122,15 @@ def _stretch(images):
     wide = F.interpolate(_bars(images).float(), (256, 256), mode='bicubic', antialias=True)
     return wide.round().clamp(0, 255).to(images.dtype) if images.dtype == torch.uint8 else wide.clamp(-1, 1)
 
-MAPS = dict(parsing=('parsing', ('.png', '.npy')), densepose=('densepose', ('.png',))) # {field of a batch: its folder, the files' endings}
+# {field of a batch: its folder, the files' endings}
+MAPS = dict(parsing=('parsing', ('.png', '.npy')), densepose=('densepose', ('.png',)))
 
 def _stretch_map(maps):
     planes = _bars(maps if maps.ndim == 4 else maps[:, None]).float()
     return F.interpolate(planes, (256, 256), mode='nearest-exact').to(maps.dtype).view(*maps.shape[:-2], 256, 256)
 
-FRAME_CHANGES = dict(rendered=None, cuts=None, whole=None, photo=_bars, stretched=_stretch) # of the canvas; None leaves it
+# of the canvas; None leaves it
+FRAME_CHANGES = dict(rendered=None, cuts=None, whole=None, photo=_bars, stretched=_stretch)
 
 # %% ../nbs/30b_protocols.ipynb #cae27a0b
 def stretched(batch:dict)->dict: # fields of a batch before it is drawn, on DeepFashion's canvas
@@ -133,16 +141,19 @@ def stretched(batch:dict)->dict: # fields of a batch before it is drawn, on Deep
         for k in MAPS:
             if f'{side}_{k}' in out: out[f'{side}_{k}'] = _stretch_map(out[f'{side}_{k}'])
         points = out[f'{side}_points']
-        x = torch.where(points[..., 2:] > 0, (points[..., :1] - BARS[0] - .5)*scale + .5, 0.)       # the number of a pixel is scaled, not its middle
+        # the number of a pixel is scaled, not its middle
+        x = torch.where(points[..., 2:] > 0, (points[..., :1] - BARS[0] - .5)*scale + .5, 0.)
         out[f'{side}_points'] = torch.cat([x, points[..., 1:]], 2)
         if f'{side}_focal' not in out: continue
-        camera = Camera(*(out[f'{side}_{k}'] for k in ('focal', 'center', 'translation')), (256, 256)).crop(BARS).resize((256, 256))
+        camera = Camera(*(out[f'{side}_{k}'] for k in ('focal', 'center', 'translation')),
+                        (256, 256)).crop(BARS).resize((256, 256))
         out |= {f'{side}_focal': camera.focal, f'{side}_center': camera.center}
     return out
 
 # %% ../nbs/30b_protocols.ipynb #f53c2c04
 CHUNK = 20 # pairs made together; the last bits of People's pictures depend on it
 
+# %% ../nbs/30b_protocols.ipynb #76d1cb26
 class Case:
     "Some pairs"
     def __init__(self,
@@ -158,7 +169,9 @@ class Case:
     def __len__(self): return len(self.names)
     def __getitem__(self, name):
         "A truth, computed when it is first needed"
-        if name not in self.truth: raise DataError(f'{name!r} is not known of these pairs', f'Known are {", ".join(self.truth) or "no truths"}')
+        if name not in self.truth:
+            raise DataError(f'{name!r} is not known of these pairs',
+                            f'Known are {", ".join(self.truth) or "no truths"}')
         if name not in self.known: self.known[name] = self.truth[name]()
         return self.known[name]
     def framed(self, images): return images if self.frame is None else self.frame(images)
@@ -168,13 +181,15 @@ class Case:
 
 # %% ../nbs/30b_protocols.ipynb #a82a33d9
 def _side(photos, bodies, name): # a `Photos`, and the bodies for R
-    of = dict(points=photos.points, rotmats=bodies.rotmats, betas=bodies.betas, focal=bodies.camera.focal, center=bodies.camera.center,
+    of = dict(points=photos.points, rotmats=bodies.rotmats, betas=bodies.betas, focal=bodies.camera.focal,
+              center=bodies.camera.center,
               translation=bodies.camera.translation, image=((photos.image + 1)*127.5).round().to(torch.uint8))
     return {f'{name}_{k}': v for k, v in of.items()}
 
 TRUTHS = ('mask', 'source_mask', 'flow', 'visibility', 'height', 'labels', 'photos', 'keypoints', 'seen',
           'target_matte', 'source_parts', 'target_parts')
 
+# %% ../nbs/30b_protocols.ipynb #cda743e0
 class PeoplePairs:
     "Pairs of People's test split, made as they are needed"
     def __init__(self, protocol:Protocol, count:int, device=None):
@@ -182,7 +197,8 @@ class PeoplePairs:
         self.people = People(tuple(protocol.size), 'test', crop=self.crop, device=str(get_device(device)))
         self.protocol, self.count, self.body, self.doubtful = protocol, count, free_body(str(self.people.device)), 0
         self.draw, self.fitter = Draw(self.body), Fitter(self.body)
-        if not 0 < count <= len(self.people): raise DataError(f'{count} pairs', f'Give 1 to {len(self.people)}: so many outfits has the test split')
+        if not 0 < count <= len(self.people):
+            raise DataError(f'{count} pairs', f'Give 1 to {len(self.people)}: so many outfits has the test split')
     def __len__(self): return self.count
     known = ('wanted', *TRUTHS)
     @property
@@ -191,7 +207,8 @@ class PeoplePairs:
     def cuts(self): return dict(crop=self.crop) if self.crop != 'full' else {}
     @property
     def about(self): # what the pairs are
-        return dict(data='people', split='test', size=list(self.people.size), outfits=[0, self.count], views=[0, 1], samples=self.people.samples,
+        return dict(data='people', split='test', size=list(self.people.size), outfits=[0, self.count], views=[0, 1],
+                    samples=self.people.samples,
                     bodies=self.protocol.bodies, body=self.body.hash) | self.cuts
     def __iter__(self):
         self.doubtful = 0
@@ -213,12 +230,14 @@ def case(self:PeoplePairs, numbers)->Case:
 # %% ../nbs/30b_protocols.ipynb #035c49df
 def people_truth(source, target)->dict: # of two `Photos`
     "The truths of a pair of People"
-    flow, rows = lru_cache(lambda: target.flow_from(source)), lambda: target.surface.verts_px[..., 1]
-    matte = lambda photos: (photos.parsing > 0).float()[:, None]
-    return dict(mask=lambda: target.surface.mask, source_mask=lambda: source.surface.mask, flow=lambda: flow()[0], visibility=lambda: flow()[1],
-                labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints, seen=lambda: target.seen,
-                height=lambda: rows().amax(1) - rows().amin(1), target_matte=lambda: matte(target),
-                source_parts=lambda: source.surface.parts*(source.parsing > 0),
+    flow = lru_cache(lambda: target.flow_from(source))
+    def rows(): return target.surface.verts_px[..., 1]
+    def matte(photos): return (photos.parsing > 0).float()[:, None]
+    return dict(mask=lambda: target.surface.mask, source_mask=lambda: source.surface.mask, flow=lambda: flow()[0],
+                visibility=lambda: flow()[1],
+                labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints,
+                seen=lambda: target.seen, height=lambda: rows().amax(1) - rows().amin(1),
+                target_matte=lambda: matte(target), source_parts=lambda: source.surface.parts*(source.parsing > 0),
                 target_parts=lambda: target.surface.parts)
 
 # %% ../nbs/30b_protocols.ipynb #0967106e
@@ -258,10 +277,12 @@ def maps_of(data:Prepared, rows, side:str, names:list)->dict:
     read = dict(parsing=data.parsing, densepose=data.dense_pose)
     return {f'{side}_{k}': torch.stack([read[k](i) for i in rows]) for k in names}
 
+# %% ../nbs/30b_protocols.ipynb #34eefc31
 def body_for(data:Prepared, body:Body|None, device)->Body|None: # None where there are no bodies
     "The body that a dataset's betas belong to"
     if data.bodies is None: return None
-    if body is None: body = free_body(str(device)) if data.bodies['body'] == free_body(str(device)).hash else load_body()
+    if body is None:
+        body = free_body(str(device)) if data.bodies['body'] == free_body(str(device)).hash else load_body()
     body.require(data.bodies['body'])
     return body.to(device)
 
@@ -270,11 +291,16 @@ class PreparedPairs:
     "Pairs of a prepared dataset"
     def __init__(self, protocol:Protocol, data:Prepared, count:int=0, device=None, body:Body|None=None):
         kind, frame = data.manifest['kind'], protocol.frame
-        if protocol.data not in ('any', kind): raise DataError(f'{data.folder} holds {kind}', f'{protocol.name} is for {protocol.data}')
+        if protocol.data not in ('any', kind):
+            raise DataError(f'{data.folder} holds {kind}', f'{protocol.name} is for {protocol.data}')
         canvas = (256, 256) if frame in ('photo', 'stretched') else tuple(protocol.size)
-        if tuple(data.size) != canvas: raise DataError(f'{data.folder} has photos of {data.size}', f'{protocol.name} wants {canvas}: prepare it so')
-        self.protocol, self.data, self.device, self.body = protocol, data, get_device(device), body_for(data, body, get_device(device))
-        self.rows = driven_pairs(data, 'test', protocol.seed) if protocol.pairs == 'driver' else Paired(data, 'test').pairs
+        if tuple(data.size) != canvas:
+            raise DataError(f'{data.folder} has photos of {data.size}',
+                            f'{protocol.name} wants {canvas}: prepare it so')
+        self.protocol, self.data, self.device, self.body = (protocol, data, get_device(device),
+                                                            body_for(data, body, get_device(device)))
+        self.rows = (driven_pairs(data, 'test', protocol.seed) if protocol.pairs == 'driver'
+                     else Paired(data, 'test').pairs)
         if not 0 <= count <= len(self.rows): raise DataError(f'{count} of {len(self.rows)} pairs', 'Give 0 for all')
         self.rows = self.rows[:count or None]
         self.draw, self.mattes = Draw(self.body), has_mattes(data, [a for a, _ in self.rows])
@@ -285,13 +311,16 @@ class PreparedPairs:
     @property
     def known(self):
         true = self.body is not None and self.data.bodies['how'] == 'truth' and self.protocol.frame != 'photo'
-        return ('keypoints', *(('wanted',) if self.protocol.pairs != 'driver' else ()), *(TRUTHS[:5] if true and self.protocol.pairs != 'driver' else ()))
+        return ('keypoints', *(('wanted',) if self.protocol.pairs != 'driver' else ()),
+                *(TRUTHS[:5] if true and self.protocol.pairs != 'driver' else ()))
     def names(self, some): return [f'{self.data.names[a]}>{self.data.names[b]}' for a, b in some]
     @property
     def about(self):
         text = '\n'.join(self.names(self.rows)).encode()
-        return dict(data=self.data.manifest['kind'], split='test', pairs=self.protocol.pairs, frame=self.protocol.frame, dataset=self.data.manifest['hash'],
-                    names=sha256(text).hexdigest()[:16], bodies=self.data.bodies['how'] if self.body else 'none', body=self.body.hash if self.body else '')
+        return dict(data=self.data.manifest['kind'], split='test', pairs=self.protocol.pairs, frame=self.protocol.frame,
+                    dataset=self.data.manifest['hash'],
+                    names=sha256(text).hexdigest()[:16], bodies=self.data.bodies['how'] if self.body else 'none',
+                    body=self.body.hash if self.body else '')
     def __iter__(self):
         for i in range(0, len(self.rows), CHUNK): yield self.case(self.rows[i:i + CHUNK])
 
@@ -299,8 +328,10 @@ class PreparedPairs:
 @patch
 def case(self:PreparedPairs, rows)->Case: # noqa: F811
     "Some pairs, read and drawn"
-    batch = collate([read_side(self.data, a, 'source', True) | read_side(self.data, b, 'target', True) for a, b in rows])
-    for side, some, names in zip(('source', 'target'), zip(*rows), self.maps): batch |= maps_of(self.data, some, side, names)
+    batch = collate([read_side(self.data, a, 'source', True) | read_side(self.data, b, 'target', True)
+                     for a, b in rows])
+    for side, some, names in zip(('source', 'target'), zip(*rows), self.maps):
+        batch |= maps_of(self.data, some, side, names)
     if self.protocol.frame == 'stretched': batch = stretched(batch)
     if self.mattes:
         matte = torch.stack([self.data.matte(a) for a, _ in rows])
@@ -314,13 +345,15 @@ def case(self:PreparedPairs, rows)->Case: # noqa: F811
     if 'mask' in self.known: truth |= self.truth(batch)
     return Case(batch, self.names(rows), frame(wanted) if frame else wanted, truth, frame, self.body)
 
+# %% ../nbs/30b_protocols.ipynb #5c1bee04
 @patch
 def truth(self:PreparedPairs, batch)->dict:
     "The truths of a pair whose true bodies are known"
     see = lambda side: render_body(self.body, batch[f'{side}_rotmats'], batch[f'{side}_betas'], batch.camera(side))
     source, target = lru_cache(lambda: see('source')), lru_cache(lambda: see('target'))
     flow, rows = lru_cache(lambda: target().flow_from(source())), lambda: target().verts_px[..., 1]
-    return dict(mask=lambda: target().mask, source_mask=lambda: source().mask, flow=lambda: flow()[0], visibility=lambda: flow()[1],
+    return dict(mask=lambda: target().mask, source_mask=lambda: source().mask, flow=lambda: flow()[0],
+                visibility=lambda: flow()[1],
                 height=lambda: rows().amax(1) - rows().amin(1))
 
 # %% ../nbs/30b_protocols.ipynb #c5d59ccb
@@ -336,14 +369,17 @@ def real(self:PreparedPairs, count:int=0): # noqa: F811
 def real_rows(self:PreparedPairs, count:int=0):
     "Their rows"
     splits = [o for o in self.protocol.real if self.data.splits.get(o)]
-    if not splits: raise DataError(f'{self.data.folder} has no photos in {", ".join(self.protocol.real)}', 'The real set would be empty')
+    if not splits:
+        raise DataError(f'{self.data.folder} has no photos in {", ".join(self.protocol.real)}',
+                        'The real set would be empty')
     return np.concatenate([self.data.rows(o) for o in splits])[:count or None]
 
 @patch
 def real_about(self:PreparedPairs, count:int=0)->dict: # noqa: F811
     "What the real set is"
     names = '\n'.join(self.data.names[i] for i in self.real_rows(count)).encode()
-    return dict(data=self.data.manifest['kind'], splits=[o for o in self.protocol.real if self.data.splits.get(o)], frame=self.protocol.frame,
+    return dict(data=self.data.manifest['kind'], splits=[o for o in self.protocol.real if self.data.splits.get(o)],
+                frame=self.protocol.frame,
                 dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
 # %% ../nbs/30b_protocols.ipynb #1b9a0822
@@ -353,9 +389,11 @@ def make_pairs(protocol:Protocol, data=None, count:int|None=None, device=None, b
     "The pairs of a protocol; `data` is a prepared dataset or its folder"
     count = protocol.count if count is None else count
     if protocol.data == 'people':
-        if data is not None: raise SpiceError(f'{protocol.name} makes its photos itself', 'Leave data out, or take another protocol')
+        if data is not None:
+            raise SpiceError(f'{protocol.name} makes its photos itself', 'Leave data out, or take another protocol')
         return PeoplePairs(protocol, count, device)
-    if data is None: raise SpiceError(f'{protocol.name} needs a prepared dataset', "Give data='FOLDER', which spice_prepare made")
+    if data is None:
+        raise SpiceError(f'{protocol.name} needs a prepared dataset', "Give data='FOLDER', which spice_prepare made")
     home = PAIR_KINDS.get(protocol.pairs)
     kind = import_module(home).KINDS[protocol.pairs] if home else PreparedPairs
     return kind(protocol, data if isinstance(data, Prepared) else Prepared(data), count, device, body)
@@ -369,7 +407,8 @@ def fill_holes(image:Float[Tensor, 'b c h w'],
     levels = [(image*share, share)]
     while max(levels[-1][0].shape[2:]) > 1: levels.append(tuple(F.avg_pool2d(o, 2, ceil_mode=True) for o in levels[-1]))
     x = levels[-1][0]/levels[-1][1].clamp(min=1e-6)
-    for colour, share in reversed(levels[:-1]): x = colour + (1 - share)*F.interpolate(x, colour.shape[2:], mode='bilinear', align_corners=False)
+    for colour, share in reversed(levels[:-1]):
+        x = colour + (1 - share)*F.interpolate(x, colour.shape[2:], mode='bilinear', align_corners=False)
     return x
 
 def grown(mask:Bool[Tensor, 'b h w'], pixels:int)->Bool[Tensor, 'b h w']:
@@ -429,7 +468,8 @@ def guided_picture(case:Case, net:GuidedNet|None=None)->dict: # image, matte; in
     return dict(image=case.framed(over(person, matte, behind)), matte=case.framed(matte))
 
 # %% ../nbs/30b_protocols.ipynb #a411234d
-BASELINES = { # each gives pictures in the protocol's frame, or a dict with image, for a `Case` and the mean of the real set
+# each gives pictures in the protocol's frame, or a dict with image, for a `Case` and the mean of the real set
+BASELINES = {
              'copy-source': lambda case, mean: case.framed(case.batch['source_image']),
              'mean-image': lambda case, mean: mean.to(case.wanted)[None].expand_as(case.wanted),
              'warp-true-flow': lambda case, mean: warped(case),

@@ -23,13 +23,15 @@ def one_hot(parsing:Tensor, # labels [b, h, w], or maps [b, 10, h, w] as they ar
     if parsing.ndim == 4: return parsing
     return F.one_hot(parsing.long(), len(PARSING)).movedim(3, 1).float()
 
-FLIPPED = tuple(PARSING.index(o.replace('left', '#').replace('right', 'left').replace('#', 'right')) for o in PARSING) # labels in a mirror
+# labels in a mirror
+FLIPPED = tuple(PARSING.index(o.replace('left', '#').replace('right', 'left').replace('#', 'right')) for o in PARSING)
 
 # %% ../nbs/54_pseudo_pairs.ipynb #6cd7d530
-BOX_PARTS = ('head', 'torso', 'right upper arm', 'right lower arm', 'left upper arm', 'left lower arm', 'right upper leg', 'right lower leg',
+BOX_PARTS = ('head', 'torso', 'right upper arm', 'right lower arm', 'left upper arm', 'left lower arm',
+             'right upper leg', 'right lower leg',
              'left upper leg', 'left lower leg')
 MIRROR = (0, 1, 4, 5, 2, 3, 8, 9, 6, 7)                                         # the part on the other side
-FACE, TORSO = (0, 14, 15, 16, 17), (8, 11, 5, 2)                                # joints; right hip, left hip, left shoulder, right shoulder
+FACE, TORSO = (0, 14, 15, 16, 17), (8, 11, 5, 2) # joints; right hip, left hip, left shoulder, right shoulder
 LIMB_ENDS = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))    # joints of the limbs
 EXTENSIONS = (.1, .3)*4                                                             # by how much they are extended
 
@@ -60,14 +62,17 @@ def part_boxes(points:Float[Tensor, 'b 18 3'], # x, y in pixels, score
     a, b, c, d = xy[:, TORSO].unbind(1)
     along, across = (a - d + b - c)/4, (b - a + c - d)/4
     aside = -_turned(_direction(along))
-    aside = torch.where((across*aside).sum(1, keepdim=True) < 0, -aside, aside)*along.norm(dim=1, keepdim=True).maximum(.25*unit)*.25
+    aside = (torch.where((across*aside).sum(1, keepdim=True) < 0, -aside,
+                         aside)*along.norm(dim=1, keepdim=True).maximum(.25*unit)*.25)
     across = torch.where(across.norm(dim=1, keepdim=True) < aside.norm(dim=1, keepdim=True), aside, across)
     along = torch.where(along.norm(dim=1, keepdim=True) < .25*unit, _direction(along)*.25*unit, along)
-    body = torch.stack([torch.stack([axes[:, 0], axes[:, 1], head], 2), torch.stack([across, along, (a + b + c + d)/4], 2)], 1)
+    body = torch.stack([torch.stack([axes[:, 0], axes[:, 1], head], 2),
+                        torch.stack([across, along, (a + b + c + d)/4], 2)], 1)
     there = torch.cat([face.any(1), known[:, TORSO].all(1, keepdim=True), known[:, LIMB_ENDS].all(2)], 1)
     boxes, nowhere = torch.cat([body, _limbs(xy, unit)], 1), torch.eye(3, device=xy.device, dtype=xy.dtype)[:2]
     return torch.where(there[..., None, None], boxes, nowhere), there
 
+# %% ../nbs/54_pseudo_pairs.ipynb #b60af759
 def _limbs(xy, unit):
     "Boxes of the eight limbs"
     first, last = xy[:, LIMB_ENDS].unbind(2)                                          # (b, 8, 2) each
@@ -100,11 +105,13 @@ PART_GRID = (16, 8) # cells along and across a part
 def part_labels(parsing:Int[Tensor, 'b h w'],
                 points:Float[Tensor, 'b 18 3'], # x, y in pixels of the map, score
                 grid:tuple=PART_GRID,
-               )->tuple: # labels [b, 10, n] as bytes, row by row; areas [b, 10] in pixels, 0 for parts that are not there
+               # labels [b, 10, n] as bytes, row by row; areas [b, 10] in pixels, 0 for parts that are not there
+               )->tuple:
     "The labels of each part, in its own box"
     boxes, there = part_boxes(points)
     along, across = (((torch.arange(n, device=points.device, dtype=points.dtype) + .5)*2/n - 1) for n in grid)
-    cells = torch.stack([across.repeat(grid[0]), along.repeat_interleave(grid[1]), torch.ones(grid[0]*grid[1]).to(across)])
+    cells = torch.stack([across.repeat(grid[0]), along.repeat_interleave(grid[1]),
+                         torch.ones(grid[0]*grid[1]).to(across)])
     x, y = (boxes@cells).floor().long().unbind(2)                                # (b, 10, n) each
     (h, w), inside = parsing.shape[1:], (x >= 0) & (y >= 0)
     inside = inside & (x < w) & (y < h) & there[..., None]
@@ -132,20 +139,24 @@ class PseudoPairs:
                 ):
         self.similar, self.candidates = similar, candidates
         labels, areas = part_labels(parsing, points) if isinstance(parsing, Tensor) else parsing
-        self.table = dict(labels=labels, areas=areas, groups=groups, **self.describe(labels, areas), pose=centred_joints(points))
-        if int(groups.min()) == int(groups.max()): raise DataError('everybody belongs to one group', 'Pseudo-pairs join people of different groups')
+        self.table = dict(labels=labels, areas=areas, groups=groups, **self.describe(labels, areas),
+                          pose=centred_joints(points))
+        if int(groups.min()) == int(groups.max()):
+            raise DataError('everybody belongs to one group', 'Pseudo-pairs join people of different groups')
     def __len__(self): return len(self.table['areas'])
     @staticmethod
     def describe(labels, areas):
         "Rows whose products are the coarse distances: of the map to find a pair for, and of a candidate"
         parts, (h, w), there = labels.shape[1], PART_GRID, (areas > 0).float()
-        share = lambda o: F.one_hot(o.long().view(-1, parts, 4, h//4, 2, w//2), len(PARSING)).float().mean((3, 5)).flatten(2)
+        share = lambda o: F.one_hot(o.long().view(-1, parts, 4, h//4, 2, w//2),
+                                    len(PARSING)).float().mean((3, 5)).flatten(2)
         shares = torch.cat([share(o) for o in labels.split(256)])*there[..., None]      # (b, 10, 8*10)
         square = shares.square().sum(2)                                          # (b, 10), of 8 cells
         ask = torch.cat([(-shares/4).flatten(1), there, square/8, 1 - there, areas], 1)
         answer = torch.cat([(shares*areas[..., None]).flatten(1), areas*square/8, areas, areas, 1 - there], 1)
         return dict(ask=ask, answer=answer)
 
+# %% ../nbs/54_pseudo_pairs.ipynb #dfb947cc
 def centred_joints(points:Float[Tensor, 'b 18 3'])->Float[Tensor, 'b 18 3']:
     "Joints around their middle, in heights of the person; zeros for those that are missing"
     known = points[..., 2:] > 0
@@ -170,6 +181,7 @@ def refused(self:PseudoPairs, index:Int[Tensor, ' q'])->tuple: # two [q, n]: of 
     apart = square[index]@known.T + known[index]@square.T - 2*xy[index]@xy.T      # over joints that both have
     return self.table['groups'][index][:, None] == self.table['groups'], apart < both*self.similar**2
 
+# %% ../nbs/54_pseudo_pairs.ipynb #564edce0
 @patch
 def best(self:PseudoPairs,
          index:Int[Tensor, ' q'], # rows that ask
@@ -183,5 +195,5 @@ def best(self:PseudoPairs,
     for i, k, n, s in zip(*(o.split(some) for o in (index, rows, near, same))):
         exact = part_distance((t['labels'][i][:, None], t['areas'][i][:, None]), (t['labels'][k], t['areas'][k]))
         parts.append(exact + 1e8*n.gather(1, k) + 1e12*s.gather(1, k))              # who is refused comes last
-    found, place = torch.cat(parts).min(1)                                          # where all poses are too similar, the distance is 1e8 and more
+    found, place = torch.cat(parts).min(1) # where all poses are too similar, the distance is 1e8 and more
     return rows.gather(1, place[:, None])[:, 0], found

@@ -19,7 +19,8 @@ from .core import DataError, SpiceError
 from .keypoints import frame_size
 
 # %% ../nbs/03a_render.ipynb #ce906c3f
-Covered = namedtuple('Covered', 'pixel image face bary') # flat pixel number in the batch, image, face [n] each, shares [n, 3]
+# flat pixel number in the batch, image, face [n] each, shares [n, 3]
+Covered = namedtuple('Covered', 'pixel image face bary')
 
 @dataclass(eq=False, repr=False)
 class Fragments:
@@ -39,7 +40,8 @@ class Fragments:
     def covered(self):
         pixel = self.mask.view(-1).nonzero()[:, 0]
         image = torch.div(pixel, max(1, self.pix_to_face[:1].numel()), rounding_mode='floor')
-        return Covered(pixel, image, self.pix_to_face.view(-1).index_select(0, pixel), self.bary.view(-1, 3).index_select(0, pixel))
+        return Covered(pixel, image, self.pix_to_face.view(-1).index_select(0, pixel),
+                       self.bary.view(-1, 3).index_select(0, pixel))
     def to(self, device): return Fragments(*(o.to(device) for o in (self.pix_to_face, self.bary, self.zbuf)))
 
 # %% ../nbs/03a_render.ipynb #d5785272
@@ -52,11 +54,15 @@ def _check_mesh(verts_px, faces):
         what = f'vertices of shape {list(verts_px.shape)} and type {verts_px.dtype}'
         raise DataError(what, 'Give floats [b, v, 3]: x, y in pixels, depth')
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point() or faces.dtype == torch.bool:
-        raise DataError(f'faces of shape {list(faces.shape)} and type {faces.dtype}', 'Give whole numbers [f, 3]: three vertices each')
+        raise DataError(f'faces of shape {list(faces.shape)} and type {faces.dtype}',
+                        'Give whole numbers [f, 3]: three vertices each')
     low, high = (faces.amin(), faces.amax()) if faces.numel() else faces.new_tensor([0, -1])
     broken = (~torch.isfinite(verts_px)).sum()
-    broken, low, high = torch.stack([o.to(verts_px.device, torch.int64) for o in (broken, low, high)]).tolist() # waits for the device once
-    if broken: raise DataError(f'{broken} of {verts_px.numel()} vertex coordinates are NaN or infinite', 'Check the pose and the camera')
+    # waits for the device once
+    broken, low, high = torch.stack([o.to(verts_px.device, torch.int64) for o in (broken, low, high)]).tolist()
+    if broken:
+        raise DataError(f'{broken} of {verts_px.numel()} vertex coordinates are NaN or infinite',
+                        'Check the pose and the camera')
     if low < 0 or high >= verts_px.shape[1]:
         raise DataError(f'faces name vertices {low} to {high}', f'Give indices from 0 to {verts_px.shape[1] - 1}')
 
@@ -67,15 +73,19 @@ def _corners(verts_px, faces):
     return [[axis.index_select(1, corner[k]) for k in range(3)] for axis in verts_px.movedim(2, 0).contiguous()]
 
 def _boxes(x, y, z, size, reach):
-    "First column and row, width and height of the box of pixels whose centre is at most `reach` from each face, and whether any is"
-    (h, w), low, high = size, (lambda o: torch.minimum(torch.minimum(*o[:2]), o[2])), (lambda o: torch.maximum(torch.maximum(*o[:2]), o[2]))
+    """First column and row, width and height of the box of pixels whose centre is at most `reach` from each face, and
+    whether any is"""
+    h, w = size
+    def low(o): return torch.minimum(torch.minimum(o[0], o[1]), o[2])
+    def high(o): return torch.maximum(torch.maximum(o[0], o[1]), o[2])
     left, top = ((low(o) - .5 - reach).ceil_().clamp_(0, n) for o, n in ((x, w), (y, h)))
     right, bottom = ((high(o) - .5 + reach).floor_().clamp_(-1, n - 1) for o, n in ((x, w), (y, h)))
     seen = (right >= left) & (bottom >= top) & (low(z) > NEAREST)
     return left, top, right - left + 1, bottom - top + 1, seen
 
 # %% ../nbs/03a_render.ipynb #c32da0c6
-Faces = namedtuple('Faces', 'face pixel wide count edge1 edge2 area depths') # one entry for each face in reach, images in a row
+# one entry for each face in reach, images in a row
+Faces = namedtuple('Faces', 'face pixel wide count edge1 edge2 area depths')
 
 def _edges(x, y, left, top):
     "Two edge functions, each with its value at the first pixel and its steps to the right and down; the doubled area"
@@ -86,16 +96,19 @@ def _edges(x, y, left, top):
     return *((dx*right + dy*down, right, down) for right, down in ((by*side, -bx*side), (-ay*side, ax*side))), area*side
 
 def _ready(x, y, z, size, perspective_correct, reach):
-    "Which triangles are in the picture, and what they bring to their candidate pixels; corners as three flat lists a coordinate"
+    """Which triangles are in the picture, and what they bring to their candidate pixels; corners as three flat lists a
+    coordinate"""
     *box, seen = _boxes(x, y, z, size, reach)
     keep = seen.nonzero()[:, 0]
     take = lambda o: o.index_select(0, keep)
     left, top, wide, high = (take(o).long() for o in box)
     x, y, z = ([take(o).double() for o in axis] for axis in (x, y, z))
     edge1, edge2, area = _edges(x, y, left, top)
-    return keep, Faces(face=keep, pixel=top*size[1] + left, wide=wide.int(), count=wide*high*(area > SMALLEST_AREA), edge1=edge1, edge2=edge2,
+    return keep, Faces(face=keep, pixel=top*size[1] + left, wide=wide.int(), count=wide*high*(area > SMALLEST_AREA),
+                       edge1=edge1, edge2=edge2,
                        area=area, depths=[1/o for o in z] if perspective_correct else z)
 
+# %% ../nbs/03a_render.ipynb #d954fb1a
 def _set_up(verts_px, faces, size, perspective_correct=True, reach=0.):
     "The same for one mesh in many images"
     x, y, z = ([o.view(-1) for o in axis] for axis in _corners(verts_px, faces))
@@ -105,7 +118,8 @@ def _set_up(verts_px, faces, size, perspective_correct=True, reach=0.):
 
 # %% ../nbs/03a_render.ipynb #c4c3174b
 def _in_blocks(counts, block):
-    "A list in which item i stands `counts[i]` times, in blocks of entries: the item of each entry, and how many of that item came before"
+    """A list in which item i stands `counts[i]` times, in blocks of entries: the item of each entry, and how many of
+    that item came before"""
     ends = counts.cumsum(0)
     first, total = ends - counts, int(ends[-1]) if len(ends) else 0
     for start in range(0, total, block):
@@ -122,7 +136,8 @@ def _place(faces, i, k):
     return row, k - row*wide
 
 def _hits(faces, i, row, col, perspective_correct=True, margin=0.):
-    "Which candidates (face i, row and column in its box) are inside, or out by a share of at most `margin`, and the depth of these"
+    """Which candidates (face i, row and column in its box) are inside, or out by a share of at most `margin`, and the
+    depth of these"""
     at = lambda o: o.index_select(0, i)
     e1, e2 = (at(o[0]) + col*at(o[1]) + row*at(o[2]) for o in (faces.edge1, faces.edge2))
     area = at(faces.area)
@@ -153,14 +168,17 @@ def _shares(verts_px, faces, pix_to_face, perspective_correct):
     b, h, w = pix_to_face.shape
     pixel = (pix_to_face >= 0).view(-1).nonzero()[:, 0]
     image, place = torch.div(pixel, h*w, rounding_mode='floor'), pixel % (h*w)
-    corner = faces.index_select(0, pix_to_face.view(-1).index_select(0, pixel)) + (image*verts_px.shape[1])[:, None]  # (n, 3)
-    x, y, z = verts_px.reshape(-1, 3).index_select(0, corner.T.reshape(-1)).double().T.contiguous().view(3, 3, -1)     # (3, n) each
-    e1, e2, area = (o[0] if isinstance(o, tuple) else o for o in _edges(x, y, place % w, torch.div(place, w, rounding_mode='floor')))
+    # (n, 3)
+    corner = faces.index_select(0, pix_to_face.view(-1).index_select(0, pixel)) + (image*verts_px.shape[1])[:, None]
+    # (3, n) each
+    x, y, z = verts_px.reshape(-1, 3).index_select(0, corner.T.reshape(-1)).double().T.contiguous().view(3, 3, -1)
+    e1, e2, area = (o[0] if isinstance(o, tuple) else o
+                    for o in _edges(x, y, place % w, torch.div(place, w, rounding_mode='floor')))
     shares = torch.stack([area - e1 - e2, e1, e2]).clamp(min=0)/area
     if perspective_correct:
         shares = shares/z
         shares = shares/shares.sum(0)
-    values = torch.cat([shares, (shares*z).sum(0, keepdim=True)]).T.to(verts_px.dtype)                                 # (n, 4)
+    values = torch.cat([shares, (shares*z).sum(0, keepdim=True)]).T.to(verts_px.dtype) # (n, 4)
     maps = values.new_full((b*h*w, 4), -1.).index_copy(0, pixel, values).view(b, h, w, 4)
     return maps[..., :3].contiguous(), maps[..., 3].contiguous()
 
@@ -169,8 +187,8 @@ def _by_pytorch3d(verts_px, faces, size, perspective_correct):
     "The same maps from PyTorch3D"
     try: meshes, mesh = import_module('pytorch3d.structures'), import_module('pytorch3d.renderer.mesh.rasterize_meshes')
     except ImportError as e:
-        raise SpiceError(f'the backend pytorch3d is not there ({e})',
-                         'Install it from https://github.com/facebookresearch/pytorch3d, or leave backend out') from None
+        todo = 'Install it from https://github.com/facebookresearch/pytorch3d, or leave backend out'
+        raise SpiceError(f'the backend pytorch3d is not there ({e})', todo) from None
     (h, w), xy = size, verts_px[..., :2]
     ndc = torch.cat([(xy.new_tensor([w, h]) - 2*xy)/min(h, w), verts_px[..., 2:]], -1)
     settings = dict(image_size=(h, w), blur_radius=0., faces_per_pixel=1, perspective_correct=perspective_correct)
@@ -182,7 +200,8 @@ def _by_pytorch3d(verts_px, faces, size, perspective_correct):
 # %% ../nbs/03a_render.ipynb #f2c761ed
 def _block(block, device):
     "The size of a block: as asked, or fit for the device"
-    if block is not None and block < 1: raise SpiceError(f'a block of {block} candidates', 'Give a positive number, or leave it out')
+    if block is not None and block < 1:
+        raise SpiceError(f'a block of {block} candidates', 'Give a positive number, or leave it out')
     return block or (1 << 18 if device.type == 'cpu' else 1 << 22)
 
 def _where(device):
@@ -208,12 +227,14 @@ def rasterize(verts_px:Float[Tensor, 'b v 3'],   # x, y in pixels (pixel centres
              )->Fragments:
     "Which face each pixel shows, where on it, and how far away"
     size = frame_size(size)
-    if backend not in (None, 'torch', 'pytorch3d'): raise SpiceError(f'{backend!r} is no renderer', "Use 'torch' or 'pytorch3d'")
+    if backend not in (None, 'torch', 'pytorch3d'):
+        raise SpiceError(f'{backend!r} is no renderer', "Use 'torch' or 'pytorch3d'")
     _check_mesh(verts_px, faces)
     device, shape = verts_px.device, (len(verts_px), *size)
     if verts_px.dtype != torch.float64: verts_px = verts_px.float()
     if not len(verts_px) or not len(faces):
-        maps = faces.new_full(shape, -1, dtype=torch.int64), verts_px.new_full((*shape, 3), -1.), verts_px.new_full(shape, -1.)
+        maps = (faces.new_full(shape, -1, dtype=torch.int64), verts_px.new_full((*shape, 3), -1.),
+                verts_px.new_full(shape, -1.))
     elif backend == 'pytorch3d': maps = _by_pytorch3d(verts_px, faces.long().to(device), size, perspective_correct)
     else:
         where = _where(device)
@@ -228,21 +249,25 @@ def paint(fragments:Fragments,
     "A picture with `values` where something is seen"
     b, h, w = fragments.pix_to_face.shape
     canvas = values.new_full((b*h*w, values.shape[1]), background)
-    return canvas.index_copy(0, fragments.covered.pixel, values).view(b, h, w, values.shape[1]).movedim(3, 1).contiguous()
+    return canvas.index_copy(0, fragments.covered.pixel,
+                             values).view(b, h, w, values.shape[1]).movedim(3, 1).contiguous()
 
 def _weighted(rows, index, bary):
     "Rows [m, c] picked by index [n, 3] and averaged by bary [n, 3]"
-    return (rows.index_select(0, index.reshape(-1)).view(*index.shape, rows.shape[1])*bary[..., None].to(rows.dtype)).sum(1)
+    return (rows.index_select(0, index.reshape(-1)).view(*index.shape,
+                                                         rows.shape[1])*bary[..., None].to(rows.dtype)).sum(1)
 
 # %% ../nbs/03a_render.ipynb #736c18e0
 def interpolate(fragments:Fragments,
                 faces:Int[Tensor, 'f 3'],            # those that were rasterized
-                attributes:Float[Tensor, 'k v c'],   # of the vertices, one set for each picture or one for all (k = b or 1)
+                # of the vertices, one set for each picture or one for all (k = b or 1)
+                attributes:Float[Tensor, 'k v c'],
                 background:float=0.,                 # where nothing is seen
                )->Float[Tensor, 'b c h w']:
     "What the vertices carry, at every pixel"
     if attributes.ndim != 3 or len(attributes) not in (1, len(fragments)):
-        raise DataError(f'attributes of shape {list(attributes.shape)} for {len(fragments)} pictures', 'Give [b, v, c] or [1, v, c]')
+        raise DataError(f'attributes of shape {list(attributes.shape)} for {len(fragments)} pictures',
+                        'Give [b, v, c] or [1, v, c]')
     o, (k, v, c) = fragments.covered, attributes.shape
     index = faces.index_select(0, o.face)
     if k > 1: index = index + (o.image*v)[:, None]
@@ -258,7 +283,8 @@ def interpolate_corners(fragments:Fragments,
     return paint(fragments, _weighted(corners.reshape(f*3, c), index, o.bary), background)
 
 # %% ../nbs/03a_render.ipynb #fdcf8622
-Soup = namedtuple('Soup', 'pixel image face bary depth') # flat pixel number in the batch, image, triangle [n] each, shares [n, 3], depth [n]
+# flat pixel number in the batch, image, triangle [n] each, shares [n, 3], depth [n]
+Soup = namedtuple('Soup', 'pixel image face bary depth')
 
 def _inside_pattern(near, i, row, col, face, keep):
     "Which candidates lie where the cloth is"
@@ -289,7 +315,7 @@ def rasterize_soup(corners_px:Float[Tensor, 'f 3 3'], # x, y in pixels and depth
                    image:Int[Tensor, ' f'],           # the picture that each triangle is in
                    count:int,                         # of pictures
                    size:int|tuple|list,               # (h, w) of each
-                   keep=None,                         # [f, 3]: a triangle is there where the interpolation of these is at least 0
+                   keep=None, # [f, 3]: a triangle is there where the interpolation of these is at least 0
                    block:int|None=None,               # candidates at a time; None fits the device
                   )->Soup:
     "What is seen where triangles of many meshes lie in many pictures; shares are those in the picture"
@@ -306,13 +332,15 @@ def rasterize_soup(corners_px:Float[Tensor, 'f 3 3'], # x, y in pixels and depth
     (e1, *_), (e2, *_), area = _edges(x, y, place % size[1], torch.div(place, size[1], rounding_mode='floor'))
     shares = torch.stack([area - e1 - e2, e1, e2], 1).clamp(min=0)/area[:, None]
     depth = (shares*torch.stack(z, 1)).sum(1)
-    return Soup(*(o.to(device) for o in (pixel, image.index_select(0, face), face, shares.to(corners_px.dtype), depth.to(corners_px.dtype))))
+    return Soup(*(o.to(device) for o in (pixel, image.index_select(0, face), face, shares.to(corners_px.dtype),
+                                         depth.to(corners_px.dtype))))
 
 # %% ../nbs/03a_render.ipynb #c35b3596
 GRID = 384 # cells a side
 
 def _onto_grid(points_px, verts_px, size):
-    "Points and vertices in 64 bits, scaled so that each image's points fill the grid; and which points are in the picture"
+    """Points and vertices in 64 bits, scaled so that each image's points fill the grid; and which points are in the
+    picture"""
     points, verts = points_px.detach().double(), verts_px.detach().double()
     x, y, z = points.unbind(2)
     inside = (x >= 0) & (x <= size[1]) & (y >= 0) & (y <= size[0]) & (z > NEAREST)
@@ -325,7 +353,8 @@ def _onto_grid(points_px, verts_px, size):
 
 # %% ../nbs/03a_render.ipynb #2d07de85
 def _into_cells(points, inside):
-    "Those inside, sorted by cell: their numbers, places from the cell's centre, depths; how many each cell has, and the first"
+    """Those inside, sorted by cell: their numbers, places from the cell's centre, depths; how many each cell has, and
+    the first"""
     b, n, _ = points.shape
     number = inside.view(-1).nonzero()[:, 0]
     x, y, z = points.reshape(-1, 3).index_select(0, number).T
@@ -336,6 +365,7 @@ def _into_cells(points, inside):
     number, *place = (o.index_select(0, order) for o in (number, x - col - .5, y - row - .5, z))
     return number, place, count, count.cumsum(0) - count
 
+# %% ../nbs/03a_render.ipynb #1a755902
 def _behind(points, inside, verts, faces, tolerance, block):
     "Numbers (within b*n) of points that some face hides"
     number, (dx, dy, z), count, first = _into_cells(points, inside)
@@ -347,7 +377,8 @@ def _behind(points, inside, verts, faces, tolerance, block):
         for j, m in _in_blocks(count.index_select(0, cell), block):
             p = first.index_select(0, cell.index_select(0, j)) + m               # a point in the cell
             at = lambda o: o.index_select(0, j)
-            hit, depth = _hits(near, at(i), at(row) + dy.index_select(0, p), at(col) + dx.index_select(0, p), margin=1e-9)
+            hit, depth = _hits(near, at(i), at(row) + dy.index_select(0, p), at(col) + dx.index_select(0, p),
+                               margin=1e-9)
             p = p.index_select(0, hit)
             behind.index_fill_(0, p[depth < z.index_select(0, p) - tolerance], True)
     return number[behind]
@@ -364,7 +395,8 @@ def hidden_points(points_px:Float[Tensor, 'b n 3'], # x, y in pixels, depth
     size = frame_size(size)
     _check_mesh(verts_px, faces)
     if points_px.ndim != 3 or points_px.shape[2] != 3 or len(points_px) != len(verts_px):
-        raise DataError(f'points of shape {list(points_px.shape)} for {len(verts_px)} meshes', 'Give [b, n, 3]: x, y in pixels, depth')
+        raise DataError(f'points of shape {list(points_px.shape)} for {len(verts_px)} meshes',
+                        'Give [b, n, 3]: x, y in pixels, depth')
     device, (b, n, _) = points_px.device, points_px.shape
     points_px, verts_px, faces = (o.to(_where(device)) for o in (points_px, verts_px, faces.long()))
     hidden, block = torch.ones(b, n, dtype=torch.bool, device=points_px.device), _block(block, device)
@@ -372,5 +404,6 @@ def hidden_points(points_px:Float[Tensor, 'b n 3'], # x, y in pixels, depth
     for part in (slice(o, o + images) for o in range(0, b if n else 0, images)):
         points, verts, inside = _onto_grid(points_px[part], verts_px[part], size)
         hidden[part] = ~inside
-        if len(faces): hidden[part].view(-1).index_fill_(0, _behind(points, inside, verts, faces, tolerance, block), True)
+        if len(faces):
+            hidden[part].view(-1).index_fill_(0, _behind(points, inside, verts, faces, tolerance, block), True)
     return hidden.to(device)

@@ -56,15 +56,19 @@ def relabel(parsing:Int[Tensor, 'b h w'],
     for what, names, known in (('body part', parts, BOX_PARTS), ('label', (old, new), PARSING)):
         wrong = next((o for o in names if o not in known), None)
         if wrong: raise DataError(f'there is no {what} {wrong!r}', f"Take one of {', '.join(known)}")
-    inside = part_masks(points, tuple(parsing.shape[1:]))[:, [BOX_PARTS.index(o) for o in parts]].amax(1) > 0 if parts else torch.ones_like(parsing).bool()
+    inside = (part_masks(points, tuple(parsing.shape[1:]))[:, [BOX_PARTS.index(o) for o in parts]].amax(1) > 0 if parts
+              else torch.ones_like(parsing).bool())
     return torch.where(inside & (parsing == PARSING.index(old)), PARSING.index(new), parsing)
 
-EDITS = {'short sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm') for side in ('left', 'right')],
-         'long sleeves': [([f'{side} lower arm', f'{side} upper arm'], f'{side} arm', 'upper clothes') for side in ('left', 'right')],
+EDITS = {'short sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm')
+                           for side in ('left', 'right')],
+         'long sleeves': [([f'{side} lower arm', f'{side} upper arm'], f'{side} arm', 'upper clothes')
+                          for side in ('left', 'right')],
          'short trousers': [([f'{side} lower leg'], 'trousers', f'{side} leg') for side in ('left', 'right')],
          'trousers for a skirt': [([], 'skirt', 'trousers')],
          'bald': [(['head'], 'hair', 'face')]}
 
+# %% ../nbs/54b_restyle.ipynb #8a965c2f
 def edit_parsing(parsing:Int[Tensor, 'b h w'],
                  points:Float[Tensor, 'b 18 3'],
                  edit:str,                  # a key of `EDITS`
@@ -75,9 +79,11 @@ def edit_parsing(parsing:Int[Tensor, 'b h w'],
     return parsing
 
 # %% ../nbs/54b_restyle.ipynb #f386aab4
-PARSED_AS = {'background': ('background', 'bag', 'umbrella'), 'face': ('face', 'neck', 'torso-skin', 'sunglasses', 'glasses'),
+PARSED_AS = {'background': ('background', 'bag', 'umbrella'),
+             'face': ('face', 'neck', 'torso-skin', 'sunglasses', 'glasses'),
              'hair': ('hair', 'hat', 'headwear'),
-             'upper clothes': ('upper-clothes', 'upperclothes', 'dress', 'coat', 'scarf', 'glove', 'jumpsuits', 'top', 'upper'),
+             'upper clothes': ('upper-clothes', 'upperclothes', 'dress', 'coat', 'scarf', 'glove', 'jumpsuits', 'top',
+                               'upper'),
              'trousers': ('pants', 'trousers', 'belt', 'socks', 'shorts'), 'skirt': ('skirt',),
              'left arm': ('left-arm', 'left-hand'), 'right arm': ('right-arm', 'right-hand'),
              'left leg': ('left-leg', 'left-shoe', 'left-foot'), 'right leg': ('right-leg', 'right-shoe', 'right-foot')}
@@ -87,7 +93,8 @@ def label_table(names:dict,      # {number: name} of a model
                )->Int[Tensor, ' n']: # our number for each of theirs
     "Translate labels by name"
     plain = lambda o: str(o).strip().lower().replace('_', '-').replace(' ', '-')
-    known = {plain(theirs): ours for ours, some in PARSED_AS.items() for theirs in some} | {plain(k): v for k, v in (extra or {}).items()}
+    known = ({plain(theirs): ours for ours, some in PARSED_AS.items() for theirs in some}
+             | {plain(k): v for k, v in (extra or {}).items()})
     unknown = [o for o in names.values() if plain(o) not in known]
     if unknown: raise SpiceError(f'the labels {", ".join(map(str, unknown[:5]))} have no counterpart here',
                                  "Say what they are: extra={'name': 'upper clothes'}")
@@ -107,7 +114,8 @@ class HumanParser:
                  device=None,
                 ):
         self.device = get_device(device)
-        self.processor, self.model, self.table = processor, model.to(self.device).eval(), label_table(model.config.id2label, extra).to(self.device)
+        self.processor, self.model, self.table = (processor, model.to(self.device).eval(),
+                                                  label_table(model.config.id2label, extra).to(self.device))
     @torch.no_grad()
     def __call__(self,
                  photos:list, # each anything `read_image` takes
@@ -116,7 +124,8 @@ class HumanParser:
         photos = [read_image(o) for o in photos]
         inputs = self.processor(images=photos, return_tensors='pt')
         logits = self.model(**{k: v.to(self.device) for k, v in dict(inputs).items()}).logits.float()
-        sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0] for o, p in zip(logits, photos))
+        sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0]
+                 for o, p in zip(logits, photos))
         return [self.table[o.argmax(0)].cpu() for o in sized]
 
 # %% ../nbs/54b_restyle.ipynb #7eb3dcfb
@@ -124,7 +133,9 @@ def human_parser(name:str=PARSER, # of a segmentation model: a folder, or hf:own
                  extra:dict|None=None, device=None)->HumanParser:
     "Load a parser"
     try: from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-    except ImportError: raise SpiceError('the package transformers, which parses photos, is not installed', 'pip install transformers') from None
+    except ImportError:
+        raise SpiceError('the package transformers, which parses photos, is not installed',
+                         'pip install transformers') from None
     place, todo = on_hub(name), 'Give a folder, or hf:owner/name of a segmentation model'
     if not place and not Path(name).is_dir(): raise SpiceError(f'{name}: there is no such folder', todo)
     with reading(name, todo, SpiceError):
@@ -149,6 +160,7 @@ def parse_folder(data,           # a `Prepared` folder, or its path
                 with open(f, 'wb') as out: np.save(out, np.asarray(labels).astype(np.uint8))
     return folder
 
+# %% ../nbs/54b_restyle.ipynb #86e6675f
 @command
 def spice_parse(data:str,           # the folder of a prepared dataset
                 model:str=PARSER,   # of a segmentation model: a folder, or hf:owner/name

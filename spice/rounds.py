@@ -317,7 +317,8 @@ class SamplePool:
                 ):
         self.folder, self.count, self.size, self.seed = folder and Path(folder), count, size, seed
         if folder: self.folder.mkdir(parents=True, exist_ok=True)
-        self.x, self.y = (self._bytes(name, (count, channels, size, size), device) for name, channels in (('x', CHANNELS), ('y', 4)))
+        self.x, self.y = (self._bytes(name, (count, channels, size, size), device)
+                          for name, channels in (('x', CHANNELS), ('y', 4)))
         self.numbers = self._file('numbers', np.int64, (2,)) if folder else np.zeros(2, np.int64)  # made, used
     def _bytes(self, name, shape, device):
         if not self.folder: return torch.zeros(shape, dtype=torch.int8, device=device)

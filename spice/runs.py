@@ -16,7 +16,8 @@ import matplotlib.pyplot as plt
 import torch
 from fastai.callback.core import Callback
 from .body import load_body
-from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Fast, Guard, History, Judged, Samples, curves, last_checkpoint,
+from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Fast, Guard, History, Judged, Samples,
+                             curves, last_checkpoint,
                              read_checkpoint, restore, save_weights)
 from .core import DataError, SpiceError, command, file_hash, get_device, inside, reading, set_seed
 from .data import Prepared
@@ -63,6 +64,7 @@ class Plan:
     keep: int = 2              # checkpoints
     quiet: bool = False        # no bars, no table
 
+# %% ../nbs/23_runs.ipynb #5cbe1635
 MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet', 'processes', 'data',
               'regressor') # when a run is continued
 
@@ -83,7 +85,8 @@ class ValidationPairs:
         source, target = people.pairs(range(count))
         self.fields = {}
         for side, o in (('source', source), ('target', target)):
-            of = dict(points=o.points, rotmats=o.rotmats, betas=o.betas, focal=o.camera.focal, center=o.camera.center, translation=o.camera.translation,
+            of = dict(points=o.points, rotmats=o.rotmats, betas=o.betas, focal=o.camera.focal, center=o.camera.center,
+                      translation=o.camera.translation,
                       image=((o.image + 1)*127.5).round().to(torch.uint8))
             self.fields |= {f'{side}_{k}': v for k, v in of.items()}
     def __len__(self): return len(self.fields['source_image'])
@@ -94,35 +97,45 @@ def body_of(plan:Plan, device):
     "The body of a plan's data"
     return free_body(str(device)) if plan.data == 'people' else load_body().to(device)
 
+# %% ../nbs/23_runs.ipynb #d02887f1
 def plan_loaders(plan:Plan, system:System, device, share:tuple=(0, 1)):
     "Loaders for a plan"
-    if hasattr(system, 'loaders'): return system.loaders(plan, device, share)    # a system that learns from other things
+    if hasattr(system, 'loaders'): return system.loaders(plan, device, share) # a system that learns from other things
     if plan.data == 'people':
         body = body_of(plan, device)
         people = (Sessions if system.paired else People)(system.size, 'train', samples=1, device=device)
         pool = FittedPool(people, plan.pool, first=share[0]*10**8, fitter=Fitter(body))
         valid, steps = ValidationPairs(replace(people, split='valid')), PairSteps if system.paired else PoolSteps
-        return step_loaders(steps(pool, plan.bs, plan.epoch, plan.renew, plan.seed), valid, draw=Draw(body, retarget=system.bodies))
+        return step_loaders(steps(pool, plan.bs, plan.epoch, plan.renew, plan.seed), valid,
+                            draw=Draw(body, retarget=system.bodies))
     data = Prepared(plan.data)
-    if data.bodies is None and system.bodies: raise DataError(f'{plan.data} has no bodies', f'Run spice_fit {plan.data}')
-    if tuple(data.size) != tuple(system.size): raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {system.size}',
-                                                               'Prepare it at that size')
+    if data.bodies is None and system.bodies:
+        raise DataError(f'{plan.data} has no bodies', f'Run spice_fit {plan.data}')
+    if tuple(data.size) != tuple(system.size):
+        raise DataError(f'{plan.data} has photos of {data.size}, {plan.preset} wants {system.size}',
+                        'Prepare it at that size')
     body = body_of(plan, device)
     if data.bodies is not None: body.require(data.bodies['body'])
-    valid = Paired(data, 'valid') if data.pairs.get('valid') else Unpaired(data, 'valid') if data.splits.get('valid') and not system.paired else None
+    valid = (Paired(data, 'valid') if data.pairs.get('valid') else Unpaired(data, 'valid') if data.splits.get('valid')
+             and not system.paired else None)
     if not system.paired: train = Unpaired(data, seed=plan.seed, fitted=system.bodies)
     elif data.pairs.get('train'): train = Paired(data, 'train', fitted=system.bodies)
     else: train = Couples(data, seed=plan.seed, fitted=system.bodies)
-    return step_loaders(PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, draw=Draw(body, retarget=system.bodies), device=device)
+    return step_loaders(PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid,
+                        draw=Draw(body, retarget=system.bodies), device=device)
 
 # %% ../nbs/23_runs.ipynb #161e9838
 def weights_of(plan:Plan, system:System, stage:str):
-    "The loss weights of a stage: the plan's in place of its own, in stages that count them; `full.parts` names one of one stage"
+    """The loss weights of a stage: the plan's in place of its own, in stages that count them; `full.parts` names one of
+    one stage"""
     stages = {k: o.weights for k, o in system.stages().items()}
-    wrong = next((k for k in plan.weights if not any(k in (name, f'{o}.{name}') for o, weights in stages.items() for name in vars(weights))), None)
-    if wrong: raise SpiceError(f'{plan.system} has no loss weight {wrong!r}', f"Take one of {', '.join(vars(stages[stage]))}")
+    wrong = next((k for k in plan.weights if not any(k in (name, f'{o}.{name}') for o, weights in stages.items()
+                                                     for name in vars(weights))), None)
+    if wrong:
+        raise SpiceError(f'{plan.system} has no loss weight {wrong!r}', f"Take one of {', '.join(vars(stages[stage]))}")
     counted = lambda name: any(getattr(o, name, 0) for o in stages.values())
-    mine = {k: v for k, v in plan.weights.items() if hasattr(stages[stage], k) and (getattr(stages[stage], k) or not counted(k))}
+    mine = {k: v for k, v in plan.weights.items() if hasattr(stages[stage], k)
+            and (getattr(stages[stage], k) or not counted(k))}
     mine |= {k.partition('.')[2]: v for k, v in plan.weights.items() if k.startswith(f'{stage}.')}
     return replace(stages[stage], **mine) if mine else None
 
@@ -133,7 +146,8 @@ def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:i
     weights = weights_of(plan, system, stage)
     rates = {k: v for k, v in plan.rates.items() if k in now.rates}
     cbs = [Guard(folder), History(folder/'log.csv', plan.every), Samples(folder/'samples', plan.samples),
-           Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'judged' if len(dls.loaders) > 1 else ''), Together(), *more]
+           Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'judged' if len(dls.loaders) > 1 else ''),
+           Together(), *more]
     if plan.ema: cbs.append(EMA(plan.ema))
     if plan.clip: cbs.append(Clip(plan.clip))
     if plan.accumulate > 1: cbs.append(Accumulate(plan.accumulate*plan.bs))
@@ -190,7 +204,8 @@ def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
 
 # %% ../nbs/23_runs.ipynb #b20809b3
 def train(out, plan:Plan, device=None,
-          cbs=None, # makes more callbacks: called for each stage, such as `lambda: [TensorBoardCallback(log_preds=False)]`
+          # makes more callbacks: called for each stage, such as `lambda: [TensorBoardCallback(log_preds=False)]`
+          cbs=None,
          )->Path: # the folder
     "A whole run, or the rest of it"
     out, device = Path(out), get_device(device)
@@ -200,10 +215,12 @@ def train(out, plan:Plan, device=None,
     stages = list(plan.stages) or list(system.stages())
     steps = list(plan.steps) + [plan.steps[-1] if plan.steps else 1000]*(len(stages) - len(plan.steps))
     for o in stages:
-        if o not in system.stages(): raise SpiceError(f'{plan.system} has no stage {o!r}', f"Take one of {', '.join(system.stages())}")
+        if o not in system.stages():
+            raise SpiceError(f'{plan.system} has no stage {o!r}', f"Take one of {', '.join(system.stages())}")
     check_plan(plan, system, stages)
     with together(device.type == 'cpu') as share:
-        if share[1] > 1 and device.type == 'cuda': device = torch.device('cuda', torch.cuda.current_device())    # its own, which accelerate chose
+        # its own, which accelerate chose
+        if share[1] > 1 and device.type == 'cuda': device = torch.device('cuda', torch.cuda.current_device())
         tools = dict(regressor=frozen(Regressor.from_pretrained(plan.regressor, device))) if plan.regressor else {}
         counted = {k: getattr(o.weights, k, 0) for o in system.stages().values() for k in BODILY} | plan.weights
         if any(v and k.rpartition('.')[2] in BODILY for k, v in counted.items()): tools['body'] = body_of(plan, device)
@@ -229,7 +246,7 @@ def train(out, plan:Plan, device=None,
 def as_after(data, folder:Path):
     "Restore the pool and the random numbers of a finished stage, so that the next one starts as it would have"
     last = last_checkpoint(folder/'checkpoints')
-    if last is None: return                                          # without checkpoints the run is as good, but not the same
+    if last is None: return # without checkpoints the run is as good, but not the same
     state = read_checkpoint(last)
     if state['pool'] and hasattr(data, 'pool'): data.pool.restore(state['pool'])
     torch.set_rng_state(state['chance'])
@@ -259,7 +276,8 @@ def check_plan(plan, system, stages):
 def check_stage(plan, system, stage):
     "Refuse a stage that lacks what its terms need"
     weights = weights_of(plan, system, stage) or system.stages()[stage].weights
-    if not any(weights.terms.values()): raise SpiceError(f'no term counts in stage {stage}', 'Leave the stage out with --stage, or give a weight')
+    if not any(weights.terms.values()):
+        raise SpiceError(f'no term counts in stage {stage}', 'Leave the stage out with --stage, or give a weight')
     on = [k for k in ('theta', 'beta') if getattr(weights, k, 0)]
     if on and not plan.regressor and 'regressor' in system.stages()[stage].needs:
         raise SpiceError(f'stage {stage} needs f_3D for {" and ".join(on)}',
@@ -268,11 +286,14 @@ def check_stage(plan, system, stage):
 # %% ../nbs/23_runs.ipynb #19427aee
 def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->str: # Markdown
     "The card of the result"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-    lines = [f'# {plan.system}, {plan.preset}', '', f'A person in another pose, trained by `spice_train`; `repose(photo, pose, model={out.name!r})` uses it.',
+    device = (torch.cuda.get_device_name() if torch.cuda.is_available()
+              else f'{platform.machine()} CPU, {torch.get_num_threads()} threads')
+    lines = [f'# {plan.system}, {plan.preset}', '',
+             f'A person in another pose, trained by `spice_train`; `repose(photo, pose, model={out.name!r})` uses it.',
              '',
              '| | |', '|---|---|', f'| data | {plan.data} |', f'| size | {system.size[0]} x {system.size[1]} |',
-             f'| hardware | {device}, {seconds/3600:.2f} hours in the last session |', f'| f_3D | {Path(plan.regressor).name or "none"} |',
+             f'| hardware | {device}, {seconds/3600:.2f} hours in the last session |',
+             f'| f_3D | {Path(plan.regressor).name or "none"} |',
              f'| seed | {plan.seed} |']
     for o in stages:
         rows = log_rows(out/o/'log.csv')
@@ -283,6 +304,7 @@ def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->st
               'Do not show people in poses or clothes that they would not agree to.']
     return '\n'.join([*lines, '', *limits, ''])
 
+# %% ../nbs/23_runs.ipynb #7812b1e4
 def log_rows(path)->list: # of dicts of floats
     "A log as it was written"
     if not Path(path).is_file(): return []
@@ -296,7 +318,8 @@ def pairs_of(text:str)->dict: # 'theta=0,beta=0' -> {'theta': 0., 'beta': 0.}
     out = {}
     for o in filter(None, text.split(',')):
         name, sign, value = o.partition('=')
-        if not sign or not name.strip(): raise SpiceError(f'{o!r} is no setting', 'Write name=value, several with commas between')
+        if not sign or not name.strip():
+            raise SpiceError(f'{o!r} is no setting', 'Write name=value, several with commas between')
         try: out[name.strip()] = json.loads(value)
         except (ValueError, RecursionError): out[name.strip()] = value
     return out
@@ -329,14 +352,16 @@ def spice_train(out:str,                  # the folder of the run; the same comm
                 compiled:bool=False,      # torch.compile
                 quiet:bool=False,         # no bars, no table
                ):
-    "Train a system, or continue a run. Example: spice_train _ckpt/first --preset tiny --steps 300 --regressor _ckpt/f3d"
+    """Train a system, or continue a run. Example: spice_train _ckpt/first --preset tiny --steps 300 --regressor
+    _ckpt/f3d"""
     if not all(o.strip().isdecimal() and 0 < len(o.strip()) < 10 and int(o) for o in steps.split(',')):
         raise SpiceError(f'--steps {steps:.40}', 'Give whole numbers, with commas between')
     numbers = [int(o) for o in steps.split(',')]
-    plan = Plan(system, preset, data, [o for o in stage.split(',') if o], numbers, bs, accumulate, regressor, pairs_of(settings), pairs_of(weights),
+    plan = Plan(system, preset, data, [o for o in stage.split(',') if o], numbers, bs, accumulate, regressor,
+                pairs_of(settings), pairs_of(weights),
                 pairs_of(rates), seed,
-                pool, ema=ema, epoch=epoch, clip=clip, decay=decay, bf16=bf16, channels_last=channels_last, compiled=compiled, samples=samples,
-                checkpoint=checkpoint, quiet=quiet)
+                pool, ema=ema, epoch=epoch, clip=clip, decay=decay, bf16=bf16, channels_last=channels_last,
+                compiled=compiled, samples=samples, checkpoint=checkpoint, quiet=quiet)
     path = train(out, plan, device or None)
     print(f'{path}: done; README.md says what came of it')
     return path

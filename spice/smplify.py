@@ -39,7 +39,8 @@ class FitSettings:
     upright: float = .15    # radians: how far people lean
     depth: float = 1.       # weight of the depth term, where there are 3D joints; 0 is off
     offsets: bool = True    # 3D joints come with BlazePose's points, which lie beside the joints
-    outline: float = 1.     # pixels at 256: deviation of skin that sticks out of the matte, where there is one; infinite is off
+    # pixels at 256: deviation of skin that sticks out of the matte, where there is one; infinite is off
+    outline: float = 1.
     library: int = 4096     # poses to start from
     plan: tuple = ((12, 2), (4, 3), (3, 6)) # (starts that are kept, steps) in each round
     again: int = 8          # steps from a given start
@@ -54,6 +55,7 @@ class FitSettings:
         "The limits of a good fit, with or without 3D joints"
         return self.strict if deep else (self.worst, self.likely, self.doubtful)
 
+# %% ../nbs/08_smplify.ipynb #479af6a3
 def geman_mcclure(squares:Tensor, # distances over sigma, squared
                  )->Tensor: # from 0 to 1/2
     "A square near 0 that levels off"
@@ -70,16 +72,18 @@ class Fitter:
                  settings:FitSettings|None=None,
                  seed:int=0,                      # of the library of starts
                 ):
-        self.body, self.settings, self.full = body, settings or FitSettings(), (prior or load_prior()).to(body.rest.device)
+        self.body, self.settings, self.full = (body, settings or FitSettings(),
+                                               (prior or load_prior()).to(body.rest.device))
         self.rig, at = Rig(body), lambda joint, axis: 3*ACTIVE.index(joint) + axis
         moving = [3*(j - 1) + c for j in ACTIVE for c in range(3)]
         self.moving, self.still = moving, [i for i in range(69) if i not in moving]
         C = self.full.covariances.double()
         inner = torch.linalg.inv(C[:, moving][:, :, moving])
         tensor = lambda o: o.to(body.rest)
-        self.means, self.precision, self.offsets = tensor(self.full.means[:, moving]), tensor(inner), tensor(self.full.offsets)
+        self.means, self.precision, self.offsets = (tensor(self.full.means[:, moving]), tensor(inner),
+                                                    tensor(self.full.offsets))
         self.white = tensor(torch.linalg.cholesky(inner).mT)                          # |white x|^2 = x precision x
-        self.follow = tensor(C[:, self.still][:, :, moving]@inner)                    # how the other joints follow the active ones
+        self.follow = tensor(C[:, self.still][:, :, moving]@inner) # how the other joints follow the active ones
         self.hinges, self.signs = [at(j, c) for j, c, _ in HINGES], tensor(torch.tensor([s for *_, s in HINGES]))
         self._know_limbs()
         self._build_library(seed)
@@ -93,23 +97,35 @@ class Observations:
     pixel: Float[Tensor, ' n']      # a pixel at 256
     span: Float[Tensor, ' n']       # the picture's longer side
     loose: Float[Tensor, 'n 15']    # 1 for joints of which all that they move lies outside the picture
-    zoom: Float[Tensor, ' n']       # how much larger people are than a whole person in the picture; 1 where that is not known
-    lean: Float[Tensor, 'n l']|None = None  # how far limbs point away from the camera, over their length; None without 3D joints
+    zoom: Float[Tensor, ' n'] # how much larger people are than a whole person in the picture; 1 where that is not known
+    # how far limbs point away from the camera, over their length; None without 3D joints
+    lean: Float[Tensor, 'n l']|None = None
     sure: Float[Tensor, 'n l']|None = None  # how much that counts
     outline: Outline|None = None            # None without a matte
-    def __getitem__(self, i): return Observations(*(v if v is None else v[i] for v in map(self.__dict__.get, (o.name for o in fields(self)))))
+    def __getitem__(self, i):
+        return Observations(*(v if v is None else v[i] for v in map(self.__dict__.get, (o.name for o in fields(self)))))
     def repeat(self, count):
-        longer = lambda v: v if v is None else v.repeat(count) if isinstance(v, Outline) else v.repeat_interleave(count, 0)
+        def longer(v):
+            if v is None: return None
+            return v.repeat(count) if isinstance(v, Outline) else v.repeat_interleave(count, 0)
         return Observations(*(longer(getattr(self, o.name)) for o in fields(self)))
 
 # %% ../nbs/08_smplify.ipynb #fe885b29
-LIMB_LEANS = {(2, 5): (.9, .04, .16), (8, 11): (.9, .04, .16), (16, 17): (.9, .04, .17), (14, 15): (.9, .04, .17), (1, 0): (1.2, 0., .12), # width, head
-              (8, 2): (.6, -.05, .2), (11, 5): (.6, -.05, .2), (2, 3): (.5, -.07, .48), (5, 6): (.5, -.07, .48), # trunk, upper arms
-              (3, 4): (.5, -.27, .5), (6, 7): (.5, -.27, .5), (8, 9): (.7, -.03, .22), (11, 12): (.7, -.03, .22), # forearms, thighs
+# width, head
+# trunk, upper arms
+# forearms, thighs
+LIMB_LEANS = {(2, 5): (.9, .04, .16), (8, 11): (.9, .04, .16), (16, 17): (.9, .04, .17), (14, 15): (.9, .04, .17),
+              (1, 0): (1.2, 0., .12),
+              (8, 2): (.6, -.05, .2), (11, 5): (.6, -.05, .2), (2, 3): (.5, -.07, .48), (5, 6): (.5, -.07, .48),
+              (3, 4): (.5, -.27, .5), (6, 7): (.5, -.27, .5), (8, 9): (.7, -.03, .22), (11, 12): (.7, -.03, .22),
               (9, 10): (.4, .1, .24), (12, 13): (.4, .1, .24)} # shins: m, o and sigma of Depth
-BLAZEPOSE = {0: (15, (0., .014, -.015)), 1: (9, (0., .025, 0.)), 2: (9, (0., .025, 0.)), 5: (9, (0., .025, 0.)), # nose, neck, shoulders
-             8: (0, (.009, -.007, .035)), 11: (0, (-.009, -.007, .035)), 10: (5, (0., .03, 0.)), 13: (4, (0., .03, 0.)), # hips, ankles
-             14: (15, (0., .003, -.016)), 15: (15, (0., .003, -.016)), 16: (15, (.029, -.007, .037)), 17: (15, (-.029, -.007, .037))} # eyes, ears
+# nose, neck, shoulders
+# hips, ankles
+# eyes, ears
+BLAZEPOSE = {0: (15, (0., .014, -.015)), 1: (9, (0., .025, 0.)), 2: (9, (0., .025, 0.)), 5: (9, (0., .025, 0.)),
+             8: (0, (.009, -.007, .035)), 11: (0, (-.009, -.007, .035)), 10: (5, (0., .03, 0.)), 13: (4, (0., .03, 0.)),
+             14: (15, (0., .003, -.016)), 15: (15, (0., .003, -.016)), 16: (15, (.029, -.007, .037)),
+             17: (15, (-.029, -.007, .037))}
 
 # %% ../nbs/08_smplify.ipynb #a5cd5048
 @patch
@@ -127,7 +143,7 @@ def _know_limbs(self:Fitter):
     below = torch.zeros(15, 18)
     limb = self.rig.pair_joint > 0
     below[self.rig.pair_joint[limb].cpu() - 1, self.rig.pair_keypoint[limb].cpu()] = 1
-    self.below = tensor(below)                                                                               # keypoints that a joint moves
+    self.below = tensor(below) # keypoints that a joint moves
 
 @patch(as_prop=True)
 def skin(self:Fitter)->Skin:
@@ -158,7 +174,8 @@ def depth_term(self:Fitter, z, seen:Observations)->tuple: # energy [n], residual
     return DEPTH_LEVEL**2*(weight*geman_mcclure(squares)).sum(1), off, weight.sqrt()/(1 + squares)
 
 @patch
-def outline_term(self:Fitter, uv, seen:Observations)->tuple: # energy [n], residuals [n, v], the root of their weights, slopes of the residuals [n, v, 2]
+def outline_term(self:Fitter, uv, seen:Observations
+                )->tuple: # energy [n], residuals [n, v], the root of their weights, slopes of the residuals [n, v, 2]
     "Whether skin stays inside the outline"
     distance, slope = seen.outline.look_up(uv)
     sigma = (self.settings.outline*seen.zoom)[:, None]
@@ -178,12 +195,14 @@ def energy(self:Fitter, state:State, seen:Observations, view=None)->tuple: # ene
     s, (uv, z) = self.settings, view or self.view(state, seen)
     off = (uv - seen.at)/(s.noise*seen.zoom*seen.pixel)[:, None, None]
     squares, sigma2 = off.square().sum(2), (s.robust/s.noise)**2
-    away = state.pose[:, None] - self.means                                                                  # (n, k, 45)
+    away = state.pose[:, None] - self.means # (n, k, 45)
     pose, best = (.5*torch.einsum('kij,nkj->nki', self.white, away).square().sum(2) + self.offsets).min(1)
     up, bent = state.root[:, [0, 2], 1]/s.upright, (self.signs*state.pose[:, self.hinges]).exp()
     hang = seen.loose.repeat_interleave(3, 1)/s.hang**2
-    total = sigma2*(seen.weight*geman_mcclure(squares/sigma2)).sum(1) + s.prior*pose + .5*s.shape*state.betas.square().sum(1)
-    total = total + s.hinge*bent.square().sum(1) + .5*up.square().sum(1) + .5*(hang*(state.pose - self.standing).square()).sum(1)
+    total = (sigma2*(seen.weight*geman_mcclure(squares/sigma2)).sum(1) + s.prior*pose
+             + .5*s.shape*state.betas.square().sum(1))
+    total = (total + s.hinge*bent.square().sum(1) + .5*up.square().sum(1)
+             + .5*(hang*(state.pose - self.standing).square()).sum(1))
     if seen.lean is not None: total = total + self.depth_term(z, seen)[0]
     if seen.outline is not None: total = total + self.sticking_out(state, seen)
     return total, (off, squares/sigma2, away, best, up, bent, hang)
@@ -260,16 +279,19 @@ def descend(self:Fitter,
         after = look(new) if i < steps - 1 or near is not None else (self.energy(new, seen)[0], H, gradient)
         lower = after[0] < total
         state = new.where(lower, state)
-        total, H, gradient = (torch.where(lower.view(-1, *[1]*(a.ndim - 1)), a, b) for a, b in zip(after, (total, H, gradient)))
+        total, H, gradient = (torch.where(lower.view(-1, *[1]*(a.ndim - 1)), a, b)
+                              for a, b in zip(after, (total, H, gradient)))
         damping = torch.where(lower, damping*.3, damping*8).clamp(1e-6, 1e4)
     return state, total
 
+# %% ../nbs/08_smplify.ipynb #25e874f8
 def _solve(H, gradient, damping):
     "One damped step, no longer than trust reaches"
     diagonal = H.diagonal(dim1=1, dim2=2)
     L, _ = torch.linalg.cholesky_ex(H + torch.diag_embed(damping[:, None]*(diagonal + 1e-3) + 1e-6))
     step = -torch.cholesky_solve(gradient[..., None], L)[..., 0].nan_to_num()
-    return torch.cat([step[:, :48].clamp(-.6, .6), step[:, SHAPE].clamp(-3, 3), step[:, 58:60].clamp(-1, 1), step[:, 60:].clamp(-.3, .3)], 1)
+    return torch.cat([step[:, :48].clamp(-.6, .6), step[:, SHAPE].clamp(-3, 3), step[:, 58:60].clamp(-1, 1),
+                      step[:, 60:].clamp(-.3, .3)], 1)
 
 # %% ../nbs/08_smplify.ipynb #d13ed972
 @patch
@@ -280,13 +302,14 @@ def _build_library(self:Fitter, seed):
     spread = torch.linalg.inv(self.white.cpu().float())
     pose = means[which] + .7*torch.einsum('nij,nj->ni', spread[which], torch.randn(n, 45, generator=g))
     yaw, pitch, zero = 2*math.pi*torch.rand(n, generator=g), .06 + .08*torch.randn(n, generator=g), torch.zeros(n)
-    turn = roma.rotvec_to_rotmat(torch.stack([pitch, zero, zero], 1))@roma.rotvec_to_rotmat(torch.stack([zero, yaw, zero], 1))
+    turn = (roma.rotvec_to_rotmat(torch.stack([pitch, zero, zero],
+                                              1))@roma.rotvec_to_rotmat(torch.stack([zero, yaw, zero], 1)))
     state = State(torch.tensor(TURN)[:, None]*turn, pose, torch.zeros(n, 10), torch.zeros(n, 3))
     self.library = State(*(getattr(state, o.name).to(self.body.rest) for o in fields(state)))
     self.shown, self.leaning = {}, None
     for rig in (self.rig, self.landmarks):
         x, y, z = torch.matmul(rig.made, rig.pose(self.library)[2])
-        self.shown[rig] = torch.stack([x.T, y.T], 2).contiguous()                                           # (n, 18, 2) metres
+        self.shown[rig] = torch.stack([x.T, y.T], 2).contiguous() # (n, 18, 2) metres
     self.leaning = (z[self.ends[1]] - z[self.ends[0]]).T/self.lengths                                       # (n, limbs)
 
 # %% ../nbs/08_smplify.ipynb #222abde9
@@ -297,17 +320,20 @@ def starts(self:Fitter, seen:Observations, count:int)->State: # [n*count]
     middle = (w[..., None]*seen.at).sum(1)/total                                                             # (n, 2)
     away = w[..., None]*(seen.at - middle[:, None])
     middle3 = (w@X.flatten(1).view(len(X), 18, 2).permute(1, 0, 2).reshape(18, -1)).view(len(w), -1, 2)/total[..., None]
-    along, size = away.flatten(1)@X.flatten(1).T, w@X.square().sum(2).T - total*middle3.square().sum(2)      # (n, library)
+    along, size = away.flatten(1)@X.flatten(1).T, w@X.square().sum(2).T - total*middle3.square().sum(2) # (n, library)
     scale = along/size.clamp(min=1e-6)
-    scale = torch.where((w > 0).sum(1, keepdim=True) > 2, scale, seen.span[:, None]/2.2).clamp(min=seen.span[:, None]*1e-3)
+    scale = torch.where((w > 0).sum(1, keepdim=True) > 2, scale,
+                        seen.span[:, None]/2.2).clamp(min=seen.span[:, None]*1e-3)
     error = (scale*size - 2*along)*scale
     if seen.lean is not None: error = error + self._misfit(seen)
     best = error.topk(count, dim=1, largest=False)[1]
     scale = scale.gather(1, best)[..., None]
-    place = torch.cat([middle[:, None]/scale - middle3.gather(1, best[..., None].expand(-1, -1, 2)), -scale.log()], 2).flatten(0, 1)
+    place = torch.cat([middle[:, None]/scale - middle3.gather(1, best[..., None].expand(-1, -1, 2)), -scale.log()],
+                      2).flatten(0, 1)
     found = self.library[best.flatten()]
     return State(found.root, found.pose, found.betas, place)
 
+# %% ../nbs/08_smplify.ipynb #900a39a1
 @patch
 def _misfit(self:Fitter, seen:Observations)->Float[Tensor, 'n library']:
     "How badly the depths of the library fit, in the units of the error of keypoints"
@@ -321,7 +347,8 @@ HALF = .25   # the weight of a keypoint whose visibility is 1/2
 
 @patch
 def look_at(self:Fitter, keypoints:Keypoints, camera:Camera,
-            joints3d:Float[Tensor, 'n 18 3']|None=None, # metres, x right, y down, z away from the camera; NaN where unknown
+            # metres, x right, y down, z away from the camera; NaN where unknown
+            joints3d:Float[Tensor, 'n 18 3']|None=None,
             matte:Float[Tensor, 'n 1 h w']|None=None,   # the person, from 0 to 1
            )->Observations:
     "What is known, in tangents, which don't depend on the unknown place of the camera"
@@ -329,10 +356,10 @@ def look_at(self:Fitter, keypoints:Keypoints, camera:Camera,
     score, (h, w), longest = points[..., 2].clamp(min=0), keypoints.size, max(keypoints.size)
     at = (points[..., :2] - camera.center.to(self.body.rest)[:, None])/focal[:, None]
     past = torch.maximum(-points[..., :2], points[..., :2] - points.new_tensor([w, h])).amax(2).clamp(min=0)*256/longest
-    guessed = (past > 0) & (score > 0) & (score < 1)                                                         # outside the picture
+    guessed = (past > 0) & (score > 0) & (score < 1) # outside the picture
     weight = score**s.trust/torch.where(guessed, 1 + past/s.beyond, 1)
     evidence = (self.below*weight[:, None]).amax(2)                                                          # (n, 15)
-    fallen = guessed & (points[..., 1] > h)                                                                  # what hangs leaves by the lower edge
+    fallen = guessed & (points[..., 1] > h) # what hangs leaves by the lower edge
     unseen = fallen.to(weight) if joints3d is None else torch.where(fallen, 1., torch.where(guessed, 0., s.hidden))
     loose = (1 - evidence/HALF).clamp(min=0)*(self.below*unseen[:, None]).amax(2)
     span = longest/focal.mean(1)
@@ -353,7 +380,7 @@ def _look_deep(self:Fitter, seen:Observations, joints3d):
     seen.sure = torch.minimum(weight[:, start], weight[:, end])
     share = (weight/weight.sum(1, keepdim=True).clamp(min=1e-6))[..., None]
     flat, deep = (o - (share*o).sum(1, keepdim=True) for o in (seen.at, joints[..., :2]))
-    scale = (share*flat*deep).sum((1, 2))/(share*deep.square()).sum((1, 2)).clamp(min=1e-6)                  # tangents to the metre
+    scale = (share*flat*deep).sum((1, 2))/(share*deep.square()).sum((1, 2)).clamp(min=1e-6) # tangents to the metre
     seen.zoom = (scale/seen.pixel/WHOLE).clamp(1, 10)
 
 # %% ../nbs/08_smplify.ipynb #7cbfcdf6
@@ -381,18 +408,27 @@ class Fits:
     good: Bool[Tensor, ' b']            # to be used in training
     body: str = ''                      # hash of the body model
     def __len__(self): return len(self.betas)
-    def __repr__(self): return f'Fits: {len(self)}, {int(self.good.sum())} good, mean error {self.error[self.error.isfinite()].mean():.2f} pixels'
+    def __repr__(self):
+        return (f'Fits: {len(self)}, {int(self.good.sum())} good, mean error '
+                f'{self.error[self.error.isfinite()].mean():.2f} pixels')
     def __getitem__(self, i): # a slice, list or mask
-        return Fits(*(getattr(self, o)[i] for o in ('rotmats', 'betas', 'camera', 'error', 'energy', 'doubt', 'good')), self.body)
-    def to(self, device): return Fits(*(getattr(self, o).to(device) for o in ('rotmats', 'betas', 'camera', 'error', 'energy', 'doubt', 'good')), self.body)
+        return Fits(*(getattr(self, o)[i] for o in ('rotmats', 'betas', 'camera', 'error', 'energy', 'doubt', 'good')),
+                    self.body)
+    def to(self, device):
+        return Fits(*(getattr(self, o).to(device) for o in ('rotmats', 'betas', 'camera', 'error', 'energy', 'doubt',
+                                                            'good')), self.body)
     def fields(self): # arrays for `spice.data.save_bodies`
-        return dict(rotmats=self.rotmats, betas=self.betas, focal=self.camera.focal, center=self.camera.center, translation=self.camera.translation)
+        return dict(rotmats=self.rotmats, betas=self.betas, focal=self.camera.focal, center=self.camera.center,
+                    translation=self.camera.translation)
 
+# %% ../nbs/08_smplify.ipynb #a059e0d2
 def cat_fits(parts:list)->Fits:
     "Several batches as one"
     join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    camera = Camera(*(torch.cat([getattr(o.camera, k) for o in parts]) for k in ('focal', 'center', 'translation')), parts[0].camera.size)
-    return Fits(join('rotmats'), join('betas'), camera, join('error'), join('energy'), join('doubt'), join('good'), parts[0].body)
+    camera = Camera(*(torch.cat([getattr(o.camera, k) for o in parts]) for k in ('focal', 'center', 'translation')),
+                    parts[0].camera.size)
+    return Fits(join('rotmats'), join('betas'), camera, join('error'), join('energy'), join('doubt'), join('good'),
+                parts[0].body)
 
 # %% ../nbs/08_smplify.ipynb #f1553875
 LEAST_WEIGHT = .1 # the weight of a keypoint that was there
@@ -415,9 +451,11 @@ def fits_of(self:Fitter, state:State, seen:Observations, camera:Camera, energy, 
     off = (uv - seen.at).norm(dim=2)/seen.pixel[:, None]
     error = torch.where(weight.sum(1) > 0, (off*weight).sum(1)/weight.sum(1).clamp(min=1e-9), math.inf)
     worst, likely, doubtful = s.limits(seen.lean is not None)
-    good = ((weight > LEAST_WEIGHT).sum(1) >= s.least) & (error < worst*seen.zoom) & (energy < likely) & (doubt < doubtful)
+    good = (((weight > LEAST_WEIGHT).sum(1) >= s.least) & (error < worst*seen.zoom) & (energy < likely)
+            & (doubt < doubtful))
     translation = torch.cat([state.place[:, :2], state.place[:, 2:].exp()], 1)
-    return Fits(self.complete(state), state.betas, replace(camera, translation=translation), error, energy, doubt, good, self.body.hash)
+    return Fits(self.complete(state), state.betas, replace(camera, translation=translation), error, energy, doubt, good,
+                self.body.hash)
 
 # %% ../nbs/08_smplify.ipynb #79448a01
 @patch
@@ -436,7 +474,7 @@ def candidates(self:Fitter, seen:Observations)->tuple: # `State` of n*k bodies, 
 @torch.no_grad()
 def doubt(self:Fitter, state:State, energy:Float[Tensor, 'n k'], best)->Float[Tensor, ' n']: # mm
     "How far the other candidates are from the best, weighted by their probabilities"
-    joints = self.rig.pose(state)[0][:, 3, :24].permute(2, 1, 0).unflatten(0, tuple(energy.shape))           # (n, k, 24, 3)
+    joints = self.rig.pose(state)[0][:, 3, :24].permute(2, 1, 0).unflatten(0, tuple(energy.shape)) # (n, k, 24, 3)
     joints = joints - joints[:, :, :1]
     away = (joints - joints.gather(1, best.view(-1, 1, 1, 1).expand(-1, 1, 24, 3))).norm(dim=3).mean(2)
     return (energy.neg().softmax(1)*away).sum(1)*1000
@@ -459,7 +497,8 @@ def fit(self:Fitter,
         doubt = torch.zeros_like(energy)
     else:
         state, energies = self.candidates(bare)
-        if seen.outline is not None: energies = energies + self.sticking_out(state, seen.repeat(energies.shape[1])).view_as(energies)
+        if seen.outline is not None:
+            energies = energies + self.sticking_out(state, seen.repeat(energies.shape[1])).view_as(energies)
         energy, best = energies.min(1)
         doubt = self.doubt(state, energies, best)
         state = state[best + energies.shape[1]*torch.arange(len(best), device=best.device)]
@@ -475,15 +514,17 @@ def fit_keypoints(body:Body,
                   start=None,                # bodies to start from: `Fits` or the like, one for each person
                   fitter:Fitter|None=None,   # None is one with People's prior and the usual settings
                   batch:int=128,             # people fitted in step
-                  joints3d=None,             # [b, 18, 3] metres, x right, y down, z away from the camera; NaN where unknown
+                  joints3d=None, # [b, 18, 3] metres, x right, y down, z away from the camera; NaN where unknown
                   matte=None,                # [b, 1, h, w] from 0 to 1: the person, in the picture of the keypoints
                  )->Fits:
     "Bodies from keypoints"
     points, size = keypoints.points, frame_size(keypoints.size)
     if not len(points): raise DataError('no keypoints to fit', 'Give at least one person')
-    if not torch.isfinite(points).all(): raise DataError('keypoints hold NaN or infinite values', 'Missing joints have score 0')
-    if start is not None and len(start.betas) != len(points): raise DataError(f'{len(start.betas)} bodies to start from for {len(points)} people',
-                                                                              'Give one for each')
+    if not torch.isfinite(points).all():
+        raise DataError('keypoints hold NaN or infinite values', 'Missing joints have score 0')
+    if start is not None and len(start.betas) != len(points):
+        raise DataError(f'{len(start.betas)} bodies to start from for {len(points)} people',
+                        'Give one for each')
     _check_more(points, size, joints3d, matte)
     fitter = fitter or Fitter(body)
     if start is not None and getattr(start, 'body', ''): body.require(start.body)
@@ -494,15 +535,18 @@ def fit_keypoints(body:Body,
     camera, rows = camera.to(place.device), [slice(i, i + batch) for i in range(0, len(points), batch)]
     part = lambda o, r: None if o is None else o[r]
     begin = lambda r: None if start is None else _some(start, r)
-    return cat_fits([fitter.fit(Keypoints(points[r], keypoints.size), camera[r], begin(r), part(joints3d, r), part(matte, r)) for r in rows])
+    return cat_fits([fitter.fit(Keypoints(points[r], keypoints.size), camera[r], begin(r), part(joints3d, r),
+                                part(matte, r)) for r in rows])
 
 # %% ../nbs/08_smplify.ipynb #e2bddf12
 def _check_more(points, size, joints3d, matte):
     "Refuse 3D joints or mattes of other people or pictures"
     if joints3d is not None and tuple(joints3d.shape) != tuple(points.shape):
-        raise DataError(f'joints3d of shape {list(joints3d.shape)} for {len(points)} people', f'Give {list(points.shape)}')
+        raise DataError(f'joints3d of shape {list(joints3d.shape)} for {len(points)} people',
+                        f'Give {list(points.shape)}')
     if matte is not None and tuple(matte.shape) != (len(points), 1, *size):
-        raise DataError(f'matte of shape {list(matte.shape)} for {len(points)} people', f'Give {[len(points), 1, *size]}')
+        raise DataError(f'matte of shape {list(matte.shape)} for {len(points)} people',
+                        f'Give {[len(points), 1, *size]}')
 
 @dataclass
 class _Bodies:
@@ -527,10 +571,12 @@ def facing(rotmats:Float[Tensor, 'b 24 3 3'])->Float[Tensor, ' b']: # degrees, 0
     forward = rotmats[:, 0, :, 2]
     return torch.atan2(forward[:, 0], -forward[:, 2])*180/math.pi
 
-def fit_errors(body:Body, found, true)->dict: # each [b]: reprojection in pixels at 256, joints and aligned in mm, facing in degrees
+def fit_errors(body:Body, found, true
+              )->dict: # each [b]: reprojection in pixels at 256, joints and aligned in mm, facing in degrees
     "How far fits are from the truth; both have rotmats, betas and camera"
     (a, ka), (b, kb) = (body.skeleton(o.rotmats, o.betas) for o in (found, true))
     off = (found.camera.project(ka) - true.camera.project(kb))[..., :2].norm(dim=2)*256/max(true.camera.size)
     turned = (facing(found.rotmats) - facing(true.rotmats) + 180) % 360 - 180
     mm = lambda a, b: (a - b).norm(dim=2).mean(1)*1000
-    return dict(reprojection=off.mean(1), joints=mm(a - a[:, :1], b - b[:, :1]), aligned=mm(procrustes(a, b), b), facing=turned.abs())
+    return dict(reprojection=off.mean(1), joints=mm(a - a[:, :1], b - b[:, :1]), aligned=mm(procrustes(a, b), b),
+                facing=turned.abs())

@@ -13,13 +13,16 @@ from .core import DataError
 from .poses import bells, chance
 
 # %% ../nbs/05_wardrobe.ipynb #93457514
-CLOTH = {'black': (.055, .055, .065), 'white': (.93, .92, .90), 'grey': (.50, .50, .52), 'navy': (.10, .13, .27), 'blue': (.16, .32, .68),
-         'light blue': (.56, .71, .88), 'red': (.72, .10, .13), 'wine': (.36, .07, .14), 'pink': (.92, .62, .70), 'green': (.13, .44, .27),
-         'olive': (.37, .38, .20), 'beige': (.84, .75, .61), 'brown': (.38, .24, .15), 'yellow': (.93, .76, .25),
-         'orange': (.87, .45, .16), 'purple': (.42, .25, .56)}
-SKIN_COLOURS = {'porcelain': (.96, .82, .74), 'light': (.91, .73, .61), 'tan': (.80, .60, .46), 'olive': (.72, .53, .38),
+CLOTH = {'black': (.055, .055, .065), 'white': (.93, .92, .90), 'grey': (.50, .50, .52), 'navy': (.10, .13, .27),
+         'blue': (.16, .32, .68),
+         'light blue': (.56, .71, .88), 'red': (.72, .10, .13), 'wine': (.36, .07, .14), 'pink': (.92, .62, .70),
+         'green': (.13, .44, .27), 'olive': (.37, .38, .20), 'beige': (.84, .75, .61), 'brown': (.38, .24, .15),
+         'yellow': (.93, .76, .25), 'orange': (.87, .45, .16), 'purple': (.42, .25, .56)}
+SKIN_COLOURS = {'porcelain': (.96, .82, .74), 'light': (.91, .73, .61), 'tan': (.80, .60, .46),
+                'olive': (.72, .53, .38),
                 'brown': (.52, .35, .24), 'deep': (.34, .22, .155)}
-HAIR_COLOURS = {'black': (.065, .055, .05), 'dark brown': (.17, .105, .07), 'brown': (.32, .20, .12), 'blond': (.74, .57, .34),
+HAIR_COLOURS = {'black': (.065, .055, .05), 'dark brown': (.17, .105, .07), 'brown': (.32, .20, .12),
+                'blond': (.74, .57, .34),
                 'red': (.45, .17, .075), 'grey': (.56, .55, .54)}
 SHOE = {'black': (.06, .06, .065), 'white': (.91, .91, .89), 'brown': (.34, .20, .12), 'navy': (.11, .14, .26),
         'red': (.62, .11, .12), 'beige': (.78, .68, .55)}
@@ -28,21 +31,30 @@ SHOE = {'black': (.06, .06, .065), 'white': (.91, .91, .89), 'brown': (.34, .20,
 STYLE_SHARES = {'women': .55, 'men': .45}
 TOPS = {'women': {'t-shirt': .20, 'long-sleeve': .14, 'shirt': .14, 'sweater': .14, 'tank': .14, 'dress': .24},
         'men': {'t-shirt': .32, 'long-sleeve': .20, 'shirt': .26, 'sweater': .17, 'tank': .05}}
-BOTTOMS = {'women': {'trousers': .30, 'jeans': .28, 'shorts': .16, 'skirt': .26}, 'men': {'trousers': .36, 'jeans': .36, 'shorts': .28}}
-SLEEVES = {'t-shirt': {'short': .75, 'elbow': .25}, 'long-sleeve': {'long': .8, 'three-quarter': .2}, 'shirt': {'long': .62, 'short': .38},
-           'sweater': {'long': 1.}, 'tank': {'none': 1.}, 'dress': {'none': .34, 'short': .32, 'elbow': .12, 'long': .22}}
-NECKS = {'t-shirt': {'round': .7, 'v': .3}, 'long-sleeve': {'round': .6, 'v': .25, 'high': .15}, 'shirt': {'collar': 1.},
+BOTTOMS = {'women': {'trousers': .30, 'jeans': .28, 'shorts': .16, 'skirt': .26},
+           'men': {'trousers': .36, 'jeans': .36, 'shorts': .28}}
+SLEEVES = {'t-shirt': {'short': .75, 'elbow': .25}, 'long-sleeve': {'long': .8, 'three-quarter': .2},
+           'shirt': {'long': .62, 'short': .38},
+           'sweater': {'long': 1.}, 'tank': {'none': 1.},
+           'dress': {'none': .34, 'short': .32, 'elbow': .12, 'long': .22}}
+NECKS = {'t-shirt': {'round': .7, 'v': .3}, 'long-sleeve': {'round': .6, 'v': .25, 'high': .15},
+         'shirt': {'collar': 1.},
          'sweater': {'round': .5, 'v': .2, 'high': .3},
          'tank': {'round': .6, 'wide': .4}, 'dress': {'round': .45, 'v': .35, 'wide': .2}}
-LENGTHS = {'trousers': {'full': .78, 'cropped': .22}, 'jeans': {'full': .78, 'cropped': .22}, 'shorts': {'short': .45, 'knee': .55},
+LENGTHS = {'trousers': {'full': .78, 'cropped': .22}, 'jeans': {'full': .78, 'cropped': .22},
+           'shorts': {'short': .45, 'knee': .55},
            'skirt': {'short': .40, 'knee': .36, 'midi': .24}, 'dress': {'short': .42, 'knee': .38, 'midi': .20}}
 FITS = {'slim': .34, 'regular': .40, 'loose': .26}
-PATTERNS = {'plain': .30, 'stripes': .11, 'bars': .06, 'checks': .09, 'dots': .09, 'floral': .10, 'print': .07, 'blocks': .07, 'heather': .06, 'letters': .05}
+PATTERNS = {'plain': .30, 'stripes': .11, 'bars': .06, 'checks': .09, 'dots': .09, 'floral': .10, 'print': .07,
+            'blocks': .07, 'heather': .06, 'letters': .05}
 KNITS = {'plain': .34, 'stripes': .22, 'blocks': .16, 'heather': .28}
 LEG_PATTERNS = {'plain': .62, 'checks': .12, 'bars': .10, 'heather': .16}
 HAIRS = {'women': {'long': .32, 'bob': .22, 'tied': .18, 'bun': .14, 'short': .07, 'curly': .07},
          'men': {'short': .62, 'bald': .15, 'curly': .15, 'long': .04, 'bun': .04}}
-SHOE_SHARES = {'women': {'sneakers': .38, 'flats': .32, 'boots': .30}, 'men': {'sneakers': .52, 'flats': .20, 'boots': .28}}
+
+# %% ../nbs/05_wardrobe.ipynb #2da88c4a
+SHOE_SHARES = {'women': {'sneakers': .38, 'flats': .32, 'boots': .30},
+               'men': {'sneakers': .52, 'flats': .20, 'boots': .28}}
 
 def pick(words:dict, # {word: share}
          u:float,    # in [0, 1)
@@ -65,24 +77,31 @@ def _colours(draw, what, count=3):
 def _cloth(draw, what, patterns):
     "A pattern with its colours and size"
     kind, (scale, duty) = pick(patterns, draw(f'{what} pattern')[0]), draw(f'{what} scale', 2)
-    return dict(pattern=kind, colours=_colours(draw, f'{what} colours'), scale=round(.028 + .055*scale, 4), share=round(.3 + .3*duty, 3))
+    return dict(pattern=kind, colours=_colours(draw, f'{what} colours'), scale=round(.028 + .055*scale, 4),
+                share=round(.3 + .3*duty, 3))
 
 def _top(draw, style):
     kind = pick(TOPS[style], draw('top')[0])
     without = ('print', 'letters') if kind == 'shirt' else ()
     patterns = {k: v for k, v in PATTERNS.items() if k not in without} if kind != 'sweater' else KNITS
-    out = dict(kind=kind, sleeve=pick(SLEEVES[kind], draw('sleeve')[0]), neck=pick(NECKS[kind], draw('neck')[0]), fit=pick(FITS, draw('top fit')[0]))
+    out = dict(kind=kind, sleeve=pick(SLEEVES[kind], draw('sleeve')[0]), neck=pick(NECKS[kind], draw('neck')[0]),
+               fit=pick(FITS, draw('top fit')[0]))
     out |= _cloth(draw, 'top', patterns)
-    if kind == 'dress': out |= dict(length=pick(LENGTHS['dress'], draw('length')[0]), flare=round(float(draw('flare')[0]), 3))
+    if kind == 'dress':
+        out |= dict(length=pick(LENGTHS['dress'], draw('length')[0]), flare=round(float(draw('flare')[0]), 3))
     else: out['tucked'] = bool(draw('tucked')[0] < (.35 if style == 'women' else .12))
     return out
 
+# %% ../nbs/05_wardrobe.ipynb #0afaf3b8
 def _bottom(draw, style):
     kind = pick(BOTTOMS[style], draw('bottom')[0])
     patterns = {'denim': 1.} if kind == 'jeans' else PATTERNS if kind == 'skirt' else LEG_PATTERNS
     patterns = {k: v for k, v in patterns.items() if k not in ('print', 'letters', 'blocks')}
-    out = dict(kind=kind, length=pick(LENGTHS[kind], draw('length')[0]), fit=pick(FITS, draw('bottom fit')[0])) | _cloth(draw, 'bottom', patterns)
-    if kind == 'jeans': out['colours'] = [pick({'navy': .45, 'blue': .3, 'light blue': .15, 'black': .1}, draw('denim')[0])] + out['colours'][1:]
+    out = (dict(kind=kind, length=pick(LENGTHS[kind], draw('length')[0]), fit=pick(FITS, draw('bottom fit')[0]))
+           | _cloth(draw, 'bottom', patterns))
+    if kind == 'jeans':
+        out['colours'] = [pick({'navy': .45, 'blue': .3, 'light blue': .15, 'black': .1},
+                               draw('denim')[0])] + out['colours'][1:]
     if kind == 'skirt': out['flare'] = round(float(draw('flare')[0]), 3)
     return out
 
@@ -95,14 +114,17 @@ def outfit(seed:int, # any whole number from 0 to 2 ** 62
     style = pick(STYLE_SHARES, draw('style')[0])
     top = _top(draw, style)
     over = draw('over')[0] < .16 and top['kind'] in ('t-shirt', 'long-sleeve', 'tank', 'shirt')
-    jacket = dict(kind='jacket', fit='loose' if draw('over fit')[0] < .5 else 'regular') | _cloth(draw, 'over', {'plain': .7, 'checks': .15, 'heather': .15})
+    jacket = (dict(kind='jacket', fit='loose' if draw('over fit')[0] < .5 else 'regular')
+              | _cloth(draw, 'over', {'plain': .7, 'checks': .15, 'heather': .15}))
     shape = np.round(bells(seed, 'outfit body', 10, limit=2.)*.95, 4)
     hair = pick(HAIRS[style], draw('hair')[0])
     hairdo = dict(kind=hair, colour=pick(dict.fromkeys(HAIR_COLOURS, 1), draw('hair colour')[0]),
                   length=round(float(draw('hair length')[0]), 3), parting=round(float(draw('parting')[0]*2 - 1), 3))
-    return dict(seed=int(seed), style=style, body=shape.tolist(), skin=pick(dict.fromkeys(SKIN_COLOURS, 1), draw('skin')[0]), hair=hairdo,
+    return dict(seed=int(seed), style=style, body=shape.tolist(),
+                skin=pick(dict.fromkeys(SKIN_COLOURS, 1), draw('skin')[0]), hair=hairdo,
                 top=top, over=jacket if over else None, bottom=None if top['kind'] == 'dress' else _bottom(draw, style),
-                shoes=dict(kind=pick(SHOE_SHARES[style], draw('shoes')[0]), colour=pick(dict.fromkeys(SHOE, 1), draw('shoe colour')[0])),
+                shoes=dict(kind=pick(SHOE_SHARES[style], draw('shoes')[0]),
+                           colour=pick(dict.fromkeys(SHOE, 1), draw('shoe colour')[0])),
                 glasses=pick({'none': .84, 'clear': .08, 'dark': .08}, draw('glasses')[0]),
                 hat=bool(draw('hat')[0] < .07 and hair in ('short', 'long', 'bob', 'bald')))
 
@@ -120,15 +142,19 @@ def describe(outfit:dict)->str:
     parts.append(f"{outfit['shoes']['colour']} {outfit['shoes']['kind']}")
     hair = outfit['hair']
     who = f"{outfit['skin']} skin, " + ('bald' if hair['kind'] == 'bald' else f"{hair['colour']} {hair['kind']} hair")
-    extra = ''.join([', a hat' if outfit['hat'] else '', {'none': '', 'clear': ', glasses', 'dark': ', sunglasses'}[outfit['glasses']]])
+    extra = ''.join([', a hat' if outfit['hat'] else '',
+                     {'none': '', 'clear': ', glasses', 'dark': ', sunglasses'}[outfit['glasses']]])
     return f"{who}{extra}; wears {', '.join(parts)}"
 
 # %% ../nbs/05_wardrobe.ipynb #397f1ba4
-ATTRIBUTES = {'top': ('t-shirt', 'long-sleeve', 'shirt', 'sweater', 'tank', 'dress'), 'sleeve': ('none', 'short', 'elbow', 'three-quarter', 'long'),
-              'neck': ('round', 'v', 'high', 'wide', 'collar'), 'top pattern': tuple(PATTERNS), 'top colour': tuple(CLOTH),
-              'bottom': ('none', 'trousers', 'jeans', 'shorts', 'skirt'), 'length': ('short', 'knee', 'midi', 'cropped', 'full'),
-              'bottom pattern': ('none', 'plain', 'stripes', 'bars', 'checks', 'dots', 'floral', 'heather', 'denim'), 'bottom colour': ('none', *CLOTH),
-              'hair': ('short', 'long', 'bob', 'tied', 'bun', 'curly', 'bald'), 'hair colour': ('none', *HAIR_COLOURS), 'skin': tuple(SKIN_COLOURS),
+ATTRIBUTES = {'top': ('t-shirt', 'long-sleeve', 'shirt', 'sweater', 'tank', 'dress'),
+              'sleeve': ('none', 'short', 'elbow', 'three-quarter', 'long'),
+              'neck': ('round', 'v', 'high', 'wide', 'collar'), 'top pattern': tuple(PATTERNS),
+              'top colour': tuple(CLOTH), 'bottom': ('none', 'trousers', 'jeans', 'shorts', 'skirt'),
+              'length': ('short', 'knee', 'midi', 'cropped', 'full'),
+              'bottom pattern': ('none', 'plain', 'stripes', 'bars', 'checks', 'dots', 'floral', 'heather', 'denim'),
+              'bottom colour': ('none', *CLOTH), 'hair': ('short', 'long', 'bob', 'tied', 'bun', 'curly', 'bald'),
+              'hair colour': ('none', *HAIR_COLOURS), 'skin': tuple(SKIN_COLOURS),
               'shoes': ('sneakers', 'flats', 'boots'),
               'jacket': ('no', 'yes'), 'glasses': ('none', 'clear', 'dark')}
 
@@ -136,9 +162,11 @@ def attributes(outfit:dict)->dict: # {attribute: word}
     "The words that a photo shows"
     top, bottom, hair = outfit['top'], outfit['bottom'], outfit['hair']
     below = bottom or dict(kind='none', pattern='none', colours=['none'], length=top.get('length'))
-    return {'top': top['kind'], 'sleeve': top['sleeve'], 'neck': top['neck'], 'top pattern': top['pattern'], 'top colour': top['colours'][0],
-            'bottom': below['kind'], 'length': below['length'], 'bottom pattern': below['pattern'], 'bottom colour': below['colours'][0],
-            'hair': hair['kind'], 'hair colour': 'none' if hair['kind'] == 'bald' else hair['colour'], 'skin': outfit['skin'], 'shoes': outfit['shoes']['kind'],
+    return {'top': top['kind'], 'sleeve': top['sleeve'], 'neck': top['neck'], 'top pattern': top['pattern'],
+            'top colour': top['colours'][0],
+            'bottom': below['kind'], 'length': below['length'], 'bottom pattern': below['pattern'],
+            'bottom colour': below['colours'][0], 'hair': hair['kind'], 'hair colour': 'none' if hair['kind'] == 'bald'
+            else hair['colour'], 'skin': outfit['skin'], 'shoes': outfit['shoes']['kind'],
             'jacket': 'yes' if outfit['over'] else 'no', 'glasses': outfit['glasses']}
 
 def labels(outfit:dict)->np.ndarray: # one whole number for each of `ATTRIBUTES`
