@@ -43,7 +43,8 @@ def before(c:int,              # channels
            norm:bool=True,
           )->list: # of modules
     "Norm and activation, and the convolution after them"
-    return [nn.InstanceNorm2d(c, affine=True)]*norm + [act(), layer]
+    first = [nn.InstanceNorm2d(c, affine=True)] if norm else []
+    return [*first, act(), layer]
 
 class EncoderBlock(nn.Module):
     "Half the size: norm, act, 4x4 convolution of stride 2, norm, act, 3x3 convolution"

@@ -510,7 +510,8 @@ def inpainting_step(self:Dpt, batch)->Step:
 @patch
 def columns(self:Dpt, batch, made)->dict:
     "Source, dense poses, pictures of the streams, what was made, the truth"
-    out, show = {'source': batch['source_image']}, lambda iuv: pose_planes('iuv', iuv)*2 - 1
+    def show(iuv): return pose_planes('iuv', iuv)*2 - 1
+    out = {'source': batch['source_image']}
     if self.settings.dense:
         out |= {'its pose': show(self.dense_pose(batch, 'source')), 'pose': show(self.dense_pose(batch, 'target'))}
     else: out['pose'] = pose_columns(batch)

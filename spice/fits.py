@@ -94,7 +94,8 @@ def smooth(self:Fitter, state:State, seen:Observations, pace:float, steps:int)->
     t, (w1, w2) = len(state), (deviations(self.body.rest, o, pace) for o in (STILL, STEADY))
     if t < 3: return state
     P1, P2 = differences(t, w1)
-    pad, mix = torch.nn.functional.pad, lambda k: P1.diagonal(-k)[:, None]*w1 + P2.diagonal(-k)[:, None]*w2
+    pad = torch.nn.functional.pad
+    def mix(k): return P1.diagonal(-k)[:, None]*w1 + P2.diagonal(-k)[:, None]*w2
     own, bands = mix(0), torch.stack([pad(mix(k), (0, 0, k, 0)) for k in (1, 2)], 1)
     def look(state):
         total, H, gradient = self.normal(state, seen)

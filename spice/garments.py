@@ -15,7 +15,7 @@ __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'S
 # %% ../nbs/05b_garments.ipynb #fc98fd66
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -632,7 +632,7 @@ def _add_stools(parts, body, skin, heights, seated, turns, places):
 
 # %% ../nbs/05b_garments.ipynb #782a04bc
 LAYER_MAKERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
-                lambda *o: tied_layer(*o, 0), lambda *o: tied_layer(*o, 1), hat_layer, glasses_layer)
+                partial(tied_layer, which=0), partial(tied_layer, which=1), hat_layer, glasses_layer)
 
 # %% ../nbs/05b_garments.ipynb #ac9eca61
 def dress(body:Body,                         # the free body

@@ -615,8 +615,8 @@ def portraits(self:Reposer, pairs, return_all, paste, size, background):
 @torch.no_grad()
 def portrait_steps(self:Reposer, seen:Seen, aim:Aim, image:Image.Image)->dict: # {title: PIL image}
     "The steps to the result of a system of any size"
-    canvas, body = (self.size[0],
-                    lambda R, camera: to_pil(render_body(self.body, R, seen.fits.betas, camera).wheel.cpu())[0])
+    def body(R, camera): return to_pil(render_body(self.body, R, seen.fits.betas, camera).wheel.cpu())[0]
+    canvas = self.size[0]
     x, carried, painted = self.portrait(seen).at(canvas).paint(aim.rotmats, aim.camera)
     grey = lambda o: to_pil(o.expand(-1, 3, -1, -1).cpu()*2 - 1)[0]
     return {'photo': seen.image, 'its joints': seen.keypoints.draw([seen.image])[0],

@@ -134,7 +134,8 @@ OTHER_SIDE = [JOINTS.index(o.replace('left', '#').replace('right', 'left').repla
 
 def flip_person(batch:dict, side:str, which:Tensor, width:int)->dict:
     "The fields of one side, mirrored where `which` [b] says so"
-    out, pick = {}, lambda a, b: torch.where(which.view(-1, *[1]*(a.ndim - 1)), a, b)
+    def pick(a, b): return torch.where(which.view(-1, *[1]*(a.ndim - 1)), a, b)
+    out = {}
     points = batch[f'{side}_points']
     known = points[..., 2:] > 0
     moved = torch.cat([torch.where(known, width - points[..., :1], points[..., :1]), points[..., 1:]], 2)[:, FLIP]

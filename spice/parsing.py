@@ -478,7 +478,8 @@ def columns(self:ParsingTransfer, batch, made)->dict:
     "Source, its map, the pose, the map there, what was made, the way back, the truth"
     batch = smaller(batch, tuple(next(iter(made.values())).shape[2:]))
     side = 'pseudo' if 'found' in made and 'pseudo_points' in batch else 'target'
-    paint, out = lambda o: paint_parsing(o.argmax(1) if o.ndim == 4 else o), {'source': batch['source_image']}
+    def paint(parsing): return paint_parsing(parsing.argmax(1) if parsing.ndim == 4 else parsing)
+    out = {'source': batch['source_image']}
     if 'source_parsing' in batch and 'parsing' in made: out['its map'] = paint(batch['source_parsing'])
     if 'found' in made: out['map found'] = paint(made['found'])
     out['pose'] = pose_columns(batch, side)

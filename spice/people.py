@@ -183,7 +183,8 @@ def seeds(self:People,
 # %% ../nbs/06a_people.ipynb #b9a5bf49
 def _framing(self, views, n):
     "Random crop, fill, shift and pitch"
-    u, tensor = chance(views, 'framing', 5), lambda o: torch.as_tensor(o, dtype=torch.float32, device=self.device)
+    def tensor(x): return torch.as_tensor(x, dtype=torch.float32, device=self.device)
+    u = chance(views, 'framing', 5)
     mixed = np.select([u[:, 0] < .55, u[:, 0] < .82], [0, 1], 2)
     crop = torch.as_tensor(mixed if self.crop == 'mixed' else np.full(n, CROPS[self.crop]), device=self.device)
     return (dict(crop=crop, fill=tensor(.86 + .08*u[:, 1]), shift=tensor(2*u[:, 2:4] - 1)),
@@ -264,7 +265,8 @@ def paint_parsing(parsing:Int[Tensor, 'b h w'])->Float[Tensor, 'b 3 h w']: # in 
 @patch
 def layers(self:Photos)->dict: # {title: [b, 3, h, w]}
     "The photo and everything known about it, as pictures"
-    surface, on_white = self.surface, lambda o: torch.where(self.surface.mask[:, None], o, torch.ones_like(o))
+    surface = self.surface
+    def on_white(picture): return torch.where(surface.mask[:, None], picture, torch.ones_like(picture))
     shown_points = replace_scores(self.keypoints, self.seen)
     iuv = torch.cat([surface.iuv[:, :1]/24, surface.iuv[:, 1:]], 1)*2 - 1
     torso = torch.stack([surface.torso[:, 0], surface.torso[:, 1], surface.torso[:, 0]*0], 1).float()*2 - 1

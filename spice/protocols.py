@@ -349,9 +349,12 @@ def case(self:PreparedPairs, rows)->Case: # noqa: F811
 @patch
 def truth(self:PreparedPairs, batch)->dict:
     "The truths of a pair whose true bodies are known"
-    see = lambda side: render_body(self.body, batch[f'{side}_rotmats'], batch[f'{side}_betas'], batch.camera(side))
-    source, target = lru_cache(lambda: see('source')), lru_cache(lambda: see('target'))
-    flow, rows = lru_cache(lambda: target().flow_from(source())), lambda: target().verts_px[..., 1]
+    @lru_cache
+    def see(side): return render_body(self.body, batch[f'{side}_rotmats'], batch[f'{side}_betas'], batch.camera(side))
+    def source(): return see('source')
+    def target(): return see('target')
+    flow = lru_cache(lambda: target().flow_from(source()))
+    def rows(): return target().verts_px[..., 1]
     return dict(mask=lambda: target().mask, source_mask=lambda: source().mask, flow=lambda: flow()[0],
                 visibility=lambda: flow()[1],
                 height=lambda: rows().amax(1) - rows().amin(1))

@@ -72,9 +72,9 @@ class Fitter:
                  settings:FitSettings|None=None,
                  seed:int=0,                      # of the library of starts
                 ):
-        self.body, self.settings, self.full = (body, settings or FitSettings(),
-                                               (prior or load_prior()).to(body.rest.device))
-        self.rig, at = Rig(body), lambda joint, axis: 3*ACTIVE.index(joint) + axis
+        def at(joint, axis): return 3*ACTIVE.index(joint) + axis
+        self.body, self.settings, self.rig = body, settings or FitSettings(), Rig(body)
+        self.full = (prior or load_prior()).to(body.rest.device)
         moving = [3*(j - 1) + c for j in ACTIVE for c in range(3)]
         self.moving, self.still = moving, [i for i in range(69) if i not in moving]
         C = self.full.covariances.double()

@@ -73,9 +73,10 @@ class PatchCritic(nn.Module):
                 ):
         super().__init__()
         c, p = [width*min(2**i, 8) for i in range(levels + 1)], int(padded)
-        after = lambda n, norm=True: [nn.InstanceNorm2d(n)]*norm + [nn.LeakyReLU(.2, inplace=True)]
-        halve = [o for i in range(1, levels) for o in (nn.Conv2d(c[i-1], c[i], 4, 2, 1), *after(c[i]))]
-        self.model = start(nn.Sequential(nn.Conv2d(3, c[0], 4, 2, 1), *after(c[0], False), *halve,
+        def after(n): return [nn.InstanceNorm2d(n), nn.LeakyReLU(.2, inplace=True)]
+        halve = []
+        for i in range(1, levels): halve += [nn.Conv2d(c[i-1], c[i], 4, 2, 1), *after(c[i])]
+        self.model = start(nn.Sequential(nn.Conv2d(3, c[0], 4, 2, 1), nn.LeakyReLU(.2, inplace=True), *halve,
                                          nn.Conv2d(c[-2], c[-1], 4, 1, p), *after(c[-1]), nn.Conv2d(c[-1], 1, 4, 1, p)))
     def forward(self, image:Float[Tensor, 'b 3 h w'])->Float[Tensor, 'b 1 h2 w2']: return self.model(image)
 
