@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JOINTS', 'PARENTS', 'FACE_POINTS', 'KEYPOINT_SOURCE', 'NEEDED', 'SMPL_NAMES', 'ancestors', 'read_smpl', 'Layer',
-           'free_layer', 'free_about', 'read_uv', 'projected_uv', 'Posed', 'Body', 'check_pose', 'rest_pose',
+           'free_layer', 'free_about', 'read_uv', 'projected_uv', 'PosedBodies', 'Body', 'check_pose', 'rest_pose',
            'find_smpl', 'load_body']
 
 # %% ../nbs/02_body.ipynb #127cf817
@@ -167,7 +167,7 @@ def projected_uv(template, # [v, 3] in T-pose
 
 # %% ../nbs/02_body.ipynb #b7228a90
 @dataclass
-class Posed:
+class PosedBodies:
     "Bodies in their pose"
     verts:Float[Tensor, 'b v 3']      # metres
     joints:Float[Tensor, 'b 24 3']
@@ -308,13 +308,14 @@ def forward(self:Body,
             rotmats:Float[Tensor, 'b 24 3 3'], # each joint's rotation within its parent
             betas:Float[Tensor, 'b 10'],       # the shape
             translation=None,                  # [b, 3] in metres, or None
-           )->Posed:
+           )->PosedBodies:
     "Pose the mesh"
     check_pose(rotmats, betas)
     out = self.smpl(betas=betas, global_orient=rotmats[:, :1], body_pose=rotmats[:, 1:], transl=translation,
                     pose2rot=False)
     joints = out.joints[:, :24]
-    return Posed(out.vertices, joints, _keypoints_of(joints, out.vertices[:, self.face_points], self.keypoint_source))
+    return PosedBodies(out.vertices, joints,
+                       _keypoints_of(joints, out.vertices[:, self.face_points], self.keypoint_source))
 
 @patch
 def require(self:Body,

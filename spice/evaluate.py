@@ -6,7 +6,7 @@
 __all__ = ['PCK_REACH', 'MEASURE_FILES', 'DIRECTION', 'NEEDS', 'OPTIONAL_FIELDS', 'FIELD_WORDS', 'GIVEN', 'MAY_DIFFER', 'Row',
            'weights_hash', 'system_row', 'guided_row', 'load_row', 'open_row', 'height_pck', 'GroupedFID', 'Tools',
            'one_measure', 'missing', 'make_measures', 'again', 'same_real', 'networks_of', 'Result', 'file_name',
-           'result_file', 'result_in', 'read_result', 'Kept', 'sheet', 'Pixels', 'read_real', 'feed', 'run_rows',
+           'result_file', 'result_in', 'read_result', 'Gallery', 'sheet', 'Pixels', 'read_real', 'feed', 'run_rows',
            'summary', 'joined', 'versions', 'told_apart', 'check_counts', 'check_sets', 'check_rows', 'evaluate_rows',
            'evaluate', 'same_ground', 'difference', 'Table', 'table', 'check_out', 'spice_eval', 'read_results']
 
@@ -342,7 +342,7 @@ def read_result(path, # of the JSON
     return out
 
 # %% ../nbs/31_evaluate.ipynb #73bc2edf
-class Kept:
+class Gallery:
     "A few random pairs, the best and the worst"
     def __init__(self, count:int, keep:int=6, higher:bool=False, seed:int=0):
         self.keep, self.higher, self.shelves = keep, higher, dict(random=[], best=[], worst=[])
@@ -421,12 +421,12 @@ def feed(name:str, metric, case:Case, given:dict):
 # %% ../nbs/31_evaluate.ipynb #815afdb1
 @torch.no_grad()
 def run_rows(rows:list, pairs, metrics:dict, mean, keep:int=6, seed:int=0
-            )->tuple: # for each row its measures, `Kept` and what it lacks; names; `Pixels`
+            )->tuple: # for each row its measures, `Gallery` and what it lacks; names; `Pixels`
     "Every row through every measure, a batch at a time"
     paired = [k for k, o in metrics.items() if isinstance(o, PerImage) and k not in GIVEN]
     first = next((k for k in ('lpips', 'lpips-people', *paired) if k in paired), None)
     state = [dict(metrics={k: again(o) for k, o in metrics.items()},
-                  kept=Kept(len(pairs), keep, DIRECTION.get(first, 1) > 0, seed), lacks={}) for _ in rows]
+                  kept=Gallery(len(pairs), keep, DIRECTION.get(first, 1) > 0, seed), lacks={}) for _ in rows]
     for one in state:
         for k, o in one['metrics'].items(): same_real(o, metrics[k])
     names, pixels = [], Pixels()

@@ -9,7 +9,7 @@ __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'S
            'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends',
            'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer',
            'skirt_layer', 'shoes_layer', 'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands',
-           'cap_layer', 'hanging_layer', 'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed',
+           'cap_layer', 'hanging_layer', 'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'DressedMesh',
            'cylinder', 'dress', 'clay_figures']
 
 # %% ../nbs/05b_garments.ipynb #fc98fd66
@@ -560,7 +560,7 @@ def glasses_layer(cuts, bend, detail, device):
 
 # %% ../nbs/05b_garments.ipynb #3d9352eb
 @dataclass
-class Dressed:
+class DressedMesh:
     "The triangles of a batch of dressed people"
     verts: Float[Tensor, 'v 3']   # metres, posed, y up
     normals: Float[Tensor, 'v 3']
@@ -587,10 +587,10 @@ def _add(parts, kind, verts, faces, normals, rest, keep, back, who):
     there = keep[:, faces].amax(2) > 0                                                    # (k, f)
     person, face = there.nonzero().unbind(1)
     start = sum(len(o.verts) for o in parts)
-    parts.append(Dressed(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3),
-                         keep.reshape(-1), back.reshape(-1),
-                         who.repeat_interleave(v), torch.arange(v, device=who.device).repeat(k),
-                         faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
+    parts.append(DressedMesh(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3),
+                             keep.reshape(-1), back.reshape(-1),
+                             who.repeat_interleave(v), torch.arange(v, device=who.device).repeat(k),
+                             faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
 
 # %% ../nbs/05b_garments.ipynb #3acd8b9f
 def _covered(c, body):
@@ -642,7 +642,7 @@ def dress(body:Body,                         # the free body
           detail:int=2,                      # how often the edges of cloth are halved
           heights=None,                      # [n] of the pelvis over the floor, for stools
           seated=None,                       # [n], 1 for those who need a stool
-         )->Dressed:
+         )->DressedMesh:
     "Put clothes and hair on bodies in their poses"
     device, parts = rotmats.device, []
     joints, bend = body.skeleton(torch.eye(3, device=device).expand(len(betas), 24, 3, 3), betas)[0], bends(rotmats)
@@ -666,11 +666,12 @@ def dress(body:Body,                         # the free body
              mesh.rest,
              layer.keep.expand(len(who), -1), layer.back.expand(len(who), -1), who)
     join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    return Dressed(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'number', 'faces', 'image',
-                                       'kind')), len(betas))
+    return DressedMesh(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'number', 'faces',
+                                           'image',
+                                           'kind')), len(betas))
 
 # %% ../nbs/05b_garments.ipynb #eb94771d
-def clay_figures(dressed:Dressed,
+def clay_figures(dressed:DressedMesh,
                  size:int=256, # pixels
                 )->Float[Tensor, 'n 3 h w']:
     "Dressed people without colours"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HAIR_PART', 'COLOUR_PARTS', 'KIN', 'LIMB_PARTS', 'CHANNELS', 'colour_parts', 'kin', 'paint_parts', 'part_colours',
-           'Guide', 'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painted', 'decide', 'carried_of', 'person_of',
+           'Guide', 'GuidedSettings', 'GuidedBlock', 'GuidedNet', 'Painting', 'decide', 'carried_of', 'person_of',
            'over', 'Guided']
 
 # %% ../nbs/16a_guided.ipynb #95db1b70
@@ -167,23 +167,23 @@ def forward(self:GuidedNet,
 
 # %% ../nbs/16a_guided.ipynb #de469c19
 @dataclass(eq=False, repr=False)
-class Painted:
+class Painting:
     "The network's colour, gate and matte for a pose"
     colour: Float[Tensor, 'b 3 h w'] # in [-1, 1]
     gate: Float[Tensor, 'b 1 h w']   # how much of the carried pixels is kept
     matte: Float[Tensor, 'b 1 h w']
-    def __getitem__(self, i): return Painted(self.colour[i], self.gate[i], self.matte[i])
+    def __getitem__(self, i): return Painting(self.colour[i], self.gate[i], self.matte[i])
 
 def decide(answer:Float[Tensor, 'b 5 h w'], # the network's; zeros for the carried picture alone
            x:Float[Tensor, 'b 15 h w'],     # its inputs
-          )->Painted:
+          )->Painting:
     "Colour, gate and matte"
     answer, body = answer.float(), (x[:, 9:12].amax(1, keepdim=True) > -1).to(x)*(1 - x[:, 7:8])
     trust = x[:, 4:8].sum(1, keepdim=True).clamp(0, 1)
     start = x[:, 12:15]*body + (1 - body)*x[:, :3]
     solid = torch.maximum(body, x[:, 3:4])
     gate, matte = torch.sigmoid(2 + answer[:, 3:4])*trust, torch.sigmoid(8*solid - 4 + answer[:, 4:])
-    return Painted((start + answer[:, :3]).clamp(-1, 1), gate, matte)
+    return Painting((start + answer[:, :3]).clamp(-1, 1), gate, matte)
 
 # %% ../nbs/16a_guided.ipynb #0bea2010
 def carried_of(x:Float[Tensor, 'b 15 h w'], # the network's inputs, which hold it times its trust
@@ -192,7 +192,7 @@ def carried_of(x:Float[Tensor, 'b 15 h w'], # the network's inputs, which hold i
     trust = x[:, 4:8].sum(1, keepdim=True)
     return torch.where(trust > .02, x[:, :3]/trust.clamp(min=.02), 0.).clamp(-1, 1)
 
-def person_of(painted:Painted,
+def person_of(painted:Painting,
               carried:Float[Tensor, 'b 3 h w'], # the carried photo
              )->Float[Tensor, 'b 3 h w']:
     "The person, before it is cut out"
@@ -248,7 +248,7 @@ def paint(self:Guided,
           rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame
           camera:Camera,                     # of the result, in the shape of the photo
           size=None,                         # (h, w) of the result; None is the photo's
-         )->tuple: # inputs [b, 15, h, w], the carried photo [b, 3, h, w], `Painted`
+         )->tuple: # inputs [b, 15, h, w], the carried photo [b, 3, h, w], `Painting`
     "All that makes up the picture of a pose"
     target = self._render(rotmats, camera, self.photo_size if size is None else size)
     places = self.full.carrier.places(target)

@@ -99,7 +99,8 @@ def cycle_terms(features,                        # from `load_features`
     return {o: terms[o] for o in names}
 
 # %% ../nbs/15_losses.ipynb #0128271b
-# losses of scores: the critic's of photos and of made pictures, the generator's, and the share of the critic's that counts
+# losses of scores: the critic's of photos and of made pictures, the generator's, and the share of the critic's that
+# counts
 GanForm = namedtuple('GanForm', 'photo made generator share')
 GAN_FORMS = dict(
     log=GanForm(photo=lambda score: F.softplus(-score), made=F.softplus,

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from .camera import Camera, points_to_view, spin_focal
 from .fabric import DYES, cell_chance, dye, noise
-from .garments import (BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, KINDS, LEGS, SHOES, SKIRT, TOP, Dressed,
+from .garments import (BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, KINDS, LEGS, SHOES, SKIRT, TOP, DressedMesh,
                             ramp)
 from .poses import chance, turn
 from .render import rasterize_soup
@@ -26,7 +26,7 @@ from .wardrobe import CLOTH, HAIR_COLOURS as HAIR_COLOURS, SHOE, SKIN_COLOURS
 # %% ../nbs/06_photo.ipynb #fbc507df
 CROPS = {'full': 0, 'knees': 1, 'waist': 2}
 
-def extents(dressed:Dressed,
+def extents(dressed:DressedMesh,
             points:Float[Tensor, 'v 3'], # its vertices, in some frame
            )->tuple: # lowest and highest x, y, z of each person [n, 3]
     "The box around each person"
@@ -278,7 +278,7 @@ def draw_light(seeds,       # whole numbers
 TAPS = ((-.1, .2), (.8, .5), (-.75, .55), (.25, -.85), (-.4, -.7), (.95, -.45), (-.95, -.2), (.15, 1.))
 
 # %% ../nbs/06_photo.ipynb #72ea6cf5
-def shadows(samples:PixelSamples, dressed:Dressed, points, light:Light, size:int)->Float[Tensor, ' m']:
+def shadows(samples:PixelSamples, dressed:DressedMesh, points, light:Light, size:int)->Float[Tensor, ' m']:
     "How much of the lamp each sample sees"
     n, device = dressed.count, points.device
     side = F.normalize(torch.linalg.cross(light.to.new_tensor([0., 1, 0]).expand(n, 3), light.to), dim=1)
@@ -407,7 +407,7 @@ def grain(seeds:Int[Tensor, ' n'], size:tuple)->Float[Tensor, 'n 3 h w']: # abou
     return torch.stack([(parts[k] + parts[k + 3] - 255)/104.5 for k in range(3)], 1).view(-1, 3, h, w)
 
 # %% ../nbs/06_photo.ipynb #b27e2e33
-def see(dressed:Dressed, points, normals, camera:Camera, samples:int)->PixelSamples:
+def see(dressed:DressedMesh, points, normals, camera:Camera, samples:int)->PixelSamples:
     "What every sample sees"
     (h, w), n = camera.size, dressed.count
     px = _project(points, camera, dressed.owner)
@@ -443,7 +443,7 @@ def _lowest(dressed, points, up):
     return torch.full((dressed.count,), math.inf, device=points.device).scatter_reduce(0, dressed.owner, height, 'amin')
 
 # %% ../nbs/06_photo.ipynb #d806a099
-def photograph(dressed:Dressed,
+def photograph(dressed:DressedMesh,
                dyes:Dyes,
                light_seeds,                  # of lamp and studio, one a person
                grain_seeds,                  # of the grain

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'RegressorSettings', 'regressor_settings', 'squared',
-           'normalised', 'Trunk', 'Placed', 'Regressed', 'six_to_rotmats', 'rotmats_to_six', 'people_mean', 'Regressor',
-           'read_checkpoint_weights', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted',
-           'FitLoop', 'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
-           'regressor_figures', 'begin', 'spice_regressor']
+           'normalised', 'Trunk', 'PlacedBodies', 'RegressedBodies', 'six_to_rotmats', 'rotmats_to_six', 'people_mean',
+           'Regressor', 'read_checkpoint_weights', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms',
+           'weighted', 'FitLoop', 'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor',
+           'regressor_errors', 'regressor_figures', 'begin', 'spice_regressor']
 
 # %% ../nbs/09_regressor.ipynb #034f90d9
 from json import dumps
@@ -141,7 +141,7 @@ class Trunk(ResNet):
 
 # %% ../nbs/09_regressor.ipynb #d2296da9
 @dataclass(eq=False)
-class Placed:
+class PlacedBodies:
     "Bodies with a pinhole camera"
     rotmats: Float[Tensor, 'b 24 3 3']
     betas: Float[Tensor, 'b 10']
@@ -149,7 +149,7 @@ class Placed:
     body: str = ''
 
 @dataclass(eq=False)
-class Regressed:
+class RegressedBodies:
     "Bodies as the regressor gives them"
     rotmats: Float[Tensor, 'b 24 3 3']  # in the camera's frame
     betas: Float[Tensor, 'b 10']
@@ -158,23 +158,24 @@ class Regressed:
     def __len__(self): return len(self.betas)
     def __repr__(self): return f'Regressed: {len(self)} bodies, scale {self.camera[:, 0].mean():.2f}'
     def __getitem__(self, i): # a slice, list or mask
-        return Regressed(self.rotmats[i], self.betas[i], self.camera[i], self.body)
-    def detach(self): return Regressed(self.rotmats.detach(), self.betas.detach(), self.camera.detach(), self.body)
+        return RegressedBodies(self.rotmats[i], self.betas[i], self.camera[i], self.body)
+    def detach(self):
+        return RegressedBodies(self.rotmats.detach(), self.betas.detach(), self.camera.detach(), self.body)
     def view(self, size)->Camera: # (h, w) of the picture
         "The pinhole for a picture of that size"
         return Camera.from_weak(torch.cat([self.camera[:, :1].clamp(min=.02), self.camera[:, 1:]], 1), size)
-    def placed(self, size)->Placed: return Placed(self.rotmats, self.betas, self.view(size), self.body)
+    def placed(self, size)->PlacedBodies: return PlacedBodies(self.rotmats, self.betas, self.view(size), self.body)
 
 # %% ../nbs/09_regressor.ipynb #19af59b4
 @patch
-def mirror(self:Regressed,
+def mirror(self:RegressedBodies,
            which:Bool[Tensor, ' b'], # those that are mirrored
-          )->Regressed:
+          )->RegressedBodies:
     "The bodies of mirrored photos"
     sign = self.rotmats.new_tensor([-1, 1, 1])
     R, camera = (sign[:, None]*self.rotmats*sign)[:, OTHER_SIDE], self.camera*self.camera.new_tensor([1, -1, 1])
-    return Regressed(torch.where(which[:, None, None, None], R, self.rotmats), self.betas,
-                     torch.where(which[:, None], camera, self.camera), self.body)
+    return RegressedBodies(torch.where(which[:, None, None, None], R, self.rotmats), self.betas,
+                           torch.where(which[:, None], camera, self.camera), self.body)
 
 # %% ../nbs/09_regressor.ipynb #f126fdbc
 def six_to_rotmats(six:Float[Tensor, 'b 144'])->Float[Tensor, 'b 24 3 3']:
@@ -221,28 +222,28 @@ class Regressor(Trunk, Pretrained):
 @patch
 def correct(self:Regressor,
             seen:Float[Tensor, 'b c'], # features of the photos
-           )->Regressed:
+           )->RegressedBodies:
     "From the mean to the bodies, in rounds"
     pose, shape, cam = (o.expand(len(seen), -1) for o in (self.init_pose, self.init_shape, self.init_cam))
     for _ in range(self.settings.rounds):
         x = self.drop2(self.fc2(self.drop1(self.fc1(torch.cat([seen, pose, shape, cam], 1)))))
         pose, shape, cam = self.decpose(x) + pose, self.decshape(x) + shape, self.deccam(x) + cam
     pose, shape, cam = (o.to(torch.promote_types(o.dtype, torch.float32)) for o in (pose, shape, cam))
-    return Regressed(six_to_rotmats(pose), shape, cam, self.settings.body)
+    return RegressedBodies(six_to_rotmats(pose), shape, cam, self.settings.body)
 
 @patch
 def forward(self:Regressor,
             images:Float[Tensor, 'b 3 h w'], # in [-1, 1], of any size
-           )->Regressed:
+           )->RegressedBodies:
     "Bodies from photos, Eq. (5)"
     return self.correct(self.maps(normalised(squared(images, self.settings.size,
                                                      self.settings.border)))[-1].mean((2, 3)))
 
 @patch
-def start(self:Regressor, b:int=1)->Regressed:
+def start(self:Regressor, b:int=1)->RegressedBodies:
     "The mean that it starts from"
-    return Regressed(six_to_rotmats(self.init_pose).expand(b, -1, -1, -1), self.init_shape.expand(b, -1),
-                     self.init_cam.expand(b, -1), self.settings.body)
+    return RegressedBodies(six_to_rotmats(self.init_pose).expand(b, -1, -1, -1), self.init_shape.expand(b, -1),
+                           self.init_cam.expand(b, -1), self.settings.body)
 
 # %% ../nbs/09_regressor.ipynb #121ade72
 @patch
@@ -310,10 +311,10 @@ class RegressorWeights:
 
 # %% ../nbs/09_regressor.ipynb #ce84815f
 def regressor_terms(body:Body,
-                    found:Regressed,                 # with a gradient
+                    found:RegressedBodies,                 # with a gradient
                     points:Float[Tensor, 'b 18 3'],  # x, y in pixels of the photos, score
                     size,                            # (h, w) of the photos
-                    teacher=None,                    # rotmats and betas to learn from, such as `Regressed`
+                    teacher=None,                    # rotmats and betas to learn from, such as `RegressedBodies`
                     sure=None,                       # [b] which teachers are reliable; None is all
                    )->dict: # keypoints, camera, and with a teacher joints, pose, betas
     "The terms of the regressor's loss"
@@ -354,7 +355,7 @@ class FitLoop:
         updates = self.table['updates'].float().mean()
         return f'FitLoop: {len(self)} photos, {int(self.good(slice(None)).sum())} good fits, {updates:.1f} updates each'
     def __getitem__(self, rows):
-        return Regressed(*(self.table[k][rows] for k in ('rotmats', 'betas', 'camera')), self.fitter.body.hash)
+        return RegressedBodies(*(self.table[k][rows] for k in ('rotmats', 'betas', 'camera')), self.fitter.body.hash)
     def good(self, rows): return self.table['good'][rows] & (self.table['doubt'][rows] < self.fitter.settings.doubtful)
     def state_dict(self): return {k: v.clone() for k, v in self.table.items()}
     def load_state_dict(self, state): self.table = {k: state[k].to(v.device).clone() for k, v in self.table.items()}
@@ -381,7 +382,7 @@ def offer(self:FitLoop,
 def improve(self:FitLoop,
             rows,                           # whole numbers [b], none twice
             points:Float[Tensor, 'b 18 3'], # of those photos
-            guess:Regressed|None=None,      # where to start; None is the library of poses
+            guess:RegressedBodies|None=None,      # where to start; None is the library of poses
            )->Bool[Tensor, ' b']: # which became better
     "Fit, and keep what is better"
     start = None if guess is None else guess.placed(self.size)
@@ -444,7 +445,8 @@ def regressor_step(net:Regressor,
     if loop is not None:
         loop.improve(batch['index'], points, found.detach().mirror(mirrored))
         teacher, sure = loop[batch['index']], loop.good(batch['index'])
-    elif 'rotmats' in batch: teacher = Regressed(batch['rotmats'], batch['betas'], found.camera.detach(), body.hash)
+    elif 'rotmats' in batch:
+        teacher = RegressedBodies(batch['rotmats'], batch['betas'], found.camera.detach(), body.hash)
     else: teacher = None
     return regressor_terms(body, found, shown['source_points'], size,
                            None if teacher is None else teacher.mirror(mirrored), sure)
@@ -624,7 +626,7 @@ def train_regressor(photos,                         # `Pool` or `Prepared`
 
 # %% ../nbs/09_regressor.ipynb #e0e3026b
 @torch.no_grad()
-def regressor_errors(net,          # a `Regressor`, or anything that makes `Regressed` of images
+def regressor_errors(net,          # a `Regressor`, or anything that makes `RegressedBodies` of images
                      photos,       # `Photos` of People
                      body:Body,
                      batch:int=64,

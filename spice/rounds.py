@@ -22,7 +22,7 @@ from .body import JOINTS, Body
 from .camera import Camera, world_to_view
 from .core import DataError
 from .data import Prepared
-from .guided import CHANNELS, Guide, Painted, over, person_of
+from .guided import CHANNELS, Guide, Painting, over, person_of
 from .keypoints import Keypoints
 from .loaders import OTHER_SIDE
 from .people import People, free_body
@@ -378,7 +378,7 @@ def slopes(maps:Float[Tensor, 'b c h w'])->tuple: # to the right, down
     "Differences between neighbours"
     return maps[..., 1:] - maps[..., :-1], maps[..., 1:, :] - maps[..., :-1, :]
 
-def guided_terms(painted:Painted,
+def guided_terms(painted:Painting,
                  carried:Float[Tensor, 'b 3 h w'], # see `carried_of`
                  truth:Float[Tensor, 'b 4 h w'],   # colour and matte
                  background:Float[Tensor, 'b 3 1 1'],

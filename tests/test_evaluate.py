@@ -227,7 +227,7 @@ def held(state): # bytes of all tensors that a run leaves behind
         if isinstance(o, torch.Tensor): total += o.untyped_storage().nbytes()
         elif isinstance(o, dict): todo += list(o.values())
         elif isinstance(o, (list, tuple, set)): todo += list(o)
-        elif isinstance(o, (Metric, ev.Kept)): todo += [v for k, v in vars(o).items() if k not in ('net', 'extractor', 'measure', '_defaults')]
+        elif isinstance(o, (Metric, ev.Gallery)): todo += [v for k, v in vars(o).items() if k not in ('net', 'extractor', 'measure', '_defaults')]
     return total
 
 def test_8570_pairs_need_no_more_memory_than_100():
@@ -314,7 +314,7 @@ def test_sheets_show_the_best_and_the_worst(results):
     with pytest.raises(SpiceError, match="there is no sheet 'funny'"): sheet(results[1], 'funny')
 
 def test_best_is_high_where_high_is_good():
-    shelf = ev.Kept(4, 2, higher=True)
+    shelf = ev.Gallery(4, 2, higher=True)
     case = Case(Batch(source_image=torch.zeros(4, 3, 8, 8), target_points=torch.zeros(4, 18, 3)), list('abcd'), torch.zeros(4, 3, 8, 8), {})
     shelf.offer(case, torch.zeros(4, 3, 8, 8), torch.tensor([.5, float('nan'), .9, .1]))
     assert [o['name'] for o in shelf.shelves['best']] == ['c', 'a'] and [o['name'] for o in shelf.shelves['worst']] == ['d', 'a'] and len(shelf.shelves['random']) == 2

@@ -43,7 +43,7 @@ def test_chapter_has_the_form(path):
 # lines of more than 120 columns that are exported, and of more than 100 that are shown (with stored outputs, most of
 # them); the first names of exported cells of more than 25 lines.
 WIDE_EXPORTS = {
-    '15_losses': 1, '41_video': 25, '42_widgets': 20, '42a_app': 7, '62_at_work': 3}
+    '41_video': 25, '42_widgets': 20, '42a_app': 7, '62_at_work': 3}
 WIDE_EXAMPLES = {
     '00_core': 2, '00_files': 2, '00a_weights': 1, '01_keypoints': 6, '01b_pose_files': 2, '02_body': 4,
     '02a_free_body': 4, '02b_segments': 4, '03_camera': 2, '03a_render': 5, '03b_surface': 6, '03c_sample': 2,
