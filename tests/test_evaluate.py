@@ -337,7 +337,7 @@ def test_real_set_is_every_training_photo(fashion):
     assert (photos[:, :, :, :20].mean() < .9), 'no bars in the stretched frame'
 
 def test_stretched_moves_joints_with_pixels(people_folder):
-    item = pr.collate([pr.person_of(people_folder, 0, 'source', True) | pr.person_of(people_folder, 1, 'target', True)])
+    item = pr.collate([pr.read_side(people_folder, 0, 'source', True) | pr.read_side(people_folder, 1, 'target', True)])
     for side in ('source', 'target'): item |= {f'{side}_{k}': item[f'{side}_{k}']*4 for k in ('focal', 'center')} | {f'{side}_points': item[f'{side}_points']*torch.tensor([4., 4., 1.]),
         f'{side}_image': torch.nn.functional.interpolate(item[f'{side}_image'].float(), (256, 256)).to(torch.uint8)}
     wide, body = stretched(item), free_body('cpu')
