@@ -20,7 +20,7 @@ from spice.keypoints import Keypoints
 from spice.matte import matte
 from spice.people import People
 from spice.rig import BARE, outline_of
-from spice.smplify import BLAZEPOSE, LIMBS, Fitter, facing, fit_keypoints, procrustes
+from spice.smplify import BLAZEPOSE, LIMB_LEANS, Fitter, facing, fit_keypoints, procrustes
 
 SIZE, KINDS = 256, ('whole', 'to the knees', 'to the hips', 'to the chest')
 PARTS = {'2D, score > 0.3': dict(), 'visibility': dict(soft=True), '3D joints': dict(deep=True), 'matte': dict(cut=True),
@@ -124,7 +124,7 @@ def lines(seen, body):
     "Print the tables of chapter 08 as this split has them"
     truth, sure = Truth(seen, body), seen['points'][..., 2]
     sine = lambda a, s, e: (a[:, e, 2] - a[:, s, 2])/(a[:, e] - a[:, s]).norm(dim=1)
-    for s, e in LIMBS:
+    for s, e in LIMB_LEANS:
         m = torch.minimum(sure[:, s], sure[:, e]) > .8
         x, y = sine(truth.keypoints, s, e)[m], sine(seen['joints3d'], s, e)[m]
         A, w = torch.stack([x, torch.ones_like(x)], 1), torch.ones_like(x)

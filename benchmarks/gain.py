@@ -12,7 +12,7 @@ from spice.core import get_device, writing
 from spice.generator import generator_settings
 from spice.loaders import Draw, collate
 from spice.people import People
-from spice.runs import PeoplePairs, Plan, log_rows, train
+from spice.runs import Plan, ValidationPairs, log_rows, train
 from spice.train import load_system
 
 def errors(system, batch):
@@ -29,7 +29,7 @@ def main():
     parser.add_argument('--steps', type=int, default=150)
     args = parser.parse_args()
     device, found = get_device(args.device), {}
-    pairs = PeoplePairs(People(64, 'valid', samples=1, device=str(device)), 40)
+    pairs = ValidationPairs(People(64, 'valid', samples=1, device=str(device)), 40)
     batch = Draw()(collate([pairs[i] for i in range(40)]))
     photo, person = batch['source_image'], (batch['source_wheel'] > -1).any(1, keepdim=True)
     grey = photo.mean(1, keepdim=True).expand_as(photo)

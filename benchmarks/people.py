@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from common import Bench
 from spice.garments import dress
-from spice.people import People, free_body, gather
+from spice.people import People, free_body, gather_outfits
 from spice.poses import draw_rows, get, settle
 
 def main():
@@ -29,7 +29,7 @@ def main():
 def parts(bench, people, b):
     "The steps before the camera"
     body, (outfits, views) = free_body(str(bench.device)), people.seeds(np.arange(b), 0)
-    worn, cuts, _, _ = gather(outfits, bench.device)
+    worn, cuts, _, _ = gather_outfits(outfits, bench.device)
     betas, rows = torch.tensor([o['body'] for o in worn], device=bench.device), draw_rows(views).to(bench.device)
     rotmats, height = settle(rows, body, betas, gap=.015)
     bench.time('poses, hands out of the body', lambda: settle(rows, body, betas, gap=.015), people.size[0], b)

@@ -37,7 +37,7 @@ def as_rows(x:Float[Tensor, 'b c h w'],
 
 def sum_square(rows:Float[Tensor, 'n c'],           # of source maps
                size:tuple,                          # (b, h, w) of these; b may be 1 for all targets
-               first:Int[Tensor, 'b 2 h w'],        # the square's upper left pixel, x first; beyond the border is the border
+               first:Int[Tensor, 'b 2 h w'], # the square's upper left pixel, x first; beyond the border is the border
                weights:Float[Tensor, 'b t h w'],    # for each of its pixels, row by row
               )->Float[Tensor, 'b c h w']:
     "For each target pixel the weighted sum over a square of source pixels"
@@ -76,6 +76,7 @@ class SourceRows:
     size: tuple                  # (b, h, w) of the map
     def __repr__(self): return 'SourceRows: {} maps of {} x {}, {} channels'.format(*self.size, self.values.shape[1])
 
+# %% ../nbs/11_attention.ipynb #bb4a495d
 class LocalAttention(nn.Module):
     "For each target pixel a weighted mean over a block of source pixels, around where the flow points"
     def __init__(self,
@@ -87,7 +88,8 @@ class LocalAttention(nn.Module):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0: raise SpiceError(f'kernel is {kernel}', 'Give an odd number, such as 3 or 5')
         self.kernel, self.reach, self.total = kernel, kernel//2, total
-        self.fully_connect_layer = nn.Sequential(conv(2*c, hidden, kernel, kernel), act(), conv(hidden, kernel**2, 1), nn.Softmax(1))
+        self.fully_connect_layer = nn.Sequential(conv(2*c, hidden, kernel, kernel), act(), conv(hidden, kernel**2, 1),
+                                                 nn.Softmax(1))
     def _half(self, x, pad, second=False):
         "Half of the first layer over `x`, its border repeated"
         first = self.fully_connect_layer[0]
@@ -107,7 +109,8 @@ def encode(self:LocalAttention,
 def look(self:LocalAttention,
          rows:SourceRows,
          target:Float[Tensor, 'b c h w'], # features
-         flow:Float[Tensor, 'b 2 h w'],   # from each target pixel to its place in the source, in pixels of this map, x first
+         # from each target pixel to its place in the source, in pixels of this map, x first
+         flow:Float[Tensor, 'b 2 h w'],
         )->tuple: # weights [b, k*k, h, w], row by row; whole and fractional part of the places, each [b, 2, h, w]
     "How much each target pixel takes from each place of its block"
     (b, h, w), r = rows.size, self.reach
@@ -116,11 +119,13 @@ def look(self:LocalAttention,
     _, bend, last, softmax = self.fully_connect_layer
     return softmax(last(bend(self._half(target, r) + keys))), whole, fraction
 
+# %% ../nbs/11_attention.ipynb #943ce6a5
 @patch
 def forward(self:LocalAttention,
-            source,                          # features [b, c, h, w], or what `encode` made of them; b may be 1 for all targets
+            source, # features [b, c, h, w], or what `encode` made of them; b may be 1 for all targets
             target:Float[Tensor, 'b c h w'], # features
-            flow:Float[Tensor, 'b 2 h w'],   # from each target pixel to its place in the source, in pixels of this map, x first
+            # from each target pixel to its place in the source, in pixels of this map, x first
+            flow:Float[Tensor, 'b 2 h w'],
            )->Float[Tensor, 'b c h w']: # the mean over each block of weight times sample
     "For each target pixel, a weighted mean of the source around the place that the flow points to"
     rows = source if isinstance(source, SourceRows) else self.encode(source)

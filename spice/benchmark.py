@@ -27,19 +27,25 @@ class Published:
     unpaired: tuple = () # names of rows that learned without pairs
     note: str = ''
     def __post_init__(self):
-        wrong = next((k for k, v in self.rows.items() if len(v) != len(self.columns)), None) or next((o for o in self.unpaired if o not in self.rows), None)
-        if wrong: raise DataError(f'{self.source}: the row {wrong!r} does not fit its columns', f'Give {len(self.columns)} figures')
+        wrong = (next((k for k, v in self.rows.items() if len(v) != len(self.columns)), None)
+                 or next((o for o in self.unpaired if o not in self.rows), None))
+        if wrong:
+            raise DataError(f'{self.source}: the row {wrong!r} does not fit its columns',
+                            f'Give {len(self.columns)} figures')
     def best(self, column:str)->str: # a name
         "The best row by the paper's figures, without true photos"
         i, sign = self.columns.index(column), -1 if column.endswith('-') else 1
-        return max((k for k, v in self.rows.items() if v[i] is not None and k != 'real photos'), key=lambda k: sign*self.rows[k][i])
+        return max((k for k, v in self.rows.items() if v[i] is not None and k != 'real photos'),
+                   key=lambda k: sign*self.rows[k][i])
     def markdown(self)->str:
         arrow = lambda o: f'{o[:-1]} ↓' if o.endswith('-') else f'{o} ↑'
-        rows = [[('' if not self.unpaired else 'no' if k in self.unpaired else 'yes'), *('' if o is None else f'{o:g}' for o in v)] for k,
+        rows = [[('' if not self.unpaired else 'no' if k in self.unpaired else 'yes'),
+                 *('' if o is None else f'{o:g}' for o in v)] for k,
                 v in self.rows.items()]
         head = [self.source, *(['pairs'] if self.unpaired else []), *map(arrow, self.columns)]
         lines = [head, ['---']*len(head), *([k, *(v if self.unpaired else v[1:])] for k, v in zip(self.rows, rows))]
-        return '\n'.join('| ' + ' | '.join(o) + ' |' for o in lines) + f'\n\nQuoted; measured by its authors on {self.data}. {self.note}\n'
+        return ('\n'.join('| ' + ' | '.join(o) + ' |' for o in lines)
+                + f'\n\nQuoted; measured by its authors on {self.data}. {self.note}\n')
     _repr_markdown_ = markdown
 
 # %% ../nbs/60_benchmark.ipynb #adcd0265
@@ -47,60 +53,78 @@ PUBLISHED = {}
 
 PUBLISHED['spice'] = Published(
     'SPICE, table 1', 'DeepFashion, 256 x 256', ('FID-', 'LPIPS-'),
-    {'Def-GAN': (18.5, .233), 'Pose-Attn': (20.7, .253), 'Intr-Flow': (16.3, .213), 'CoCosNet': (14.4, None), 'ADGAN': (22.7, .183),
+    {'Def-GAN': (18.5, .233), 'Pose-Attn': (20.7, .253), 'Intr-Flow': (16.3, .213), 'CoCosNet': (14.4, None),
+     'ADGAN': (22.7, .183),
      'GFLA (Ren et al.)': (6.4, .143),
-     'VUNet': (34.7, .212), 'DPIG': (48.2, .284), 'PGSPT': (29.9, .238), 'SPICE': (7.8, .164)}, ('VUNet', 'DPIG', 'PGSPT', 'SPICE'),
-    'PGSPT is the semantic parsing transformation of chapter 54, Intr-Flow the intrinsic flow. CoCosNet has another split; ADGAN, GFLA, VUNet, DPIG and PGSPT '
+     'VUNet': (34.7, .212), 'DPIG': (48.2, .284), 'PGSPT': (29.9, .238), 'SPICE': (7.8, .164)},
+     ('VUNet', 'DPIG', 'PGSPT', 'SPICE'),
+    'PGSPT is the semantic parsing transformation of chapter 54, Intr-Flow the intrinsic flow. CoCosNet has another '
+    'split; ADGAN, GFLA, VUNet, DPIG and PGSPT '
     "were measured again by SPICE's authors.")
 PUBLISHED['spice-ablation'] = Published(
     'SPICE, table 2', 'DeepFashion, 256 x 256', ('FID-', 'LPIPS-'),
-    {'without shape loss': (8.7, .166), 'without pose loss': (8.4, .165), 'without appearance loss': (9.9, .164), 'unconditional critic': (10., .167),
+    {'without shape loss': (8.7, .166), 'without pose loss': (8.4, .165), 'without appearance loss': (9.9, .164),
+     'unconditional critic': (10., .167),
      'SPICE': (7.8, .164)})
 
 # %% ../nbs/60_benchmark.ipynb #0f52e2ca
 PUBLISHED['upis'] = Published(
     'UPIS, table 1', 'DeepFashion', ('SSIM', 'IS'),
-    {'UPIS': (.747, 2.97), 'Ma et al. 2017': (.762, 3.09), 'Zhao et al. 2017': (.620, 3.03), 'Sohn et al. 2015': (.580, 2.35),
+    {'UPIS': (.747, 2.97), 'Ma et al. 2017': (.762, 3.09), 'Zhao et al. 2017': (.620, 3.03),
+     'Sohn et al. 2015': (.580, 2.35),
      'Mirza et al. 2014': (.590, 2.45)},
     ('UPIS',), 'The splits of the rows differ. The last two come from Zhao et al.')
 PUBLISHED['parsing'] = Published(
     'Semantic parsing, table 1', 'DeepFashion and Market-1501',
     ('IS', 'SSIM', 'Market IS', 'Market SSIM', 'Market mask-IS', 'Market mask-SSIM'),
-    {'PG2': (3.090, .762, 3.460, .253, 3.435, .792), 'Def-GAN': (3.439, .756, 3.185, .290, 3.502, .805), 'V-Unet': (3.087, .786, 3.214, .353, None, None),
-     'BodyROI7': (3.228, .614, 3.483, .099, 3.491, .614), 'UPIS': (2.971, .747, 3.431, .151, 3.485, .742), 'Baseline': (3.140, .698, 2.776, .157, 2.814, .714),
-     'TS-Pred': (3.201, .724, 3.462, .180, 3.546, .740), 'TS-GT': (3.350, .740, 3.472, .200, 3.675, .749), 'E2E': (3.441, .736, 3.499, .203, 3.680, .758)},
-    ('V-Unet', 'BodyROI7', 'UPIS', 'Baseline', 'TS-Pred', 'TS-GT', 'E2E'), "UPIS on Market-1501 is the authors' own implementation.")
+    {'PG2': (3.090, .762, 3.460, .253, 3.435, .792), 'Def-GAN': (3.439, .756, 3.185, .290, 3.502, .805),
+     'V-Unet': (3.087, .786, 3.214, .353, None, None),
+     'BodyROI7': (3.228, .614, 3.483, .099, 3.491, .614), 'UPIS': (2.971, .747, 3.431, .151, 3.485, .742),
+     'Baseline': (3.140, .698, 2.776, .157, 2.814, .714),
+     'TS-Pred': (3.201, .724, 3.462, .180, 3.546, .740), 'TS-GT': (3.350, .740, 3.472, .200, 3.675, .749),
+     'E2E': (3.441, .736, 3.499, .203, 3.680, .758)},
+    ('V-Unet', 'BodyROI7', 'UPIS', 'Baseline', 'TS-Pred', 'TS-GT', 'E2E'),
+    "UPIS on Market-1501 is the authors' own implementation.")
 
 # %% ../nbs/60_benchmark.ipynb #c9a459ac
 PUBLISHED['dpt'] = Published(
     'Dense Pose Transfer, table 1', 'DeepFashion, 256 x 256', ('SSIM', 'IS', 'DS'),
-    {'Disentangled': (.614, 3.29, None), 'VariGAN': (.620, 3.03, None), 'G1+G2+D': (.762, 3.09, None), 'DSC': (.761, 3.39, .966),
+    {'Disentangled': (.614, 3.29, None), 'VariGAN': (.620, 3.03, None), 'G1+G2+D': (.762, 3.09, None),
+     'DSC': (.761, 3.39, .966),
      'best structure': (.796, 3.17, .971),
      'highest realism': (.777, 3.67, .969), 'balanced': (.785, 3.61, .971)})
 PUBLISHED['dpt-bodies'] = Published(
     'Dense Pose Transfer, table 3', 'DeepFashion, predictive module', ('SSIM', 'MS-SSIM', 'IS'),
-    {'foreground mask': (.747, .710, 3.04), 'body parts': (.776, .791, 3.22), 'keypoints': (.762, .774, 3.09), 'I, U, V': (.792, .821, 3.09),
+    {'foreground mask': (.747, .710, 3.04), 'body parts': (.776, .791, 3.22), 'keypoints': (.762, .774, 3.09),
+     'I, U, V': (.792, .821, 3.09),
      'one-hot I, U, V': (.782, .799, 3.32)})
 PUBLISHED['dpt-blocks'] = Published(
     'Dense Pose Transfer, table 4', 'DeepFashion, L1 alone', ('SSIM', 'MS-SSIM', 'IS'),
-    {'predictive': (.792, .821, 3.09), '+ blending': (.793, .821, 3.10), '+ warping': (.789, .814, 3.12), 'full, with inpainting': (.796, .823, 3.17)})
+    {'predictive': (.792, .821, 3.09), '+ blending': (.793, .821, 3.10), '+ warping': (.789, .814, 3.12),
+     'full, with inpainting': (.796, .823, 3.17)})
 PUBLISHED['dpt-losses'] = Published(
     'Dense Pose Transfer, table 5', 'DeepFashion', ('SSIM', 'MS-SSIM', 'IS'),
-    {'L1': (.796, .823, 3.17), 'L1, perceptual': (.791, .822, 3.26), 'L1, style': (.777, .815, 3.67), 'L1, perceptual, style': (.784, .820, 3.41),
-     'L1, GAN': (.771, .807, 3.39), 'L1, perceptual, GAN': (.789, .820, 3.33), 'L1, style, GAN': (.787, .820, 3.32), 'all four': (.785, .807, 3.61)})
+    {'L1': (.796, .823, 3.17), 'L1, perceptual': (.791, .822, 3.26), 'L1, style': (.777, .815, 3.67),
+     'L1, perceptual, style': (.784, .820, 3.41),
+     'L1, GAN': (.771, .807, 3.39), 'L1, perceptual, GAN': (.789, .820, 3.33), 'L1, style, GAN': (.787, .820, 3.32),
+     'all four': (.785, .807, 3.61)})
 
 # %% ../nbs/60_benchmark.ipynb #db203a8d
 PUBLISHED['intrinsic'] = Published(
     'Intrinsic flow, table 1', 'DeepFashion, 256 x 256', ('SSIM', 'IS', 'FashionIS', 'AttrRec-5', 'AttrRec-20'),
-    {'UPIS': (.747, 2.97, None, None, None), 'DPT': (.796, 3.71, None, None, None), 'DPIG': (.614, 3.228, None, None, None),
+    {'UPIS': (.747, 2.97, None, None, None), 'DPT': (.796, 3.71, None, None, None),
+     'DPIG': (.614, 3.228, None, None, None),
      'VUnet': (.786, 3.087, None, None, None),
-     'PG2': (.762, 3.090, 2.639, 13.560, 30.193), 'DSC': (.756, 3.439, 3.804, 19.017, 43.812), 'Intrinsic flow': (.778, 3.338, 4.898, 21.065, 49.044),
+     'PG2': (.762, 3.090, 2.639, 13.560, 30.193), 'DSC': (.756, 3.439, 3.804, 19.017, 43.812),
+     'Intrinsic flow': (.778, 3.338, 4.898, 21.065, 49.044),
      'real photos': (1., 3.962, 6.518, 24.780, 61.626)}, ('UPIS', 'DPIG', 'VUnet'), 'UPIS and DPT have other splits.')
 PUBLISHED['intrinsic-ablation'] = Published(
     'Intrinsic flow, table 3', 'DeepFashion, 256 x 256', ('SSIM', 'IS', 'FashionIS', 'AttrRec-5', 'AttrRec-20'),
-    {'without dual encoder': (.780, 3.173, 3.927, 19.085, 43.377), 'without flow': (.783, 3.319, 4.119, 19.716, 44.656),
-     'without visibility': (.778, 3.260, 4.491, 20.297, 46.591), 'without pixel warping': (.776, 3.281, 4.800, 20.942, 48.391), 'full': (.778, 3.338, 4.898,
-                                                                                                                                         21.065, 49.044)})
+    {'without dual encoder': (.780, 3.173, 3.927, 19.085, 43.377),
+     'without flow': (.783, 3.319, 4.119, 19.716, 44.656),
+     'without visibility': (.778, 3.260, 4.491, 20.297, 46.591),
+     'without pixel warping': (.776, 3.281, 4.800, 20.942, 48.391),
+     'full': (.778, 3.338, 4.898, 21.065, 49.044)})
 
 # %% ../nbs/60_benchmark.ipynb #8b3e0600
 @dataclass
@@ -124,7 +148,8 @@ def read_plan(run:Path)->dict:
     "The plan of a run"
     try: plan = read_json(run/'plan.json', 'Give the folder that spice_train wrote')
     except DataError as e: raise DataError(f'{run} is no run of spice_train ({e})') from None
-    lacks = next((k for k, kind in dict(system=str, preset=str, bs=int).items() if not isinstance(plan, dict) or not isinstance(plan.get(k), kind)), None)
+    lacks = next((k for k, kind in dict(system=str, preset=str, bs=int).items() if not isinstance(plan, dict)
+                  or not isinstance(plan.get(k), kind)), None)
     if lacks: raise DataError(f'{run}/plan.json does not say {lacks}', 'Give the folder as spice_train wrote it')
     return plan
 
@@ -139,11 +164,12 @@ def budget(run)->Budget: # the folder of a run
     "Read what a run cost"
     run = Path(run)
     plan, steps, photos, seconds = read_plan(run), {}, {}, 0.
-    items = plan['bs']*plan.get('processes', 1)                      # in a step of all processes; the log counts items a second
+    items = plan['bs']*plan.get('processes', 1) # in a step of all processes; the log counts items a second
     with torch.device('meta'): system = make_system(plan['system'], plan['preset'], **plan.get('settings', {}))
     for log in sorted(run.glob('*/log.csv'), key=lambda o: o.stat().st_mtime):
         rows, before, stage = log_rows(log), 0, log.parent.name
-        if stage not in system.stages(): raise DataError(f"{plan['system']} has no stage {stage!r}", f'Is {log.parent} of another run?')
+        if stage not in system.stages():
+            raise DataError(f"{plan['system']} has no stage {stage!r}", f'Is {log.parent} of another run?')
         for row in rows:
             rate = row.get('photos_per_second', 0.)
             seconds, before = seconds + ((row['step'] - before)*items/rate if rate else 0.), row['step']
@@ -161,14 +187,18 @@ def same_budget(budgets:list, # of `Budget`
     if not counts: raise SpiceError('there is nothing to compare', 'Give at least one run')
     if max(counts) - min(counts) > apart*max(counts):
         one, other = (budgets[counts.index(f(counts))] for f in (min, max))
-        raise SpiceError(f'{one.system} saw {one.total:,} photos, {other.system} {other.total:,}', 'Train both on the same number of photos')
+        raise SpiceError(f'{one.system} saw {one.total:,} photos, {other.system} {other.total:,}',
+                         'Train both on the same number of photos')
     return max(counts)
 
 # %% ../nbs/60_benchmark.ipynb #d193efc3
-SHARES = dict(spice=dict(flow=.25, full=.75), gfla=dict(flow=.25, full=.75), upis=dict(full=1.), dpt=dict(predictive=.3, inpainting=.2, full=.5),
-              intrinsic=dict(flow=.4, generator=.25, adversarial=.25, pixels=.1), parsing=dict(semantic=.3, appearance=.4, joint=.3))
+SHARES = dict(spice=dict(flow=.25, full=.75), gfla=dict(flow=.25, full=.75), upis=dict(full=1.),
+              dpt=dict(predictive=.3, inpainting=.2, full=.5),
+              intrinsic=dict(flow=.4, generator=.25, adversarial=.25, pixels=.1),
+              parsing=dict(semantic=.3, appearance=.4, joint=.3))
 SIZES = dict(tiny=64, small=128, paper=256) # {preset: pixels}
 
+# %% ../nbs/60_benchmark.ipynb #2ca1538a
 def compare_commands(photos:int=30_000, # that each system sees
                      preset:str='tiny',
                      systems=tuple(SHARES),
@@ -182,12 +212,15 @@ def compare_commands(photos:int=30_000, # that each system sees
     wrong = next((o for o in systems if o not in SHARES), None)
     if wrong: raise SpiceError(f'there is no system {wrong!r}', f"Take some of {', '.join(SHARES)}")
     if preset not in SIZES: raise SpiceError(f'there is no preset {preset!r}', f"Take one of {', '.join(SIZES)}")
-    lines = [f'spice_detector {joints} --preset people96', f'spice_regressor {regressor} --preset people96 --trunk {joints}'] if 'spice' in systems else []
+    lines = ([f'spice_detector {joints} --preset people96', f'spice_regressor {regressor} --preset people96 --trunk '
+                                                            f'{joints}'] if 'spice' in systems else [])
     for system in systems:
-        with torch.device('meta'): each = {stage: bs*make_system(system, preset).photos_in(stage) for stage in SHARES[system]}
+        with torch.device('meta'):
+            each = {stage: bs*make_system(system, preset).photos_in(stage) for stage in SHARES[system]}
         steps = ','.join(str(max(1, round(share*photos/each[stage]))) for stage, share in SHARES[system].items())
         needs = f' --regressor {regressor}' if system == 'spice' else ''
-        lines.append(f'spice_train {out}/{system} --system {system} --preset {preset} --stage {",".join(SHARES[system])} --steps {steps} --bs {bs}{needs}')
+        lines.append(f'spice_train {out}/{system} --system {system} --preset {preset} --stage '
+                     f'{",".join(SHARES[system])} --steps {steps} --bs {bs}{needs}')
     rows = ','.join([*(f'{out}/{o}' for o in systems), 'copy-source', 'mean-image', 'warp-true-flow'])
     more = f' --regressor {regressor}' if 'spice' in systems else ''
     return [*lines, f'spice_eval {rows} --protocol people-{SIZES[preset]} --detector {judge}{more} --out {out}/results']
@@ -201,13 +234,16 @@ def rehearsals(folder)->dict: # {system: rows of its log}
 def check_runs(results:list, runs:dict): # as in `comparison`
     "Refuse a run that was not measured, a system whose run isn't given, and one that is not the run's"
     unknown = next((k for k in runs if k not in [o.row for o in results]), None)
-    if unknown: raise SpiceError(f'there is no result of {unknown!r}', f"Results are of {', '.join(o.row for o in results)}")
+    if unknown:
+        raise SpiceError(f'there is no result of {unknown!r}', f"Results are of {', '.join(o.row for o in results)}")
     for o in results:
         if o.system.get('kind') == 'no learning': continue
-        if o.row not in runs: raise SpiceError(f'{o.row} has learnt, but its run is not given', f'Give runs={{{o.row!r}: FOLDER}}')
+        if o.row not in runs:
+            raise SpiceError(f'{o.row} has learnt, but its run is not given', f'Give runs={{{o.row!r}: FOLDER}}')
         run, measured = Path(runs[o.row]), o.system.get('weights')
         if measured and (run/'config.json').is_file() and weights_hash(load_system(run, 'cpu')) != measured:
-            raise SpiceError(f'{o.row} was measured with other weights than those in {run}', 'Measure the run again, or give the folder it came from')
+            raise SpiceError(f'{o.row} was measured with other weights than those in {run}',
+                             'Measure the run again, or give the folder it came from')
 
 def comparison(results:list,       # of `Result`
                runs=None,          # {row of the table: folder of its run}; every trained row needs one

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'WHEEL', 'DOWNLOAD', 'SIDE', 'CROP', 'ANCHORS', 'EIGHTEEN', 'unpack_networks', 'find_networks', 'Network',
-           'sample', 'letterbox', 'sigmoid', 'read_boxes', 'overlap', 'merge_boxes', 'Region', 'region_of',
+           'warp_photo', 'letterbox', 'sigmoid', 'read_boxes', 'overlap', 'merge_boxes', 'Region', 'region_of',
            'crop_region', 'refine', 'Person', 'read_person', 'Found', 'mask_of', 'different', 'BlazePose', 'spice_get']
 
 # %% ../nbs/01c_blazepose.ipynb #36b9a932
@@ -129,11 +129,11 @@ class Network:
 # %% ../nbs/01c_blazepose.ipynb #bfbbbbc7
 SIDE, CROP = 224, 256 # pixels that the detector and the landmark network look at
 
-def sample(photo:Image.Image,
-           size:int,                        # pixels of the square
-           matrix:Float[np.ndarray, '2 2'], # from the square's pixels to the photo's
-           shift:Float[np.ndarray, '2'],
-          )->Image.Image:
+def warp_photo(photo:Image.Image,
+               size:int,                        # pixels of the square
+               matrix:Float[np.ndarray, '2 2'], # from the square's pixels to the photo's
+               shift:Float[np.ndarray, '2'],
+              )->Image.Image:
     "The photo under an affine map, read between pixels"
     (a, b), (c, d) = matrix
     x, y = shift + .5 - matrix@[.5, .5]        # from numbers of pixels to places: a pixel's middle is at +0.5
@@ -144,7 +144,7 @@ def letterbox(photo:Image.Image)->Float[np.ndarray, 's s 3']: # in [-1, 1]
     if photo.width*photo.height > 40_000_000: photo = photo.reduce(4) # of the largest, no second copy
     side = max(photo.size)
     shift = (np.array(photo.size) - side)/2 + 1    # one more pixel of black, so that the edge fades into it
-    square = sample(ImageOps.expand(photo, 1, 'black'), SIDE, np.eye(2)*side/SIDE, shift)
+    square = warp_photo(ImageOps.expand(photo, 1, 'black'), SIDE, np.eye(2)*side/SIDE, shift)
     return np.asarray(square, np.float32)/127.5 - 1
 
 # %% ../nbs/01c_blazepose.ipynb #446cd550
@@ -227,7 +227,7 @@ def crop_region(photo:Image.Image, region:Region)->Image.Image:
     before = np.ceil(-corners.min(0)).clip(0).astype(int) + 1
     after = np.ceil(corners.max(0) - photo.size).clip(0).astype(int) + 1
     wider = np.pad(np.asarray(photo), ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode='edge')
-    return sample(Image.fromarray(wider), CROP, matrix, shift + before)
+    return warp_photo(Image.fromarray(wider), CROP, matrix, shift + before)
 
 # %% ../nbs/01c_blazepose.ipynb #0c00f600
 def refine(points:Float[np.ndarray, 'n 2'],   # pixels of the square
@@ -366,6 +366,7 @@ def looked(self:BlazePose, photo:Image.Image)->tuple: # people, and the score of
     try: return self._look(photo, *networks)
     finally: self.free.put(networks)
 
+# %% ../nbs/01c_blazepose.ipynb #55118fb9
 @patch
 def _look(self:BlazePose, photo, finder, marker):
     "Everybody in one photo, with these two networks"

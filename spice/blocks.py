@@ -43,7 +43,8 @@ def before(c:int,              # channels
            norm:bool=True,
           )->list: # of modules
     "Norm and activation, and the convolution after them"
-    return [nn.InstanceNorm2d(c, affine=True)]*norm + [act(), layer]
+    first = [nn.InstanceNorm2d(c, affine=True)] if norm else []
+    return [*first, act(), layer]
 
 class EncoderBlock(nn.Module):
     "Half the size: norm, act, 4x4 convolution of stride 2, norm, act, 3x3 convolution"
@@ -60,6 +61,7 @@ class ResBlock(nn.Module):
         self.model = nn.Sequential(*[o for _ in range(2) for o in before(c, conv(c, c, 3, 1, 1, spectral), norm)])
     def forward(self, x:Float[Tensor, 'b c h w'])->Float[Tensor, 'b c h w']: return self.model(x) + x
 
+# %% ../nbs/10_blocks.ipynb #62413cf0
 def doubling(c_in:int, c_out:int, spectral:bool=False,
              upsample:str='transposed', # or 'nearest': every pixel four times, then an ordinary convolution
             )->nn.Module:
@@ -70,7 +72,8 @@ def doubling(c_in:int, c_out:int, spectral:bool=False,
 
 class ResBlockDecoder(nn.Module):
     "Twice the size: norm, act, 3x3 convolution, norm, act, doubling; another doubling as shortcut"
-    def __init__(self, c_in:int, c_out:int, hidden:int|None=None, spectral:bool=False, norm:bool=True, upsample:str='transposed'):
+    def __init__(self, c_in:int, c_out:int, hidden:int|None=None, spectral:bool=False, norm:bool=True,
+                 upsample:str='transposed'):
         super().__init__()
         hidden = hidden or c_in
         along, up = conv(c_in, hidden, 3, 1, 1, spectral), doubling(hidden, c_out, spectral, upsample)
@@ -88,7 +91,8 @@ class ResBlocks(nn.Module):
 
 # %% ../nbs/10_blocks.ipynb #b73e8ce7
 class ResBlockEncoder(nn.Module):
-    "Half the size, without norm: act, 3x3 convolution, act, 4x4 convolution of stride 2; average and 1x1 convolution as shortcut"
+    """Half the size, without norm: act, 3x3 convolution, act, 4x4 convolution of stride 2; average and 1x1 convolution
+    as shortcut"""
     def __init__(self, c_in:int, c_out:int, hidden:int|None=None, spectral:bool=True):
         super().__init__()
         hidden = hidden or c_in
@@ -118,7 +122,8 @@ BLOCKS = (EncoderBlock, ResBlock, ResBlockDecoder, ResBlockEncoder, Output, Jump
 def regain(net:nn.Module,
            gain:float, # of the orthogonal weights, in place of `GAIN`
           )->nn.Module: # the network itself
-    "Other sizes for the starting weights of all blocks in a new network; an `Output` gets a tenth, so that its tanh is not full at once"
+    """Other sizes for the starting weights of all blocks in a new network; an `Output` gets a tenth, so that its tanh
+    is not full at once"""
     for block in [o for o in net.modules() if isinstance(o, BLOCKS)]:
         times = gain/GAIN*(.1 if isinstance(block, Output) else 1.)
         for layer in block.modules():
@@ -157,7 +162,8 @@ def check_size(size:tuple,   # (h, w)
         if max(a, b) < 2*n: a, b = (2*n, b) if h >= w else (a, 2*n)
         if f'{a} x {b}' not in right: right.append(f'{a} x {b}')
     rule = f'sides must be multiples of {n} and one of them at least {2*n}'
-    raise SpiceError(f'a picture of {h} x {w} pixels (height x width), but {rule}', f'Next right sizes: {" or ".join(right)}')
+    raise SpiceError(f'a picture of {h} x {w} pixels (height x width), but {rule}',
+                     f'Next right sizes: {" or ".join(right)}')
 
 # %% ../nbs/10_blocks.ipynb #442c76d2
 HOOKS = {'.weight_orig': '.parametrizations.weight.original',

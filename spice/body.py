@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JOINTS', 'PARENTS', 'FACE_POINTS', 'KEYPOINT_SOURCE', 'NEEDED', 'SMPL_NAMES', 'ancestors', 'read_smpl', 'Layer',
-           'free_layer', 'free_about', 'read_uv', 'projected_uv', 'Posed', 'Body', 'check_pose', 'rest_pose',
+           'free_layer', 'free_about', 'read_uv', 'projected_uv', 'PosedBodies', 'Body', 'check_pose', 'rest_pose',
            'find_smpl', 'load_body']
 
 # %% ../nbs/02_body.ipynb #127cf817
@@ -25,9 +25,10 @@ from .core import DataError, cache_folder, given_file, packaged, reading
 from .files import plain, read_arrays, read_pickle, read_text
 
 # %% ../nbs/02_body.ipynb #8b30d82c
-JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle', 'spine3',
-          'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder', 'left_elbow',
-          'right_elbow', 'left_wrist', 'right_wrist',
+JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle',
+          'spine3',
+          'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder',
+          'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist',
           'left_hand', 'right_hand')
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 FACE_POINTS = ('nose', 'right_eye', 'left_eye', 'right_ear', 'left_ear')
@@ -42,7 +43,8 @@ def ancestors()->list: # of lists of 24 joints; -1 is above the root
     return steps[:-1]
 
 # %% ../nbs/02_body.ipynb #8c8e1c14
-NEEDED = dict(v_template='[v, 3]', shapedirs='[v, 3, at least 10]', J_regressor='[24, v]', weights='[v, 24]', f='[f, 3]', kintree_table='[2, 24]')
+NEEDED = dict(v_template='[v, 3]', shapedirs='[v, 3, at least 10]', J_regressor='[24, v]', weights='[v, 24]',
+              f='[f, 3]', kintree_table='[2, 24]')
 
 def _check_model(model, name):
     "Arrays of a body model with the shapes that belong together, cut to ten shape directions"
@@ -52,15 +54,20 @@ def _check_model(model, name):
     v = len(model['v_template'])
     right = dict(v_template=(v, 3), J_regressor=(24, v), weights=(v, 24), kintree_table=(2, 24))
     for k, shape in right.items():
-        if model[k].shape != shape: raise DataError(f'{name}: {k} has the shape {list(model[k].shape)}', f'SMPL has {NEEDED[k]} with 24 joints')
+        if model[k].shape != shape:
+            raise DataError(f'{name}: {k} has the shape {list(model[k].shape)}', f'SMPL has {NEEDED[k]} with 24 joints')
     if model['shapedirs'].ndim != 3 or model['shapedirs'].shape[:2] != (v, 3) or model['shapedirs'].shape[2] < 10:
-        raise DataError(f'{name}: shapedirs has the shape {list(model["shapedirs"].shape)}', f'SMPL has {NEEDED["shapedirs"]}')
+        raise DataError(f'{name}: shapedirs has the shape {list(model["shapedirs"].shape)}',
+                        f'SMPL has {NEEDED["shapedirs"]}')
     again = 'Get the file from its owner again'
     if model['f'].ndim != 2 or model['f'].shape[1] != 3 or not 0 <= model['f'].min() <= model['f'].max() < v:
         raise DataError(f'{name}: the faces point beyond {v} vertices', again)
-    if not all(np.isfinite(model[k].astype(np.float64)).all() for k in NEEDED): raise DataError(f'{name} holds NaN or infinite values', again)
-    if tuple(model['kintree_table'][0][1:].astype(np.int64)) != PARENTS[1:]: raise DataError(f'{name}: its joints form another tree than SMPL\'s', again)
-    return model | dict(shapedirs=model['shapedirs'][..., :10], posedirs=model.get('posedirs', np.zeros((v, 3, 207), np.float32)))
+    if not all(np.isfinite(model[k].astype(np.float64)).all() for k in NEEDED):
+        raise DataError(f'{name} holds NaN or infinite values', again)
+    if tuple(model['kintree_table'][0][1:].astype(np.int64)) != PARENTS[1:]:
+        raise DataError(f'{name}: its joints form another tree than SMPL\'s', again)
+    return model | dict(shapedirs=model['shapedirs'][..., :10],
+                        posedirs=model.get('posedirs', np.zeros((v, 3, 207), np.float32)))
 
 # %% ../nbs/02_body.ipynb #2b2f4627
 def read_smpl(path, # an official .pkl, or a .npz with the same names
@@ -94,9 +101,12 @@ def free_layer(name:str='body', # 'body', 'suit', 'skirt' or 'hair'
         get = lambda key: f[f'{name}_{key}']
         weights = np.zeros((len(get('template')), 24), np.float32)
         np.put_along_axis(weights, get('weight_joints').astype(np.int64), get('weights').astype(np.float32), 1)
-        return Layer((get('template')*get('template_step')).astype(np.float32), (get('shapes')*get('shapes_step')).astype(np.float32),
-                     get('faces').astype(np.int64), (get('uv')[get('uv_faces')]/65535).astype(np.float32), weights/weights.sum(1, keepdims=True))
+        return Layer((get('template')*get('template_step')).astype(np.float32),
+                     (get('shapes')*get('shapes_step')).astype(np.float32),
+                     get('faces').astype(np.int64), (get('uv')[get('uv_faces')]/65535).astype(np.float32),
+                     weights/weights.sum(1, keepdims=True))
 
+# %% ../nbs/02_body.ipynb #875bb318
 def free_about()->dict: # name, source, licence ...
     "What the free body's file says of itself"
     with np.load(packaged('free_body.npz')) as f: return json.loads(str(f['about']))
@@ -109,14 +119,15 @@ def _free_model():
     with np.load(packaged('free_body.npz')) as f:
         regressor = np.zeros((24, v), np.float32)
         regressor[f['regressor_joints'].astype(int), f['regressor_vertices'].astype(int)] = f['regressor_shares']
-    return dict(v_template=mesh.template, shapedirs=mesh.shapes, J_regressor=regressor, weights=mesh.weights, f=mesh.faces,
+    return dict(v_template=mesh.template, shapedirs=mesh.shapes, J_regressor=regressor, weights=mesh.weights,
+                f=mesh.faces,
                 kintree_table=np.stack([np.array(PARENTS), np.arange(24)]), posedirs=np.zeros((v, 3, 207), np.float32))
 
 def _free_face_points(mesh):
     "Vertex numbers of nose tip, eyes and ears, found as the points that stick out most"
     x, y, z = mesh.template.T
     head = mesh.weights[:, JOINTS.index('head')] > .5
-    eyes = np.arange(len(x)) >= len(x) - 144                                      # the two eyeballs are the last 144 vertices
+    eyes = np.arange(len(x)) >= len(x) - 144 # the two eyeballs are the last 144 vertices
     pick = lambda mask, score: int(np.flatnonzero(mask)[np.argmax(score[mask])])
     nose = pick(head & ~eyes & (abs(x) < .005) & (y < y[eyes].mean()) & (y > y[eyes].mean() - .06), z)
     return [nose, pick(eyes & (x < 0), z), pick(eyes & (x > 0), z), pick(head & ~eyes, -x), pick(head & ~eyes, x)]
@@ -138,7 +149,8 @@ def read_uv(path,  # a Wavefront file with texture coordinates
     if not inside:
         raise DataError(f'{path} names texture coordinates that it does not hold', 'Give the smpl_uv.obj of this body')
     if np.shape(order) != np.shape(faces) or (np.array(order) != faces).any():
-        raise DataError(f'{path} describes another mesh ({len(order)} faces, the body has {len(faces)})', 'Give the smpl_uv.obj of this body')
+        raise DataError(f'{path} describes another mesh ({len(order)} faces, the body has {len(faces)})',
+                        'Give the smpl_uv.obj of this body')
     return np.array(coordinates, np.float32)[np.array(corners)]
 
 # %% ../nbs/02_body.ipynb #0508e926
@@ -155,7 +167,7 @@ def projected_uv(template, # [v, 3] in T-pose
 
 # %% ../nbs/02_body.ipynb #b7228a90
 @dataclass
-class Posed:
+class PosedBodies:
     "Bodies in their pose"
     verts:Float[Tensor, 'b v 3']      # metres
     joints:Float[Tensor, 'b 24 3']
@@ -164,7 +176,8 @@ class Posed:
 def _hash_arrays(model):
     "The first 16 hex digits over the arrays that define a body"
     h = hashlib.sha256()
-    for k in ('v_template', 'shapedirs', 'J_regressor', 'weights', 'f'): h.update(np.ascontiguousarray(model[k], np.float32).tobytes())
+    for k in ('v_template', 'shapedirs', 'J_regressor', 'weights', 'f'):
+        h.update(np.ascontiguousarray(model[k], np.float32).tobytes())
     return h.hexdigest()[:16]
 
 # %% ../nbs/02_body.ipynb #203f58c3
@@ -180,8 +193,9 @@ class Body(nn.Module):
         self.name, self.hash, self.joint_names = name, _hash_arrays(model), JOINTS
         own = dict(vertex_ids['smplh']) | dict(zip(('nose', 'reye', 'leye', 'rear', 'lear'), face_points))
         own = {k: min(int(i), len(model['v_template']) - 1) for k, i in own.items()}     # the others are not used here
-        with redirect_stdout(io.StringIO()):                                             # it greets every ten-number body with a warning
-            self.smpl = SMPL('', data_struct=Struct(**model), vertex_ids=own, create_betas=False, create_body_pose=False,
+        with redirect_stdout(io.StringIO()): # it greets every ten-number body with a warning
+            self.smpl = SMPL('', data_struct=Struct(**model), vertex_ids=own, create_betas=False,
+                             create_body_pose=False,
                              create_global_orient=False, create_transl=False, num_betas=10)
         tensor = lambda o: torch.as_tensor(np.asarray(o), dtype=torch.float32)
         self.register_buffer('faces', torch.as_tensor(np.asarray(model['f']).astype(np.int64)), persistent=False)
@@ -197,19 +211,21 @@ def _set_up_skeleton(self:Body, model, points, tensor):
     "What joints-only posing needs: joints and face points as linear functions of the shape, and the tree"
     regressor, shapes, weights = (tensor(model[k]) for k in ('J_regressor', 'shapedirs', 'weights'))
     self.face_points, parents = points, torch.tensor(PARENTS[1:])
-    along = torch.cat([self.rest[..., None], shapes], 2).double()                                       # in 32 bits threads would show in the last ones
-    joints = torch.einsum('jv,vck->jck', regressor.double(), along).float()                             # (24, 3, 1 + 10)
-    steps = joints - torch.cat([torch.zeros(1, 3, 11), joints[parents]])                                # from the parent to the joint
-    movers = weights[points].sum(0).nonzero()[:, 0]                                                     # the joints that move the face
+    along = torch.cat([self.rest[..., None], shapes], 2).double() # in 32 bits threads would show in the last ones
+    joints = torch.einsum('jv,vck->jck', regressor.double(), along).float() # (24, 3, 1 + 10)
+    steps = joints - torch.cat([torch.zeros(1, 3, 11), joints[parents]]) # from the parent to the joint
+    movers = weights[points].sum(0).nonzero()[:, 0] # the joints that move the face
     poses = tensor(np.asarray(model['posedirs'])[points]).reshape(5, 3, 23, 3, 3).permute(1, 0, 3, 4, 2)
-    poses = nn.functional.pad(poses, (1, 0)).reshape(15, 216)                                           # in the layout of `_motions`; the root has none
+    poses = nn.functional.pad(poses, (1, 0)).reshape(15, 216) # in the layout of `_motions`; the root has none
     face = torch.cat([self.rest[points][..., None], shapes[points]], 2).transpose(0, 1).reshape(15, 11)
-    face[:, 0] -= poses@torch.eye(3)[..., None].expand(3, 3, 24).reshape(216)                           # no rotation, no correction
+    face[:, 0] -= poses@torch.eye(3)[..., None].expand(3, 3, 24).reshape(216) # no rotation, no correction
     rows = torch.cat([steps.transpose(0, 1).reshape(72, 11), face, joints[movers].transpose(0, 1).reshape(-1, 11)])
     by_turn = torch.zeros(len(rows), 216)
     by_turn[72:87] = poses
-    keep = dict(rest_joints=joints[..., 0], linear=torch.cat([rows, by_turn], 1), movers=movers, face_weights=weights[points][:, movers],
-                ancestors=torch.tensor([o + [-1] for o in ancestors()]) % 25, keypoint_source=torch.tensor(KEYPOINT_SOURCE))
+    keep = dict(rest_joints=joints[..., 0], linear=torch.cat([rows, by_turn], 1), movers=movers,
+                face_weights=weights[points][:, movers],
+                ancestors=torch.tensor([o + [-1] for o in ancestors()]) % 25,
+                keypoint_source=torch.tensor(KEYPOINT_SOURCE))
     for k, v in keep.items(): self.register_buffer(k, v.contiguous(), persistent=False)
 
 # %% ../nbs/02_body.ipynb #f5276977
@@ -219,11 +235,14 @@ def check_pose(rotmats, # should be [b, 24, 3, 3]
               ):
     "Refuse rotations and shapes of the wrong form"
     for what, value, right in (('rotmats', rotmats, (24, 3, 3)), ('betas', betas, (10,))):
-        if not isinstance(value, Tensor) or not value.is_floating_point(): raise DataError(f'{what} is {type(value).__name__}', 'Give a float tensor')
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise DataError(f'{what} is {type(value).__name__}', 'Give a float tensor')
         if value.shape[1:] != right or value.ndim != len(right) + 1:
             raise DataError(f'{what} has the shape {list(value.shape)}', f'Give [b, {", ".join(map(str, right))}]')
-        if finite and not torch.isfinite(value).all(): raise DataError(f'{what} holds NaN or infinite values', 'Look at where it comes from')
-    if len(rotmats) != len(betas): raise DataError(f'{len(rotmats)} poses for {len(betas)} shapes', 'Give as many of each')
+        if finite and not torch.isfinite(value).all():
+            raise DataError(f'{what} holds NaN or infinite values', 'Look at where it comes from')
+    if len(rotmats) != len(betas):
+        raise DataError(f'{len(rotmats)} poses for {len(betas)} shapes', 'Give as many of each')
 
 def rest_pose(b:int=1,        # how many
               device=None,    # where
@@ -233,7 +252,8 @@ def rest_pose(b:int=1,        # how many
 
 # %% ../nbs/02_body.ipynb #b1f3bd1c
 def _at_rest(self, turns, betas):
-    "What is linear in the shape (and, on the skin, in the rotations): steps between joints, face points, joints that move the face; `[3, n, b]` each"
+    """What is linear in the shape (and, on the skin, in the rotations): steps between joints, face points, joints that
+    move the face; `[3, n, b]` each"""
     inputs = torch.cat([betas.T, turns.reshape(216, -1)])
     out = torch.addmm(self.linear[:, :1], self.linear[:, 1:], inputs)
     return (o.view(3, -1, len(betas)) for o in out.split([72, 15, 3*len(self.movers)]))
@@ -255,9 +275,9 @@ def _motions(self, turns, steps):
 # %% ../nbs/02_body.ipynb #840b056a
 def _bend_face(self, motions, face, movers_rest):
     "The five face points, skinned: `[3, 5, b]`"
-    movers = motions.index_select(2, self.movers)                                                          # (3, 4, k, b)
+    movers = motions.index_select(2, self.movers) # (3, 4, k, b)
     shift = movers[:, 3] - (movers[:, :3]*movers_rest).sum(1)
-    blend = self.face_weights@torch.cat([movers[:, :3], shift[:, None]], 1)                                # (3, 4, 5, b)
+    blend = self.face_weights@torch.cat([movers[:, :3], shift[:, None]], 1) # (3, 4, 5, b)
     return (blend[:, :3]*face).sum(1) + blend[:, 3]
 
 def _keypoints_of(joints, face, source):
@@ -274,7 +294,7 @@ def skeleton(self:Body,
             )->tuple: # joints [b, 24, 3], keypoints [b, 18, 3]
     "Joints and keypoints without posing the mesh"
     check_pose(rotmats, betas, finite=False)
-    turns = rotmats.permute(2, 3, 1, 0).contiguous()                                                       # (3, 3, 24, b)
+    turns = rotmats.permute(2, 3, 1, 0).contiguous() # (3, 3, 24, b)
     steps, face, movers_rest = _at_rest(self, turns, betas)
     motions = _motions(self, turns, steps)
     joints, face = motions[:, 3, :24].permute(2, 1, 0), _bend_face(self, motions, face, movers_rest).permute(2, 1, 0)
@@ -282,17 +302,20 @@ def skeleton(self:Body,
     if translation is not None: joints, keypoints = joints + translation[:, None], keypoints + translation[:, None]
     return joints, keypoints
 
+# %% ../nbs/02_body.ipynb #91b12226
 @patch
 def forward(self:Body,
             rotmats:Float[Tensor, 'b 24 3 3'], # each joint's rotation within its parent
             betas:Float[Tensor, 'b 10'],       # the shape
             translation=None,                  # [b, 3] in metres, or None
-           )->Posed:
+           )->PosedBodies:
     "Pose the mesh"
     check_pose(rotmats, betas)
-    out = self.smpl(betas=betas, global_orient=rotmats[:, :1], body_pose=rotmats[:, 1:], transl=translation, pose2rot=False)
+    out = self.smpl(betas=betas, global_orient=rotmats[:, :1], body_pose=rotmats[:, 1:], transl=translation,
+                    pose2rot=False)
     joints = out.joints[:, :24]
-    return Posed(out.vertices, joints, _keypoints_of(joints, out.vertices[:, self.face_points], self.keypoint_source))
+    return PosedBodies(out.vertices, joints,
+                       _keypoints_of(joints, out.vertices[:, self.face_points], self.keypoint_source))
 
 @patch
 def require(self:Body,
@@ -300,10 +323,12 @@ def require(self:Body,
            ):
     "Refuse betas that were fitted with another body"
     if hash != self.hash:
-        raise DataError(f'these betas belong to the body {hash}, not to {self.name} ({self.hash})', 'Load the body they were fitted with')
+        raise DataError(f'these betas belong to the body {hash}, not to {self.name} ({self.hash})',
+                        'Load the body they were fitted with')
 
 # %% ../nbs/02_body.ipynb #e68a52f5
-SMPL_NAMES = {'neutral': ('SMPL_NEUTRAL', 'basicModel_neutral_lbs_10_207_0_v1.0.0', 'basicmodel_neutral_lbs_10_207_0_v1.1.0'),
+SMPL_NAMES = {'neutral': ('SMPL_NEUTRAL', 'basicModel_neutral_lbs_10_207_0_v1.0.0',
+                          'basicmodel_neutral_lbs_10_207_0_v1.1.0'),
               'male': ('SMPL_MALE', 'basicModel_m_lbs_10_207_0_v1.0.0', 'basicmodel_m_lbs_10_207_0_v1.1.0'),
               'female': ('SMPL_FEMALE', 'basicModel_f_lbs_10_207_0_v1.0.0', 'basicmodel_f_lbs_10_207_0_v1.1.0')}
 
@@ -314,6 +339,7 @@ def find_smpl(gender:str='neutral', # or 'male', 'female'
     places = [cache_folder('smpl', name + end) for name in SMPL_NAMES[gender] for end in ('.pkl', '.npz')]
     return next((o for o in places if o.is_file()), None)
 
+# %% ../nbs/02_body.ipynb #aae628b9
 def load_body(path=None,            # None, 'free', or an SMPL .pkl or .npz
               gender:str='neutral', # which of the user's SMPL files
               uv=None,              # the user's smpl_uv.obj; None takes one that lies beside the SMPL file
@@ -326,8 +352,10 @@ def load_body(path=None,            # None, 'free', or an SMPL .pkl or .npz
     path, model = Path(path), read_smpl(path)
     beside = path.parent/'smpl_uv.obj'
     uv = uv or (beside if beside.is_file() else None)
-    face_uv = read_uv(uv, model['f']) if uv else projected_uv(model['v_template'].astype(np.float32), model['f'].astype(np.int64))
+    face_uv = read_uv(uv, model['f']) if uv else projected_uv(model['v_template'].astype(np.float32),
+                                                              model['f'].astype(np.int64))
     ids = vertex_ids['smplh']
     points = [ids[o] for o in ('nose', 'reye', 'leye', 'rear', 'lear')]
-    if max(points) >= len(model['v_template']): raise DataError(f'{path} has {len(model["v_template"])} vertices', 'SMPL has 6890')
+    if max(points) >= len(model['v_template']):
+        raise DataError(f'{path} has {len(model["v_template"])} vertices', 'SMPL has 6890')
     return Body(model, points, face_uv, path.stem)

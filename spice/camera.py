@@ -49,7 +49,8 @@ class Camera:
     def __getitem__(self, i): # a slice, list or mask
         return replace(self, focal=self.focal[i], center=self.center[i], translation=self.translation[i])
     def to(self, device):
-        return replace(self, focal=self.focal.to(device), center=self.center.to(device), translation=self.translation.to(device))
+        return replace(self, focal=self.focal.to(device), center=self.center.to(device),
+                       translation=self.translation.to(device))
     @property
     def focal_xy(self): return self.focal[:, None].expand(-1, 2) if self.focal.ndim == 1 else self.focal
 
@@ -102,7 +103,8 @@ def crop(self:Camera,
     "The camera of the picture cut out at `box`"
     try: left, top, right, bottom = box
     except (TypeError, ValueError): raise DataError(f'{box!r} is no box', 'Give left, top, right, bottom') from None
-    return replace(self, center=self.center - self.center.new_tensor([left, top]), size=frame_size((bottom - top, right - left)))
+    return replace(self, center=self.center - self.center.new_tensor([left, top]),
+                   size=frame_size((bottom - top, right - left)))
 
 @patch
 def resize(self:Camera,
@@ -111,16 +113,19 @@ def resize(self:Camera,
     "The camera of the resized picture"
     (h, w), (h2, w2) = self.size, frame_size(size)
     scale = self.center.new_tensor([w2/w, h2/h])
-    return replace(self, focal=self.focal*(w2/w) if w2*h == h2*w else self.focal_xy*scale, center=self.center*scale, size=(h2, w2))
+    return replace(self, focal=self.focal*(w2/w) if w2*h == h2*w else self.focal_xy*scale, center=self.center*scale,
+                   size=(h2, w2))
 
 @patch
 def flip(self:Camera)->Camera:
     "The camera of the mirrored picture, for a body that is mirrored too (x to -x)"
     mirror = self.translation.new_tensor([-1, 1, 1])
-    return replace(self, center=torch.stack([self.size[1] - self.center[:, 0], self.center[:, 1]], 1), translation=self.translation*mirror)
+    return replace(self, center=torch.stack([self.size[1] - self.center[:, 0], self.center[:, 1]], 1),
+                   translation=self.translation*mirror)
 
 # %% ../nbs/03_camera.ipynb #e12a29e8
-def frame_body(points:Float[Tensor, 'b n 3'], # what must be in the picture, after the root rotation; such as a body's vertices
+def frame_body(# what must be in the picture, after the root rotation; such as a body's vertices
+               points:Float[Tensor, 'b n 3'],
                size:int|tuple|list,           # (h, w) of the picture, or one number for a square
                fill:float=.9,                 # share of the picture's height or width, whichever is tighter
                focal=None,                    # pixels, one number or [b]; None is SPIN's
@@ -129,14 +134,17 @@ def frame_body(points:Float[Tensor, 'b n 3'], # what must be in the picture, aft
     if not 0 < fill <= 1: raise DataError(f'fill is {fill}', 'Give a share of the picture between 0 and 1')
     (h, w), b = frame_size(size), len(points)
     points, frame = points.detach(), points.new_tensor([w, h])
-    focal = torch.as_tensor(spin_focal(size) if focal is None else focal, dtype=points.dtype, device=points.device).expand(b)
+    focal = torch.as_tensor(spin_focal(size) if focal is None else focal, dtype=points.dtype,
+                            device=points.device).expand(b)
     low, high = points.amin(1), points.amax(1)
     middle, extent = (low + high)/2, high - low
     distance = (focal[:, None]*extent[:, :2]/(fill*frame)).amax(1) + extent[:, 2]
-    camera = Camera(focal, (frame/2).expand(b, 2), torch.cat([-middle[:, :2], (distance - middle[:, 2])[:, None]], 1), (h, w))
+    camera = Camera(focal, (frame/2).expand(b, 2), torch.cat([-middle[:, :2], (distance - middle[:, 2])[:, None]], 1),
+                    (h, w))
     for _ in range(20): camera = _look_again(camera, points, middle[:, 2], fill)
     return camera
 
+# %% ../nbs/03_camera.ipynb #ff030516
 def _look_again(camera, points, middle_depth, fill):
     "One correction of distance and shift"
     seen, frame = camera.project(points)[..., :2], camera.center*2

@@ -141,8 +141,10 @@ def open_picture(file,    # a path or a stream of bytes
         warnings.simplefilter('ignore')                                     # Pillow's, of size and of odd tags
         Image.init()
         try: image = Image.open(file, formats=[o for o in formats if o in Image.OPEN])
-        except Image.DecompressionBombError as e: raise ImageError(f'{name}: too many pixels to open safely ({e})', 'Make it smaller first') from None
-        except Image.UnidentifiedImageError: raise ImageError(f'{name} is not a picture in a known format', PHOTO_HINT) from None
+        except Image.DecompressionBombError as e:
+            raise ImageError(f'{name}: too many pixels to open safely ({e})', 'Make it smaller first') from None
+        except Image.UnidentifiedImageError:
+            raise ImageError(f'{name} is not a picture in a known format', PHOTO_HINT) from None
         except Exception as e:
             raise ImageError(f'{name} is damaged or cut off ({e})', 'Save or download it again') from None
     if image.width*image.height > MOST_PIXELS:
@@ -189,17 +191,21 @@ def _upright_rgb(image, ours=False):
 def _from_array(array):
     "A PIL image of an `[h, w]` or `[h, w, c]` array"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(f'an array of shape {tuple(array.shape)} is no picture', 'Give [h, w], or [h, w, c] with 1, 3 or 4 channels')
+        raise ImageError(f'an array of shape {tuple(array.shape)} is no picture',
+                         'Give [h, w], or [h, w, c] with 1, 3 or 4 channels')
     if 0 in array.shape: raise ImageError(f'an array of shape {tuple(array.shape)} has no pixels', PHOTO_HINT)
     if array.dtype == bool: array = array * np.uint8(255)
     elif array.dtype == np.uint16: array = (array / 257).round().astype(np.uint8)
     elif array.dtype.kind == 'f':
-        if not np.isfinite(array).all(): raise ImageError('the array holds NaN or infinite values', 'Give floats from 0 to 1')
+        if not np.isfinite(array).all():
+            raise ImageError('the array holds NaN or infinite values', 'Give floats from 0 to 1')
         if array.min() < 0 or array.max() > 1:
-            raise ImageError(f'float values from {array.min():.3g} to {array.max():.3g}', 'Give floats from 0 to 1, or bytes from 0 to 255')
+            raise ImageError(f'float values from {array.min():.3g} to {array.max():.3g}',
+                             'Give floats from 0 to 1, or bytes from 0 to 255')
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype.kind in 'iu':
-        if array.min() < 0 or array.max() > 255: raise ImageError(f'whole numbers from {array.min()} to {array.max()}', 'Give 0 to 255')
+        if array.min() < 0 or array.max() > 255:
+            raise ImageError(f'whole numbers from {array.min()} to {array.max()}', 'Give 0 to 255')
         array = array.astype(np.uint8)
     else: raise ImageError(f'an array of {array.dtype} is no picture', 'Give bytes or floats from 0 to 1')
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
@@ -209,13 +215,16 @@ def _from_tensor(tensor):
     "A PIL image of a `[3, h, w]` tensor in [-1, 1], or of bytes"
     if tensor.ndim == 4 and len(tensor) == 1: tensor = tensor[0]
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ImageError(f'a tensor of shape {tuple(tensor.shape)} is no picture', 'Give [3, h, w], one picture at a time')
+        raise ImageError(f'a tensor of shape {tuple(tensor.shape)} is no picture',
+                         'Give [3, h, w], one picture at a time')
     array = tensor.detach().cpu().movedim(0, -1)
     if not tensor.is_floating_point(): return _from_array(array.numpy())
     array = array.float().numpy()
-    if array.size and not np.isfinite(array).all(): raise ImageError('the tensor holds NaN or infinite values', 'Give floats from -1 to 1')
+    if array.size and not np.isfinite(array).all():
+        raise ImageError('the tensor holds NaN or infinite values', 'Give floats from -1 to 1')
     if array.size and np.abs(array).max() > 1.01:
-        raise ImageError(f'tensor values from {array.min():.3g} to {array.max():.3g}', 'Give floats from -1 to 1, or bytes')
+        raise ImageError(f'tensor values from {array.min():.3g} to {array.max():.3g}',
+                         'Give floats from -1 to 1, or bytes')
     return _from_array((array.clip(-1, 1) + 1) / 2)
 
 # %% ../nbs/00_core.ipynb #1808fbc7
@@ -231,7 +240,9 @@ def read_image(source, # a path, bytes, a PIL image, an array or a tensor
     elif isinstance(source, Image.Image): image, name = source, ''
     elif isinstance(source, np.ndarray): image, name = _from_array(source), ''
     elif isinstance(source, Tensor): image, name = _from_tensor(source), ''
-    else: raise ImageError(f'{type(source).__name__} is no picture', 'Give a path, bytes, a PIL image, an array or a tensor')
+    else:
+        raise ImageError(f'{type(source).__name__} is no picture',
+                         'Give a path, bytes, a PIL image, an array or a tensor')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                                 # of odd EXIF
@@ -254,7 +265,8 @@ def to_tensor(images,                    # a picture or a list of pictures, each
         h, w = (size, size) if isinstance(size, int) else size
         images = [o if o.size == (w, h) else o.resize((w, h), Image.Resampling.BICUBIC) for o in images]
     sizes = sorted({o.size[::-1] for o in images})
-    if len(sizes) > 1: raise ImageError(f'pictures of {len(sizes)} sizes (h, w) {sizes[:3]} make no batch', 'Give size=(h, w)')
+    if len(sizes) > 1:
+        raise ImageError(f'pictures of {len(sizes)} sizes (h, w) {sizes[:3]} make no batch', 'Give size=(h, w)')
     batch = torch.from_numpy(np.stack([np.asarray(o) for o in images]))          # (b, h, w, 3)
     return batch.to(device).movedim(3, 1).float().div_(127.5).sub_(1).contiguous()
 
@@ -262,8 +274,10 @@ def to_tensor(images,                    # a picture or a list of pictures, each
 def to_pil(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]; values outside are clipped
           )->list: # PIL images
     "A batch as a list of PIL images"
-    if images.ndim != 4 or images.shape[1] != 3: raise ImageError(f'a tensor of shape {tuple(images.shape)} is no batch', 'Give [b, 3, h, w]')
-    if not torch.isfinite(images).all(): raise ImageError('the batch holds NaN or infinite values', 'Give floats from -1 to 1')
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ImageError(f'a tensor of shape {tuple(images.shape)} is no batch', 'Give [b, 3, h, w]')
+    if not torch.isfinite(images).all():
+        raise ImageError('the batch holds NaN or infinite values', 'Give floats from -1 to 1')
     arrays = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return [Image.fromarray(o) for o in arrays.movedim(1, 3).cpu().numpy()]
 
@@ -330,7 +344,8 @@ def can_write(path): # of a file that will be written after long work
         try: path.lstat()
         except FileNotFoundError: pass
         folder = next(o for o in path.absolute().parents if o.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK): raise OSError(21, 'a folder, or closed')
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise OSError(21, 'a folder, or closed')
     except (OSError, ValueError) as e:
         raise DataError(f'{path}: can not write there ({getattr(e, "strerror", None) or e})',
                         'Choose a folder that can be written to') from None
@@ -339,19 +354,24 @@ def can_write(path): # of a file that will be written after long work
 def picture_name(path):
     "Refuse an ending that no picture has"
     if Path(path).suffix.lower() not in Image.registered_extensions():
-        raise ImageError(f'{path}: {Path(path).suffix or "no ending"} is no picture format', 'End the name in .png, .jpg or .webp')
+        raise ImageError(f'{path}: {Path(path).suffix or "no ending"} is no picture format',
+                         'End the name in .png, .jpg or .webp')
 
 def save_image(image, # anything `read_image` takes
                path,  # its ending decides the format: .png, .jpg, .webp ...
               )->Path: # where it is
     "Write a picture, whole or not at all"
     path = Path(path)
-    clear = isinstance(image, Image.Image) and image.mode == 'RGBA' and path.suffix.lower() in ('.png', '.webp') # keeps its alpha
+    # keeps its alpha
+    clear = isinstance(image, Image.Image) and image.mode == 'RGBA' and path.suffix.lower() in ('.png', '.webp')
     image = image if clear else read_image(image)
     picture_name(path)
     with writing(path) as temporary:
-        try: image.save(temporary, **(dict(quality=95, subsampling=0) if path.suffix.lower() in ('.jpg', '.jpeg') else {}))
-        except (KeyError, ValueError) as e: raise ImageError(f'{path}: can not be written ({e})', 'End the name in .png') from None
+        try:
+            image.save(temporary,
+                       **(dict(quality=95, subsampling=0) if path.suffix.lower() in ('.jpg', '.jpeg') else {}))
+        except (KeyError, ValueError) as e:
+            raise ImageError(f'{path}: can not be written ({e})', 'End the name in .png') from None
     return path
 
 # %% ../nbs/00_core.ipynb #85bf98f4
@@ -367,7 +387,8 @@ def show_images(images,              # a batch, or a list of anything `read_imag
                 pad:int=4,             # white pixels between pictures
                )->Image.Image: # the sheet
     "Lay pictures side by side, with titles"
-    images = [o.resize((round(o.width*scale), round(o.height*scale)), Image.Resampling.LANCZOS) if scale != 1 else o for o in _as_images(images)]
+    images = [o.resize((round(o.width*scale), round(o.height*scale)), Image.Resampling.LANCZOS) if scale != 1 else o
+              for o in _as_images(images)]
     if not images: raise ImageError('an empty list of pictures', 'Give at least one')
     cols = min(cols or len(images), len(images))
     w, h, head = max(o.width for o in images), max(o.height for o in images), 18 if titles else 0
@@ -375,7 +396,8 @@ def show_images(images,              # a batch, or a list of anything `read_imag
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for i, image in enumerate(images):
         x, y = pad + i%cols*(w+pad), pad + i//cols*(h+head+pad)
-        if titles and i < len(titles): draw.text((x + image.width/2, y + head/2 - 1), str(titles[i]), 'black', font, anchor='mm')
+        if titles and i < len(titles):
+            draw.text((x + image.width/2, y + head/2 - 1), str(titles[i]), 'black', font, anchor='mm')
         sheet.paste(image, (x, y + head))
     return sheet
 
@@ -394,11 +416,15 @@ def get_device(device:str|torch.device|None=None, # such as 'cuda', 'cuda:1', 'm
               )->torch.device:
     "The device to compute on: the one named, else `SPICE_DEVICE`, else the fastest there is"
     name = device or os.environ.get('SPICE_DEVICE')
-    if not name: return torch.device('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu')
+    if not name:
+        return torch.device('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available()
+                            else 'cpu')
     try: found = torch.device(name)
     except RuntimeError: raise SpiceError(f'{name!r} is no device', "Use 'cuda', 'mps' or 'cpu'") from None
-    there = {'cpu': True, 'mps': torch.backends.mps.is_available(), 'cuda': (found.index or 0) < torch.cuda.device_count()}
-    if not there.get(found.type, False): raise SpiceError(f'the device {name!r} is not on this machine', "Leave it out, or use 'cpu'")
+    there = {'cpu': True, 'mps': torch.backends.mps.is_available(),
+             'cuda': (found.index or 0) < torch.cuda.device_count()}
+    if not there.get(found.type, False):
+        raise SpiceError(f'the device {name!r} is not on this machine', "Leave it out, or use 'cpu'")
     return found
 
 # %% ../nbs/00_core.ipynb #848f77d4
@@ -434,7 +460,8 @@ def one_thread():
 # %% ../nbs/00_core.ipynb #2f7cf663
 def _share_cores():
     "In a process of `nbdev_test`: no more threads than its share of the cores"
-    if 'IN_TEST' in os.environ and parent_process() and 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(num_cpus()//min(num_cpus(), 8))
+    if 'IN_TEST' in os.environ and parent_process() and 'OMP_NUM_THREADS' not in os.environ:
+        torch.set_num_threads(num_cpus()//min(num_cpus(), 8))
 
 _share_cores()
 

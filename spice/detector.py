@@ -48,7 +48,8 @@ def _rcnn_weights(path):
     found = Path(path) if path else next((o/RCNN_FILE for o in folders if (o/RCNN_FILE).is_file()), None)
     try:
         if found: return read_torch(found, 'Download it again')
-        return torch.hub.load_state_dict_from_url(RCNN_URL, map_location='cpu', progress=False, check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(RCNN_URL, map_location='cpu', progress=False, check_hash=True,
+                                                  weights_only=True)
     except WeightsError: raise
     except (URLError, OSError) as e:
         raise WeightsError(f'the detector\'s weights are not here and can not be fetched ({e})',
@@ -70,7 +71,8 @@ class RCNNDetector(Detector):
         self.net = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
         try: self.net.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as e:
-            raise WeightsError(f'{weights or RCNN_FILE} does not hold the weights of keypointrcnn_resnet50_fpn', str(e).split('\n')[-1].strip()) from None
+            raise WeightsError(f'{weights or RCNN_FILE} does not hold the weights of keypointrcnn_resnet50_fpn',
+                               str(e).split('\n')[-1].strip()) from None
         self.net.to(self.device).eval()
 
     @torch.no_grad()
@@ -78,7 +80,8 @@ class RCNNDetector(Detector):
                  images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
                 )->list: # one `Keypoints` an image, everybody in it
         outputs = self.net(list((images.to(self.device) + 1)/2))                # torchvision counts from 0 to 1
-        return [people_of({k: v.cpu() for k, v in o.items()}, tuple(images.shape[2:]), self.sure, self.least) for o in outputs]
+        return [people_of({k: v.cpu() for k, v in o.items()}, tuple(images.shape[2:]), self.sure, self.least)
+                for o in outputs]
 
 # %% ../nbs/01a_detector.ipynb #15d8f8a6
 DETECTORS = {'blazepose': 'spice.blazepose:BlazePose', 'rcnn': 'spice.detector:RCNNDetector'}
@@ -126,5 +129,6 @@ def detect(photos,                # a photo, or a list of photos of any sizes
     for i, one in enumerate(found):
         if not len(one) or not one.valid.any():
             guess = f' (the surest guess scores {one.best:.2f} of 1)' if hasattr(one, 'best') else ''
-            raise ImageError(f'nobody was found in photo {i}{guess}', 'Take a photo that shows a whole person, not too small')
+            raise ImageError(f'nobody was found in photo {i}{guess}',
+                             'Take a photo that shows a whole person, not too small')
     return [one.largest() if people == 'largest' else one for one in found]

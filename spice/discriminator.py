@@ -26,7 +26,8 @@ class DiscriminatorSettings:
     spectral_norm: bool = True # on all convolutions but the last, which always has it
     gain: float = GAIN         # of the starting weights; short runs with large steps need 1
 
-CRITICS = {'fashion': {}, 'market': dict(levels=3), 'narrow128': dict(width=16, cap=64, levels=3), 'narrow64': dict(width=16, cap=64, levels=3)}
+CRITICS = {'fashion': {}, 'market': dict(levels=3), 'narrow128': dict(width=16, cap=64, levels=3),
+           'narrow64': dict(width=16, cap=64, levels=3)}
 
 def discriminator_settings(preset:str='fashion', # 'fashion', 'market', 'narrow128', 'narrow64'
                            **changes,            # fields of `DiscriminatorSettings`
@@ -46,7 +47,8 @@ class Discriminator(Pretrained, nn.Module):
         self.settings = s = discriminator_settings(settings) if isinstance(settings, str) else settings
         c = widths(s.width, s.cap, s.levels)
         self.block0 = ResBlockEncoder(s.channels, c[0], c[0], s.spectral_norm)
-        for i in range(s.levels - 1): self.add_module(f'encoder{i}', ResBlockEncoder(c[i], c[i+1], c[i], s.spectral_norm))
+        for i in range(s.levels - 1):
+            self.add_module(f'encoder{i}', ResBlockEncoder(c[i], c[i+1], c[i], s.spectral_norm))
         self.act, self.conv = act(), conv(c[-1], 1, 1, spectral=True)
         if s.gain != GAIN: regain(self, s.gain)
 
@@ -72,9 +74,11 @@ def _check(self:Discriminator, image, rendering):
         todo = 'Give `rendering`, R of the pose' if wanted > channels else 'Give the picture alone'
         raise SpiceError(f'{channels} channels for a critic of {wanted}', todo)
     if rendering is not None and (rendering.shape[0], *rendering.shape[2:]) != (image.shape[0], *image.shape[2:]):
-        raise SpiceError(f'pictures of shape {list(image.shape)} and renderings of {list(rendering.shape)}', 'Give one of each, of one size')
+        raise SpiceError(f'pictures of shape {list(image.shape)} and renderings of {list(rendering.shape)}',
+                         'Give one of each, of one size')
     if min(image.shape[2:]) < least:
-        raise SpiceError(f'a picture of {image.shape[2]} x {image.shape[3]} pixels (height x width)', f'Give at least {least} x {least}')
+        raise SpiceError(f'a picture of {image.shape[2]} x {image.shape[3]} pixels (height x width)',
+                         f'Give at least {least} x {least}')
     return image if rendering is None else torch.cat([image, rendering], 1)
 
 # %% ../nbs/13_discriminator.ipynb #9583da71
@@ -86,4 +90,6 @@ def load_gfla_critic(source,               # the path of `latest_net_D.pth`, or 
     normed = 'block0.model.1.parametrizations.weight.original' in state
     with torch.device('meta'): net = Discriminator(discriminator_settings(preset, channels=3, spectral_norm=normed))
     other = 'market' if preset == 'fashion' else 'fashion'
-    return load_weights(net, state, f"Are these the critic's weights (latest_net_D.pth), for {preset!r}? preset={other!r} takes the others").eval()
+    return load_weights(net, state,
+                        f"Are these the critic's weights (latest_net_D.pth), for {preset!r}? preset={other!r} takes "
+                        "the others").eval()

@@ -48,9 +48,11 @@ def wait():
     "Wait for all processes"
     if num_distrib() > 1: dist.barrier()
 
+# %% ../nbs/22_distributed.ipynb #3c96d072
 @contextmanager
 def together(cpu:bool=False):
-    "Join the processes that accelerate has launched; alone it does nothing. Gives this process' share: its number, and how many there are"
+    """Join the processes that accelerate has launched; alone it does nothing. Gives this process' share: its number,
+    and how many there are"""
     many = int(os.environ.get('WORLD_SIZE', 1)) > 1
     begun = dist.is_initialized()
     if many and not begun: Accelerator(cpu=cpu)

@@ -57,16 +57,19 @@ def t_pose_figure(source,                # betas [b, 10], or what has them: `Pho
                  )->Image.Image:
     "SPICE's figure 2: a row for each pair, bodies in T-pose, and their distance from blue to red"
     a, b = (getattr(o, 'betas', o).detach().cpu() for o in (source, result))
-    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != 10: raise DataError(f'betas of shapes {list(a.shape)} and {list(b.shape)}', 'Give [b, 10] of both')
+    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != 10:
+        raise DataError(f'betas of shapes {list(a.shape)} and {list(b.shape)}', 'Give [b, 10] of both')
     body = free_body('cpu') if body is None else body.to('cpu')
     verts, off = torch.cat([t_pose(body, a), t_pose(body, b), t_pose(body, b)]), shape_distance(body, a, b)
     camera = frame_body(verts.reshape(1, -1, 3), size, .96)
     fragments = rasterize(camera.project(verts)*torch.tensor([2., 2., 1.]), body.faces, 2*size)
     clay = torch.tensor(CLAY).expand(2*len(a), verts.shape[1], 3)
     bodies = F.avg_pool2d(shaded(fragments, body.faces, verts, torch.cat([clay, jet(off/top)])), 2).split(len(a))
-    columns = [F.interpolate(o.float().cpu(), (size, size), mode='bilinear', antialias=True) for o in photos] + list(bodies)
+    columns = [F.interpolate(o.float().cpu(), (size, size), mode='bilinear', antialias=True)
+               for o in photos] + list(bodies)
     heads = [*['source', 'result'][:len(photos)], 'its body', 'its body', '']
-    titles = [o for i in range(len(a)) for o in (*(heads[:-1] if i == 0 else ['']*len(heads[1:])), f'apart {off[i].mean():.1f} mm')]
+    titles = [o for i in range(len(a))
+              for o in (*(heads[:-1] if i == 0 else ['']*len(heads[1:])), f'apart {off[i].mean():.1f} mm')]
     return show_images([o[i] for i in range(len(a)) for o in columns], titles, cols=len(columns), pad=2)
 
 # %% ../nbs/31a_editing.ipynb #198b557f
@@ -76,8 +79,9 @@ def reshaped(batch:Batch,                  # drawn, with bodies
             )->Batch:
     "The same poses with other body shapes"
     source = batch['source_betas']
-    if betas.ndim != 2 or betas.shape[1] != 10 or len(betas) not in (1, len(source)): raise DataError(f'betas of shape {list(betas.shape)}',
-                                                                                                      'Give [1, 10] or [b, 10]')
+    if betas.ndim != 2 or betas.shape[1] != 10 or len(betas) not in (1, len(source)):
+        raise DataError(f'betas of shape {list(betas.shape)}',
+                        'Give [1, 10] or [b, 10]')
     body, camera = free_body(str(source.device)) if body is None else body, batch.camera('target')
     betas = betas.to(source).expand(len(source), -1)
     old, new = (body(batch['target_rotmats'], o) for o in (source, betas))
@@ -87,7 +91,8 @@ def reshaped(batch:Batch,                  # drawn, with bodies
     points = batch['target_points'].clone()
     points[..., :2] += (moved.project(new.keypoints) - camera.project(old.keypoints))[..., :2]
     points = Keypoints(points, camera.size).drop_outside().points
-    return Batch(batch | dict(target_points=points, target_heat=heatmaps(points, camera.size), target_wheel=seen.wheel, target_torso=seen.torso,
+    return Batch(batch | dict(target_points=points, target_heat=heatmaps(points, camera.size), target_wheel=seen.wheel,
+                              target_torso=seen.torso,
                               target_translation=moved.translation, target_betas=betas))
 
 def answer(system, batch)->Float[Tensor, 'b 3 h w']:
@@ -104,10 +109,13 @@ def shape_figure(batch:Batch, betas:Float[Tensor, 'k 10'], # shapes, one in each
     "A person with other body shapes, as joints and R"
     one = Batch({k: v[i:i + 1] for k, v in batch.items()})
     asked = [one] + [reshaped(one, o[None], body) for o in betas]
-    joints = lambda o: Keypoints(o['target_points'], tuple(o['source_image'].shape[2:])).draw(to_pil(o['target_wheel']))[0]
+    joints = lambda o: Keypoints(o['target_points'],
+                                 tuple(o['source_image'].shape[2:])).draw(to_pil(o['target_wheel']))[0]
     cells = [one['source_image'][0], *map(joints, asked)]
     titles = ['source', 'as fitted', *(titles or [f'shape {k + 1}' for k in range(len(betas))])]
-    if system is not None: cells, titles = cells + [one['source_image'][0], *(answer(system, o)[0].clamp(-1, 1) for o in asked)], titles + ['']*len(titles)
+    if system is not None:
+        cells, titles = (cells + [one['source_image'][0], *(answer(system, o)[0].clamp(-1, 1) for o in asked)],
+                         titles + ['']*len(titles))
     return show_images(cells, titles, cols=len(asked) + 1, pad=2)
 
 # %% ../nbs/31a_editing.ipynb #07322c9b
@@ -118,7 +126,8 @@ def retextured(batch:Batch,         # drawn, with bodies
               )->Batch:
     "Sources with the appearance of another person"
     if where not in ('torso', 'body'): raise SpiceError(f'where={where!r}', "Give 'torso' or 'body'")
-    if batch['source_image'].shape != other['source_image'].shape: raise DataError('batches of different sizes', 'Give one other person for each source')
+    if batch['source_image'].shape != other['source_image'].shape:
+        raise DataError('batches of different sizes', 'Give one other person for each source')
     body = free_body(str(batch['source_image'].device)) if body is None else body
     own, lent = (render_body(body, o['source_rotmats'], o['source_betas'], o.camera('source')) for o in (batch, other))
     flow, visibility = own.flow_from(lent)
@@ -128,6 +137,7 @@ def retextured(batch:Batch,         # drawn, with bodies
     cloth = torch.where(seen[:, None], there, fill_holes(there, seen))
     return Batch(batch | dict(source_image=torch.where(mask[:, None], cloth, batch['source_image'])))
 
+# %% ../nbs/31a_editing.ipynb #149f95d0
 def texture_figure(batch:Batch, other:Batch,
                    system:System|None=None, # adds what it makes of source and edited source
                    where:str='torso', body:Body|None=None,
@@ -136,6 +146,9 @@ def texture_figure(batch:Batch, other:Batch,
     new = retextured(batch, other, where, body)
     columns = {'source': batch['source_image'], 'lender': other['source_image'], 'edited': new['source_image'],
                'pose': Keypoints(batch['target_points'], tuple(batch['source_image'].shape[2:])).draw()}
-    if system is not None: columns |= {'source reposed': answer(system, batch).clamp(-1, 1), 'edited reposed': answer(system, new).clamp(-1, 1)}
+    if system is not None:
+        columns |= {'source reposed': answer(system, batch).clamp(-1, 1),
+                    'edited reposed': answer(system, new).clamp(-1, 1)}
     n = len(batch['source_image'])
-    return show_images([o[i] for i in range(n) for o in columns.values()], [*columns] + ['']*(len(columns)*(n - 1)), cols=len(columns), pad=2)
+    return show_images([o[i] for i in range(n) for o in columns.values()], [*columns] + ['']*(len(columns)*(n - 1)),
+                       cols=len(columns), pad=2)

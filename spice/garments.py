@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'SHOE_KINDS', 'KINDS', 'BODY', 'TOP', 'JACKET',
-           'LEGS', 'SKIRT', 'SHOES', 'COLLAR', 'HAIR', 'HAT', 'GLASSES', 'STOOL', 'EYES', 'Layer', 'LAYERS', 'halve',
-           'relax', 'Mesh', 'piece', 'measures', 'Cuts', 'cuts_of', 'ramp', 'least', 'neckline', 'cut_top',
-           'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends', 'arm_folds', 'body_folds',
-           'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer', 'skirt_layer', 'shoes_layer',
-           'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands', 'cap_layer', 'hanging_layer',
-           'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'Dressed', 'cylinder', 'dress', 'clay_figures']
+           'LEGS', 'SKIRT', 'SHOES', 'COLLAR', 'HAIR', 'HAT', 'GLASSES', 'STOOL', 'EYES', 'GarmentLayer',
+           'LAYER_MAKERS', 'quarter_triangles', 'relax', 'Mesh', 'piece', 'measures', 'Cuts', 'cuts_of', 'ramp',
+           'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends',
+           'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer',
+           'skirt_layer', 'shoes_layer', 'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands',
+           'cap_layer', 'hanging_layer', 'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'DressedMesh',
+           'cylinder', 'dress', 'clay_figures']
 
 # %% ../nbs/05b_garments.ipynb #fc98fd66
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,23 +32,25 @@ from .surface import CLAY, vertex_normals
 from .wardrobe import ATTRIBUTES
 
 # %% ../nbs/05b_garments.ipynb #75c57a2a
-def halve(faces:np.ndarray, # [f, 3]
-          count:int,        # of vertices
-         )->tuple: # pairs of vertices [v2, 2] whose means are the new vertices, new faces [4 f, 3]
+def quarter_triangles(faces:np.ndarray, # [f, 3]
+                      count:int,        # of vertices
+                     )->tuple: # pairs of vertices [v2, 2] whose means are the new vertices, new faces [4 f, 3]
     "Cut every triangle into four"
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
     pairs, index = np.unique(edges, axis=0, return_inverse=True)
     ab, bc, ca = count + index.reshape(3, -1)
     a, b, c = faces.T
     own = np.repeat(np.arange(count)[:, None], 2, 1)
-    return np.concatenate([own, pairs]), np.concatenate([np.stack(o, 1) for o in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+    return (np.concatenate([own, pairs]),
+            np.concatenate([np.stack(o, 1) for o in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]))
 
 def relax(values:np.ndarray, # [v, c]
           faces:np.ndarray,  # [f, 3]
           times:int,
          )->np.ndarray: # [v, c]
     "Move every vertex half way to the mean of its neighbours"
-    a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [1, 0]], faces[:, [2, 1]], faces[:, [0, 2]]]).T
+    a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [1, 0]], faces[:, [2, 1]],
+                           faces[:, [0, 2]]]).T
     near = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(values),)*2).tocsr()
     near.data[:] = 1
     share = np.asarray(near.sum(1)).clip(1)
@@ -67,7 +70,8 @@ class Mesh:
 def _mesh(rest, shapes, weights, faces, device):
     tensor = lambda o, t=torch.float32: torch.as_tensor(np.ascontiguousarray(o), dtype=t, device=device)
     rest, faces = tensor(rest), tensor(faces, torch.int64)
-    return Mesh(rest, tensor(shapes), tensor(weights/weights.sum(1, keepdims=True)), faces, vertex_normals(rest[None], faces)[0])
+    return Mesh(rest, tensor(shapes), tensor(weights/weights.sum(1, keepdims=True)), faces,
+                vertex_normals(rest[None], faces)[0])
 
 def _part(mesh, keep, device):
     "Only the faces with a vertex to keep"
@@ -81,20 +85,26 @@ def _part(mesh, keep, device):
 def _fine(name, detail):
     "A layer of the free body, halved and relaxed"
     layer = free_layer(name)
-    faces, rows = layer.faces, np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1), layer.weights], 1).astype(np.float64)
+    faces, rows = layer.faces, np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1),
+                                               layer.weights], 1).astype(np.float64)
     for step in range(detail):
-        pairs, faces = halve(faces, len(rows))
+        pairs, faces = quarter_triangles(faces, len(rows))
         rows = rows[pairs].mean(1)
-        shoulder = np.clip((rows[:, 1:2] - .34)/.10, 0, 1)*np.clip((.26 - abs(rows[:, :1]))/.04, 0, 1) if name == 'suit' else 0.
-        rows = (1 - shoulder)*relax(rows, faces, 5 if step == 0 else 3) + shoulder*relax(rows, faces, 1)   # shoulders are hollow, and stay so
+        shoulder = (np.clip((rows[:, 1:2] - .34)/.10, 0, 1)*np.clip((.26 - abs(rows[:, :1]))/.04, 0, 1)
+                    if name == 'suit' else 0.)
+        # shoulders are hollow, and stay so
+        rows = (1 - shoulder)*relax(rows, faces, 5 if step == 0 else 3) + shoulder*relax(rows, faces, 1)
     if name == 'suit':                                                                    # move as the skin below does
         body = free_layer('body')
-        rows[:, 33:] = relax(body.weights[cKDTree(body.template[:-144]).query(rows[:, :3])[1]].astype(np.float64), faces, 3*detail)
+        rows[:, 33:] = relax(body.weights[cKDTree(body.template[:-144]).query(rows[:, :3])[1]].astype(np.float64),
+                             faces, 3*detail)
     return rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces
 
-PIECES = {'upper': ('suit', lambda x, y, z: y > -.24), 'lower': ('suit', lambda x, y, z: (y < .14) & (x < .3)), 'feet': ('suit', lambda x, y, z: y < -.62),
+PIECES = {'upper': ('suit', lambda x, y, z: y > -.24), 'lower': ('suit', lambda x, y, z: (y < .14) & (x < .3)),
+          'feet': ('suit', lambda x, y, z: y < -.62),
           'neck': ('suit', lambda x, y, z: (y > .50) & (x < .13)), 'skirt': ('skirt', lambda x, y, z: y < 1)}
 
+# %% ../nbs/05b_garments.ipynb #aa6fceb0
 def _skirt_weights(rest):
     "A skirt hangs on the pelvis; its left follows the left leg, its right the right one"
     x, y, _ = rest.T
@@ -102,7 +112,8 @@ def _skirt_weights(rest):
     leg, knee, left = smooth((-y - .0)/.13), smooth((-y - .36)/.14), smooth((x + .085)/.17)
     weights = np.zeros((len(rest), 24))
     weights[:, 0] = 1 - leg
-    for joint, share in ((1, left*(1 - knee)), (2, (1 - left)*(1 - knee)), (4, left*knee), (5, (1 - left)*knee)): weights[:, joint] = leg*share
+    for joint, share in ((1, left*(1 - knee)), (2, (1 - left)*(1 - knee)), (4, left*knee), (5, (1 - left)*knee)):
+        weights[:, joint] = leg*share
     return weights
 
 # %% ../nbs/05b_garments.ipynb #4e969b42
@@ -120,7 +131,8 @@ def piece(name:str,        # a key of `PIECES`
 
 # %% ../nbs/05b_garments.ipynb #2f08c388
 SLEEVE_END = {'none': .0, 'short': .335, 'elbow': .43, 'three-quarter': .55, 'long': .655}
-HEM = {'trousers': {'full': -.862, 'cropped': -.74}, 'jeans': {'full': -.858, 'cropped': -.75}, 'shorts': {'short': -.21, 'knee': -.36},
+HEM = {'trousers': {'full': -.862, 'cropped': -.74}, 'jeans': {'full': -.858, 'cropped': -.75},
+       'shorts': {'short': -.21, 'knee': -.36},
        'skirt': {'short': -.25, 'knee': -.42, 'midi': -.62}, 'dress': {'short': -.25, 'knee': -.42, 'midi': -.64}}
 EASE = {'slim': .004, 'regular': .010, 'loose': .019}
 NECK_KINDS, HAIR_KINDS, SHOE_KINDS = (ATTRIBUTES[o] for o in ('neck', 'hair', 'shoes'))
@@ -129,21 +141,32 @@ def _top_measures(o, draw):
     "Numbers of the top and of what is over it"
     top, over, women = o['top'], o['over'], o['style'] == 'women'
     dress, knit = top['kind'] == 'dress', top['kind'] == 'sweater'
-    hem = .02 if dress else .045 if top.get('tucked') else (-.015 if women else -.045) - .01*(top['fit'] == 'loose') + .02*draw('hem')
-    return dict(sleeve=SLEEVE_END[top['sleeve']] + .015*draw('sleeve'), neck=NECK_KINDS.index(top['neck']), neck_size=.092 + .010*draw('neck') + .008*women,
-                v_end=.44 - .06*women + .025*draw('v'), hem=hem, ease=max(EASE[top['fit']] + .008*knit - .004*dress, .003),
-                tucked=float(dress or top.get('tucked', False)), knit=float(knit), collar=float(top['neck'] == 'collar'), over=float(over is not None),
-                over_ease=EASE[over['fit']] + .008 if over else 0., over_hem=-.035 + .03*draw('over'), opening=.045 + .02*draw('opening'))
+    hem = (.02 if dress else .045 if top.get('tucked') else (-.015 if women else -.045) - .01*(top['fit'] == 'loose')
+           + .02*draw('hem'))
+    return dict(sleeve=SLEEVE_END[top['sleeve']] + .015*draw('sleeve'), neck=NECK_KINDS.index(top['neck']),
+                neck_size=.092 + .010*draw('neck') + .008*women,
+                v_end=.44 - .06*women + .025*draw('v'), hem=hem,
+                ease=max(EASE[top['fit']] + .008*knit - .004*dress, .003),
+                tucked=float(dress or top.get('tucked', False)), knit=float(knit),
+                collar=float(top['neck'] == 'collar'), over=float(over is not None),
+                over_ease=EASE[over['fit']] + .008 if over else 0., over_hem=-.035 + .03*draw('over'),
+                opening=.045 + .02*draw('opening'))
 
+# %% ../nbs/05b_garments.ipynb #62d6f547
 def _lower_measures(o, draw):
     "Numbers of trousers or skirt, and of the shoes"
     bottom, dress = o['bottom'], o['top']['kind'] == 'dress'
     skirt = o['top'] if dress else bottom if bottom['kind'] == 'skirt' else None
-    out = dict(legs=0., cuff=0., leg_ease=0., flare=0., jeans=0., skirt=0., skirt_hem=0., skirt_flare=0., dress=float(dress),
-               pleats=float(int(7 + 4*draw('pleats'))), shoes=SHOE_KINDS.index(o['shoes']['kind']), boot=-.74 + .05*draw('boot'))
-    if skirt: return out | dict(skirt=1., skirt_hem=HEM['dress' if dress else 'skirt'][skirt['length']] + .03*draw('skirt'), skirt_flare=skirt['flare'])
+    out = dict(legs=0., cuff=0., leg_ease=0., flare=0., jeans=0., skirt=0., skirt_hem=0., skirt_flare=0.,
+               dress=float(dress),
+               pleats=float(int(7 + 4*draw('pleats'))), shoes=SHOE_KINDS.index(o['shoes']['kind']),
+               boot=-.74 + .05*draw('boot'))
+    if skirt:
+        return out | dict(skirt=1., skirt_hem=HEM['dress' if dress else 'skirt'][skirt['length']] + .03*draw('skirt'),
+                          skirt_flare=skirt['flare'])
     wide = bottom['fit'] != 'slim' and bottom['length'] == 'full'
-    return out | dict(legs=1., cuff=HEM[bottom['kind']][bottom['length']] + .012*draw('cuff'), leg_ease=.8*EASE[bottom['fit']],
+    return out | dict(legs=1., cuff=HEM[bottom['kind']][bottom['length']] + .012*draw('cuff'),
+                      leg_ease=.8*EASE[bottom['fit']],
                       flare=max(draw('flare'), 0)*.03*wide, jeans=float(bottom['kind'] == 'jeans'))
 
 # %% ../nbs/05b_garments.ipynb #3aca777c
@@ -152,8 +175,10 @@ def measures(outfit:dict)->dict: # {name: number}
     draw = lambda what: float(chance(outfit['seed'], f'cut {what}')[0])*2 - 1            # in [-1, 1)
     hair, women = outfit['hair'], outfit['style'] == 'women'
     return _top_measures(outfit, draw) | _lower_measures(outfit, draw) | dict(
-        hair=HAIR_KINDS.index(hair['kind']), hair_length=hair['length'], parting=hair['parting'], fringe=float(draw('fringe') > (.2 if women else .5)),
-        hat=float(outfit['hat']), glasses=('none', 'clear', 'dark').index(outfit['glasses']), seed=outfit['seed'] % 9973*.618 % 32)
+        hair=HAIR_KINDS.index(hair['kind']), hair_length=hair['length'], parting=hair['parting'],
+        fringe=float(draw('fringe') > (.2 if women else .5)),
+        hat=float(outfit['hat']), glasses=('none', 'clear', 'dark').index(outfit['glasses']),
+        seed=outfit['seed'] % 9973*.618 % 32)
 
 class Cuts:
     "The measures of many outfits, by name, as columns [n, 1]"
@@ -186,7 +211,8 @@ def least(*values): # tensors that broadcast
 def neckline(c, ax, y, z):
     "Distance from the edge of the neckline"
     wide = torch.where(c.neck == 3, .66, 1.)
-    around = ((wide*ax)**2 + (.75*(y - .575))**2 + (.8*(z - .03))**2).sqrt() - torch.where(c.neck == 4, .074, c.neck_size)
+    around = (((wide*ax)**2 + (.75*(y - .575))**2 + (.8*(z - .03))**2).sqrt()
+              - torch.where(c.neck == 4, .074, c.neck_size))
     v = torch.where(z > .0, 1.7*ax - (y - torch.where(c.neck == 4, .475, c.v_end)), .3)
     out = torch.where((c.neck == 1) | (c.neck == 4), torch.minimum(around, v), around)
     return torch.where(c.neck == 2, .604 - y, out)
@@ -196,6 +222,7 @@ def cut_top(c, ax, y, z):
     armhole = (.205 - .068*ramp(y, .36, .47)) - ax
     return least(neckline(c, ax, y, z), torch.where(c.sleeve < .1, armhole, c.sleeve - ax), y - c.hem, .607 - y)
 
+# %% ../nbs/05b_garments.ipynb #390e6349
 def cut_jacket(c, ax, y, z):
     "Inside the jacket"
     open_to = c.opening*ramp(-y, -.30, .15) + .01 + .34*(y - .22).clamp(0, .3)
@@ -218,13 +245,15 @@ def cut_shoes(c, ax, y, z):
 
 def cut_collar(c, ax, y, z):
     "Inside a shirt's collar"
-    return least(y - .538, .606 - y, torch.where(z > .03, ax - .010 - .35*(.60 - y).clamp(min=0), .3)) - 10*(1 - c.collar)
+    return least(y - .538, .606 - y,
+                 torch.where(z > .03, ax - .010 - .35*(.60 - y).clamp(min=0), .3)) - 10*(1 - c.collar)
 
 # %% ../nbs/05b_garments.ipynb #41c8f24b
 def bends(rotmats:Float[Tensor, 'n 24 3 3'])->dict: # {joint pair: radians [n, 2]}
     "How far elbows, knees, shoulders and hips are from the T-pose"
     angle = lambda i: torch.arccos(((rotmats[:, i].diagonal(dim1=-2, dim2=-1).sum(-1) - 1)/2).clamp(-1, 1))
-    return {name: torch.stack([angle(a), angle(b)], 1) for name, (a, b) in dict(elbow=(18, 19), knee=(4, 5), shoulder=(16, 17), hip=(1, 2)).items()}
+    return {name: torch.stack([angle(a), angle(b)], 1)
+            for name, (a, b) in dict(elbow=(18, 19), knee=(4, 5), shoulder=(16, 17), hip=(1, 2)).items()}
 
 def _sided(values, x):
     "The value of the own side [n, v], blended over the middle"
@@ -244,7 +273,8 @@ def arm_folds(c, bend, x, y, z, end):
     elbow = _bump(ax, .443, .075)*(.10 + .55*_sided(bend['elbow'], x))*(.45 + .55*torch.cos(around - .3))
     cuff = ramp(ax, end - .13, end - .03)*ramp(end, .5, .6)*.5
     amount = (elbow + cuff + .16)*ramp(ax, .19, .27)
-    return amount*_crests(c.seed, ax*33 + 1.5*torch.cos(around), 1.1*torch.cos(around), 1.1*torch.sin(around) + 3*x.sign())
+    return amount*_crests(c.seed, ax*33 + 1.5*torch.cos(around), 1.1*torch.cos(around),
+                          1.1*torch.sin(around) + 3*x.sign())
 
 # %% ../nbs/05b_garments.ipynb #9b112797
 def body_folds(c, bend, x, y, z):
@@ -265,25 +295,30 @@ def leg_folds(c, bend, x, y, z):
     around = torch.atan2(ax - .125, z)
     knee = _bump(y, -.41, .10)*(.22 + .42*_sided(bend['knee'], x))*(.6 - .4*torch.cos(around))
     shoe = ramp(-y, -c.cuff - .20, -c.cuff - .03)*ramp(-c.cuff, .78, .84)*.75
-    rings = _crests(c.seed + 2.2, y*27 + 1.4*torch.cos(around), 1.1*torch.cos(around) + 2*x.sign(), 1.1*torch.sin(around))
+    rings = _crests(c.seed + 2.2, y*27 + 1.4*torch.cos(around), 1.1*torch.cos(around) + 2*x.sign(),
+                    1.1*torch.sin(around))
     crotch = torch.hypot(ax - .02, y + .09)
     rays = torch.exp(-(crotch/.13)**2)*(.40 + .40*_sided(bend['hip'], x))
     radial = _crests(c.seed + 9.9, 3.2*torch.atan2(y + .09, ax + .01), crotch*8, z.sign() + 0*y)
     upright = _crests(c.seed + 4.4, 1.7*torch.cos(around) + 5*x.sign(), 1.7*torch.sin(around), y*3.2)
     return (knee + shoe + .07)*rings + .7*rays*radial + .22*ramp(-y, .1, .4)*upright
 
+# %% ../nbs/05b_garments.ipynb #0f79fb3b
 def skirt_folds(c, bend, x, y, z):
     "Waves of a skirt, deeper towards the hem and with flare"
     around, down = torch.atan2(x, z), ramp(-y, -.06, .30)
-    pleats = torch.cos(c.pleats*around + 1.6*noise(torch.stack(torch.broadcast_tensors(2*torch.cos(around), 2*torch.sin(around), c.seed), -1))[..., 0])
+    pleats = torch.cos(c.pleats*around
+                       + 1.6*noise(torch.stack(torch.broadcast_tensors(2*torch.cos(around), 2*torch.sin(around),
+                                                                       c.seed), -1))[..., 0])
     soft = _crests(c.seed + 6.6, 2.6*torch.cos(around), 2.6*torch.sin(around), y*2.5)
     return down*((.35 + 1.5*c.skirt_flare)*pleats + .9*soft)
 
 # %% ../nbs/05b_garments.ipynb #bc9b1e9e
 KINDS = ('body', 'top', 'jacket', 'legs', 'skirt', 'shoes', 'collar', 'hair', 'hat', 'glasses', 'stool', 'eyes')
 BODY, TOP, JACKET, LEGS, SKIRT, SHOES, COLLAR, HAIR, HAT, GLASSES, STOOL, EYES = range(len(KINDS))
-# code, `Mesh`, people [k], then for each of their vertices: keep, metres off the rest surface, metres back in depth, [k, v] each
-Layer = namedtuple('Layer', 'kind mesh who keep offset back')
+# code, `Mesh`, people [k], then for each of their vertices: keep, metres off the rest surface, metres back in depth,
+# [k, v] each
+GarmentLayer = namedtuple('GarmentLayer', 'kind mesh who keep offset back')
 
 def _places(mesh):
     "x, |x|, y and z as rows [1, v]"
@@ -293,6 +328,7 @@ def _places(mesh):
 def _worn(cuts, name):
     return (cuts.numbers[name][:, 0] > 0).nonzero()[:, 0]
 
+# %% ../nbs/05b_garments.ipynb #ba86bc1c
 def top_layer(cuts, bend, detail, device):
     "Everybody's top"
     mesh = piece('upper', detail, device)
@@ -305,10 +341,11 @@ def top_layer(cuts, bend, detail, device):
     offset = .0045 + cuts.knit*.004 + cuts.ease*(.25 + .75*hang) + (.45 + 42*cuts.ease)*.017*folds
     near_neck = ramp(neckline(cuts, ax, y, z), .0, .07)*ramp(torch.where(cuts.sleeve < .1, .20 - ax, .3), .0, .04)
     offset = torch.lerp(torch.full_like(offset, -.003), offset, .1 + .9*near_neck)               # edges lie close
-    offset = torch.where(cuts.tucked > 0, torch.lerp(offset, torch.full_like(offset, .002), ramp(-y, -.13, -.09)), offset.maximum(.004*near_neck - .003))
+    offset = torch.where(cuts.tucked > 0, torch.lerp(offset, torch.full_like(offset, .002), ramp(-y, -.13, -.09)),
+                         offset.maximum(.004*near_neck - .003))
     under = cuts.tucked*ramp(torch.maximum(cut_legs(cuts, ax, y, z), cut_skirt(cuts, ax, y, z)), .004, .012)
     back = .03*under + .03*ramp(cut_jacket(cuts, ax, y, z), .01, .02)
-    return Layer(TOP, mesh, who, cut_top(cuts, ax, y, z), offset, back)
+    return GarmentLayer(TOP, mesh, who, cut_top(cuts, ax, y, z), offset, back)
 
 # %% ../nbs/05b_garments.ipynb #92ddd7fe
 def jacket_layer(cuts, bend, detail, device):
@@ -319,8 +356,8 @@ def jacket_layer(cuts, bend, detail, device):
     hang = trunk*ramp(.42 - y, .04, .34) + .6*(1 - trunk)
     folds = .9*arm_folds(c, b, x, y, z, .66 + 0*c.seed) + .8*body_folds(c, b, x, y, z)
     offset = .012 + c.ease*.8 + c.over_ease*(.35 + .65*hang) + .019*folds
-    offset = offset + .016*_bump(ax, .05 + .30*(y - .22).clamp(0, .3), .035)*(z > 0)*ramp(y, .1, .3)      # lapels stand off
-    return Layer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
+    offset = offset + .016*_bump(ax, .05 + .30*(y - .22).clamp(0, .3), .035)*(z > 0)*ramp(y, .1, .3) # lapels stand off
+    return GarmentLayer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
 
 # %% ../nbs/05b_garments.ipynb #019cbf27
 def legs_layer(cuts, bend, detail, device):
@@ -328,9 +365,10 @@ def legs_layer(cuts, bend, detail, device):
     who, mesh = _worn(cuts, 'legs'), piece('lower', detail, device)
     c, b, (x, ax, y, z) = cuts[who], {k: v[who] for k, v in bend.items()}, _places(mesh)
     thigh = ramp(-y, .0, .22)
-    offset = .005 + c.leg_ease*(.15 + .85*thigh) + (c.flare + .35*c.leg_ease)*ramp(-y, .40, .82) + (.50 + 45*c.leg_ease)*.015*leg_folds(c, b, x, y, z)
+    offset = (.005 + c.leg_ease*(.15 + .85*thigh) + (c.flare + .35*c.leg_ease)*ramp(-y, .40, .82)
+              + (.50 + 45*c.leg_ease)*.015*leg_folds(c, b, x, y, z))
     back = .03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked) + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
-    return Layer(LEGS, mesh, who, cut_legs(c, ax, y, z), offset.clamp(min=.003), back)
+    return GarmentLayer(LEGS, mesh, who, cut_legs(c, ax, y, z), offset.clamp(min=.003), back)
 
 def skirt_layer(cuts, bend, detail, device):
     "Skirts, and the lower part of dresses"
@@ -339,23 +377,25 @@ def skirt_layer(cuts, bend, detail, device):
     out = ramp(-y, -.08, .45)
     offset = .011 + .006*c.tucked + c.skirt_flare*.15*out + .011*skirt_folds(c, b, x, y, z)
     back = .03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked) + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
-    return Layer(SKIRT, mesh, who, cut_skirt(c, ax, y, z), offset, back)
+    return GarmentLayer(SKIRT, mesh, who, cut_skirt(c, ax, y, z), offset, back)
 
+# %% ../nbs/05b_garments.ipynb #977c5498
 def shoes_layer(cuts, bend, detail, device):
     "Everybody's shoes"
     mesh = piece('feet', min(detail, 1), device)
     x, ax, y, z = _places(mesh)
     sole = ramp(-y, .893, .912)
-    offset = .006 + .004*(cuts.shoes == 2) + torch.where(cuts.shoes == 1, .002, .007)*sole + .006*(cuts.shoes == 2)*ramp(y, -.86, -.80)
+    offset = (.006 + .004*(cuts.shoes == 2) + torch.where(cuts.shoes == 1, .002, .007)*sole
+              + .006*(cuts.shoes == 2)*ramp(y, -.86, -.80))
     back = .03*ramp(cut_legs(cuts, ax, y, z), .004, .012)
-    return Layer(SHOES, mesh, torch.arange(len(cuts), device=device), cut_shoes(cuts, ax, y, z), offset, back)
+    return GarmentLayer(SHOES, mesh, torch.arange(len(cuts), device=device), cut_shoes(cuts, ax, y, z), offset, back)
 
 def collar_layer(cuts, bend, detail, device):
     "Shirt collars, folded down"
     who, mesh = _worn(cuts, 'collar'), piece('neck', detail, device)
     c, (_, ax, y, z) = cuts[who], _places(mesh)
     offset = .007 + .024*ramp(.597 - y, .0, .055) + 0*c.seed
-    return Layer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
+    return GarmentLayer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
 
 # %% ../nbs/05b_garments.ipynb #1b55b7ee
 def _grid(rows, cols, closed=False):
@@ -369,12 +409,14 @@ def _hung(points, faces, device):
     "Hair points at rest follow the head, and below the chin more and more the back"
     body, suit, y = free_layer('body'), free_layer('suit'), points[:, 1]
     head = body.shapes[body.weights[:, 15] > .9].mean(0)
-    back = suit.shapes[(suit.template[:, 2] < -.04) & (abs(suit.template[:, 1] - .42) < .06) & (abs(suit.template[:, 0]) < .12)].mean(0)
+    back = suit.shapes[(suit.template[:, 2] < -.04) & (abs(suit.template[:, 1] - .42) < .06)
+                       & (abs(suit.template[:, 0]) < .12)].mean(0)
     on_head = np.clip((y - .46)/.14, 0, 1)[:, None]
     weights = np.zeros((len(points), 24))
     weights[:, 15], weights[:, 12], weights[:, 9] = on_head[:, 0], .45*(1 - on_head[:, 0]), .55*(1 - on_head[:, 0])
     return _mesh(points, on_head[..., None]*head + (1 - on_head[..., None])*back, weights, faces, device)
 
+# %% ../nbs/05b_garments.ipynb #4ac3b686
 @lru_cache(8)
 def curtain(device='cpu')->Mesh:
     "Hair that hangs around the back of the head, down to the shoulder blades"
@@ -403,26 +445,31 @@ def tail(device='cpu')->Mesh:
 def bun(device='cpu')->Mesh:
     "A bun at the back of the crown"
     t, angle = np.linspace(.02, np.pi - .02, 16)[:, None], np.linspace(0, 2*np.pi, 24, endpoint=False)[None]
-    points = np.stack([.043*np.sin(t)*np.sin(angle), .772 + .040*np.cos(t) + 0*angle, -.062 + .040*np.sin(t)*np.cos(angle)], -1).reshape(-1, 3)
+    points = np.stack([.043*np.sin(t)*np.sin(angle), .772 + .040*np.cos(t) + 0*angle,
+                       -.062 + .040*np.sin(t)*np.cos(angle)], -1).reshape(-1, 3)
     return _hung(points, _grid(16, 24, closed=True), device)
 
+# %% ../nbs/05b_garments.ipynb #e6f15995
 @lru_cache(8)
 def scalp(device='cpu')->Mesh:
     "The body's head, a little smoother"
     layer = free_layer('body')
-    rows = np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1), layer.weights], 1).astype(np.float64)
+    rows = np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1), layer.weights],
+                          1).astype(np.float64)
     skin = np.arange(len(rows)) < len(rows) - 144
     faces = layer.faces[skin[layer.faces].all(1)]
     rows = relax(rows, faces, 3)
     x, y, z = layer.template.T
-    return _part((rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces), (y > .57) & (abs(x) < .12), device)
+    return _part((rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces), (y > .57) & (abs(x) < .12),
+                 device)
 
 # %% ../nbs/05b_garments.ipynb #c4f95373
 def hairline(c, ax, y, z):
     "Distance inside the hairline"
     height = torch.zeros_like(z)
     ends = ((-.07, .612), (-.02, .622), (.012, .690), (.030, .700), (.060, .722), (.090, .752), (.150, .765))
-    for (z0, y0), (z1, y1) in zip(ends, ends[1:]): height = torch.where((z >= z0) & (z < z1), y0 + (z - z0)/(z1 - z0)*(y1 - y0), height)
+    for (z0, y0), (z1, y1) in zip(ends, ends[1:]):
+        height = torch.where((z >= z0) & (z < z1), y0 + (z - z0)/(z1 - z0)*(y1 - y0), height)
     height = torch.where(z >= .150, .765, torch.where(z < -.07, .612, height))
     fringe = c.fringe*ramp(z, .05, .09)*(1 - ramp(ax, .045, .065))*.034*((c.hair == 1) | (c.hair == 2) | (c.hair == 0))
     ear = torch.hypot((y - .665)/1.3, z - .020) - .026                                    # ears stay free
@@ -433,6 +480,7 @@ def strands(c, x, y, z, fine=1.):
     around = torch.atan2(x, .045 - z)
     return noise(torch.stack(torch.broadcast_tensors(around*13*fine + c.seed, y*7, z*7 + 0*c.seed), -1))
 
+# %% ../nbs/05b_garments.ipynb #b2d1b7d3
 def cap_layer(cuts, bend, detail, device):
     "Hair on the scalp"
     mesh, who = scalp(device), (cuts.hair[:, 0] != 6).nonzero()[:, 0]
@@ -440,13 +488,16 @@ def cap_layer(cuts, bend, detail, device):
     line = hairline(c, ax, y, z)
     s = strands(c, x, y, z)
     curly, short, crown = c.hair == 5, c.hair == 0, ramp(y, .66, .775)
-    thick = torch.where(short, .004 + (.012 + .016*c.hair_length)*crown, torch.where((c.hair == 3) | (c.hair == 4), .006 + .004*crown, .010 + .010*crown))
+    thick = torch.where(short, .004 + (.012 + .016*c.hair_length)*crown,
+                        torch.where((c.hair == 3) | (c.hair == 4), .006 + .004*crown, .010 + .010*crown))
     curls = noise(torch.stack(torch.broadcast_tensors(x*62 + c.seed, y*62, z*62), -1))[..., 0]
-    thick = torch.where(curly, (.030 + .028*c.hair_length)*(.55 + .45*crown) + .009*curls, thick + .0025*s[..., 0] + .0016*strands(c, x, y, z, 3.)[..., 1])
+    thick = torch.where(curly, (.030 + .028*c.hair_length)*(.55 + .45*crown) + .009*curls,
+                        thick + .0025*s[..., 0] + .0016*strands(c, x, y, z, 3.)[..., 1])
     part = _bump(x - .028*c.parting, 0., .006)*ramp(y, .74, .77)*((c.hair == 1) | (c.hair == 2))
     thick = (thick - .007*part)*torch.where(c.hat > 0, 1 - .75*ramp(y, .69, .72), 1.)
     keep = line + .005*s[..., 1] + .003*curls*curly
-    return Layer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012, .02*ramp(y, .74, .76)*c.hat)
+    return GarmentLayer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012,
+                        .02*ramp(y, .74, .76)*c.hat)
 
 # %% ../nbs/05b_garments.ipynb #6254d4dc
 def hanging_layer(cuts, bend, detail, device):
@@ -455,11 +506,14 @@ def hanging_layer(cuts, bend, detail, device):
     c, (x, _, y, z) = cuts[who], _places(mesh)
     angle = torch.atan2(x, .045 - z)
     bob, s = (c.hair == 2).float(), strands(c, x, y, z)
-    end = torch.where(bob > 0, .592 - .035*c.hair_length, .50 - .17*c.hair_length) + .016*s[..., 0] + .010*strands(c, x, y, z, 3.)[..., 1]
-    front = torch.lerp(2.15 - 0*y, 1.28 + 0*y, ramp(-y, -.62, -.50)) + .10*s[..., 1]      # below the chin it stays behind the shoulders
+    end = (torch.where(bob > 0, .592 - .035*c.hair_length, .50 - .17*c.hair_length) + .016*s[..., 0]
+           + .010*strands(c, x, y, z, 3.)[..., 1])
+    # below the chin it stays behind the shoulders
+    front = torch.lerp(2.15 - 0*y, 1.28 + 0*y, ramp(-y, -.62, -.50)) + .10*s[..., 1]
     wave = .006*torch.sin(26*y + 3*angle.abs() + c.seed)*(1 - bob)
-    offset = .004*s[..., 0] + .0025*strands(c, x, y, z, 2.6)[..., 0] + wave + bob*.012*_bump(y, .64, .05) - bob*.014*ramp(-y, -.60, -.56)
-    return Layer(HAIR, mesh, who, least(y - end, (front - angle.abs())*.1), offset, 0*offset)
+    offset = (.004*s[..., 0] + .0025*strands(c, x, y, z, 2.6)[..., 0] + wave + bob*.012*_bump(y, .64, .05)
+              - bob*.014*ramp(-y, -.60, -.56))
+    return GarmentLayer(HAIR, mesh, who, least(y - end, (front - angle.abs())*.1), offset, 0*offset)
 
 def tied_layer(cuts, bend, detail, device, which):
     "Pony tails and buns"
@@ -467,15 +521,17 @@ def tied_layer(cuts, bend, detail, device, which):
     c, (x, _, y, z) = cuts[who], _places(mesh)
     s = noise(torch.stack(torch.broadcast_tensors(x*90 + c.seed, y*(10, 60)[which], z*40), -1))
     end = .60 - .13*c.hair_length + .02*s[..., 0] if which == 0 else .5 + 0*c.seed
-    return Layer(HAIR, mesh, who, y - end + 0*s[..., 0], .004*s[..., 1], 0*s[..., 0])
+    return GarmentLayer(HAIR, mesh, who, y - end + 0*s[..., 0], .004*s[..., 1], 0*s[..., 0])
 
+# %% ../nbs/05b_garments.ipynb #1c2a606f
 def hat_layer(cuts, bend, detail, device):
     "Knitted hats"
     mesh, who = scalp(device), _worn(cuts, 'hat')
     c, (x, _, y, z) = cuts[who], _places(mesh)
     brim = y - .718 - .10*(z - .05).clamp(min=0) - .02*ramp(-z, -.03, .05)
     ribs = .0016*torch.cos(torch.atan2(x, z - .04)*34)
-    return Layer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80) + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
+    return GarmentLayer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80)
+                        + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
 
 # %% ../nbs/05b_garments.ipynb #3e085d57
 @lru_cache(8)
@@ -499,11 +555,12 @@ def glasses_layer(cuts, bend, detail, device):
     lens = torch.where(z > .135, lens, -.1)
     bar = torch.where((ax < .012) | (z < .152), .0022 - (y - .694).abs(), -.1)
     rim = torch.minimum(lens, .0036 - lens)
-    return Layer(GLASSES, mesh, who, torch.maximum(torch.where(c.glasses == 2, lens, rim), bar), 0*lens + 0*c.seed, 0*lens + 0*c.seed)
+    return GarmentLayer(GLASSES, mesh, who, torch.maximum(torch.where(c.glasses == 2, lens, rim), bar),
+                        0*lens + 0*c.seed, 0*lens + 0*c.seed)
 
 # %% ../nbs/05b_garments.ipynb #3d9352eb
 @dataclass
-class Dressed:
+class DressedMesh:
     "The triangles of a batch of dressed people"
     verts: Float[Tensor, 'v 3']   # metres, posed, y up
     normals: Float[Tensor, 'v 3']
@@ -519,18 +576,21 @@ class Dressed:
 
 def _skin(at_rest, weights, turns, shift):
     "Linear blend skinning of [k, v, 3]"
-    blend = torch.einsum('vj,njk->nvk', weights, torch.cat([turns, shift[..., None]], -1).flatten(2)).unflatten(2, (3, 4))
+    blend = torch.einsum('vj,njk->nvk', weights,
+                         torch.cat([turns, shift[..., None]], -1).flatten(2)).unflatten(2, (3, 4))
     return (blend[..., :3]@at_rest[..., None])[..., 0] + blend[..., 3]
 
+# %% ../nbs/05b_garments.ipynb #8b100275
 def _add(parts, kind, verts, faces, normals, rest, keep, back, who):
     "Append a layer worn by people `who`"
     k, v = keep.shape
     there = keep[:, faces].amax(2) > 0                                                    # (k, f)
     person, face = there.nonzero().unbind(1)
     start = sum(len(o.verts) for o in parts)
-    parts.append(Dressed(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3), keep.reshape(-1), back.reshape(-1),
-                         who.repeat_interleave(v), torch.arange(v, device=who.device).repeat(k),
-                         faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
+    parts.append(DressedMesh(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3),
+                             keep.reshape(-1), back.reshape(-1),
+                             who.repeat_interleave(v), torch.arange(v, device=who.device).repeat(k),
+                             faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
 
 # %% ../nbs/05b_garments.ipynb #3acd8b9f
 def _covered(c, body):
@@ -540,17 +600,20 @@ def _covered(c, body):
     hidden = [cut_top(c, ax, y, z), torch.where(c.over > 0, cut_jacket(c, ax, y, z), -1.), cut_legs(c, ax, y, z),
               torch.where((ax < .3), cut_skirt(c, ax, y, z), -1.), cut_shoes(c, ax, y, z)]
     under = torch.stack(torch.broadcast_tensors(*hidden)).amax(0)
-    hidden[3] = hidden[3] - .12                                                           # a skirt swings: thighs near its hem stay drawn
+    hidden[3] = hidden[3] - .12 # a skirt swings: thighs near its hem stay drawn
     return ramp(under, .0, .008), .022 - torch.stack(torch.broadcast_tensors(*hidden)).amax(0)
 
 @lru_cache(8)
 def cylinder(device='cpu')->Mesh:
     "A stool: a drum of height 1 and radius 1, its top in the origin's plane"
     angle = np.linspace(0, 2*np.pi, 40, endpoint=False)[None]
-    r, y = np.array([0, .5, .93, .98, 1, 1, 1, 1, 1, 1, 1.])[:, None], np.array([0, 0, 0, -.02, -.05, -.1, -.2, -.4, -.6, -.8, -1.])[:, None]
+    r, y = (np.array([0, .5, .93, .98, 1, 1, 1, 1, 1, 1, 1.])[:, None],
+            np.array([0, 0, 0, -.02, -.05, -.1, -.2, -.4, -.6, -.8, -1.])[:, None])
     points = np.stack([r*np.sin(angle), y + 0*angle, r*np.cos(angle)], -1).reshape(-1, 3)
-    return _mesh(points, np.zeros((len(points), 3, 10)), np.eye(24)[np.zeros(len(points), int)], _grid(11, 40, closed=True), device)
+    return _mesh(points, np.zeros((len(points), 3, 10)), np.eye(24)[np.zeros(len(points), int)],
+                 _grid(11, 40, closed=True), device)
 
+# %% ../nbs/05b_garments.ipynb #ae477cbb
 def _add_stools(parts, body, skin, heights, seated, turns, places):
     "A stool under those who sit"
     who = (seated > .5).nonzero()[:, 0]
@@ -558,17 +621,20 @@ def _add_stools(parts, body, skin, heights, seated, turns, places):
     mesh = cylinder(str(skin.device))
     under = body.smpl.lbs_weights[:, 0] > .5
     seat = skin[who][:, under, 1].amin(1) + .012
-    size = torch.stack([torch.full_like(seat, .19), seat - places[who, 0, 1] + heights[who], torch.full_like(seat, .19)], 1)
+    size = torch.stack([torch.full_like(seat, .19), seat - places[who, 0, 1] + heights[who],
+                        torch.full_like(seat, .19)], 1)
     ahead = turns[who, 0, :, 2]*.06
     middle = torch.stack([places[who, 0, 0] + ahead[:, 0], seat, places[who, 0, 2] + ahead[:, 2]], 1)
     verts = middle[:, None] + mesh.rest*size[:, None]
-    _add(parts, torch.full_like(mesh.faces[:, 0], STOOL), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest, torch.ones_like(verts[..., 0]),
+    _add(parts, torch.full_like(mesh.faces[:, 0], STOOL), verts, mesh.faces, vertex_normals(verts, mesh.faces),
+         mesh.rest, torch.ones_like(verts[..., 0]),
          -.025*torch.ones_like(verts[..., 0]), who)
 
 # %% ../nbs/05b_garments.ipynb #782a04bc
-LAYERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
-          lambda *o: tied_layer(*o, 0), lambda *o: tied_layer(*o, 1), hat_layer, glasses_layer)
+LAYER_MAKERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
+                partial(tied_layer, which=0), partial(tied_layer, which=1), hat_layer, glasses_layer)
 
+# %% ../nbs/05b_garments.ipynb #ac9eca61
 def dress(body:Body,                         # the free body
           rotmats:Float[Tensor, 'n 24 3 3'], # with y up
           betas:Float[Tensor, 'n 10'],
@@ -576,7 +642,7 @@ def dress(body:Body,                         # the free body
           detail:int=2,                      # how often the edges of cloth are halved
           heights=None,                      # [n] of the pelvis over the floor, for stools
           seated=None,                       # [n], 1 for those who need a stool
-         )->Dressed:
+         )->DressedMesh:
     "Put clothes and hair on bodies in their poses"
     device, parts = rotmats.device, []
     joints, bend = body.skeleton(torch.eye(3, device=device).expand(len(betas), 24, 3, 3), betas)[0], bends(rotmats)
@@ -585,22 +651,27 @@ def dress(body:Body,                         # the free body
     skin = body(rotmats, betas).verts
     normals, (under, keep) = vertex_normals(skin, body.faces), _covered(cuts, body)
     eyes = (body.faces >= len(body.rest) - 144).all(1)
-    _add(parts, torch.where(eyes, EYES, BODY), skin - .006*under[..., None]*normals, body.faces, normals, body.rest, keep, .05*under,
+    _add(parts, torch.where(eyes, EYES, BODY), skin - .006*under[..., None]*normals, body.faces, normals, body.rest,
+         keep, .05*under,
          torch.arange(len(betas), device=device))
     if seated is not None: _add_stools(parts, body, skin, heights, seated, turns, places)
-    for make in LAYERS:
+    for make in LAYER_MAKERS:
         layer = make(cuts, bend, detail, device)
         mesh, who = layer.mesh, layer.who
         if not len(who): continue
-        at_rest = mesh.rest + torch.einsum('vck,nk->nvc', mesh.shapes, betas[who]) + layer.offset[..., None]*mesh.normals
+        at_rest = (mesh.rest + torch.einsum('vck,nk->nvc', mesh.shapes, betas[who])
+                   + layer.offset[..., None]*mesh.normals)
         verts = _skin(at_rest, mesh.weights, turns[who], shift[who])
-        _add(parts, torch.full_like(mesh.faces[:, 0], layer.kind), verts, mesh.faces, vertex_normals(verts, mesh.faces), mesh.rest,
+        _add(parts, torch.full_like(mesh.faces[:, 0], layer.kind), verts, mesh.faces, vertex_normals(verts, mesh.faces),
+             mesh.rest,
              layer.keep.expand(len(who), -1), layer.back.expand(len(who), -1), who)
     join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    return Dressed(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'number', 'faces', 'image', 'kind')), len(betas))
+    return DressedMesh(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'number', 'faces',
+                                           'image',
+                                           'kind')), len(betas))
 
 # %% ../nbs/05b_garments.ipynb #eb94771d
-def clay_figures(dressed:Dressed,
+def clay_figures(dressed:DressedMesh,
                  size:int=256, # pixels
                 )->Float[Tensor, 'n 3 h w']:
     "Dressed people without colours"
@@ -610,7 +681,8 @@ def clay_figures(dressed:Dressed,
     scale = .94*size/(highs - lows)[:, :2].amax(1)
     middle = (lows + highs)/2
     place = (corner - middle[dressed.image][:, None])*scale[dressed.image][:, None, None]
-    px = torch.stack([size/2 + place[..., 0], size/2 - place[..., 1], 10 - corner[..., 2] + dressed.back[dressed.faces]], -1)
+    px = torch.stack([size/2 + place[..., 0], size/2 - place[..., 1],
+                      10 - corner[..., 2] + dressed.back[dressed.faces]], -1)
     seen = rasterize_soup(px, dressed.image, n, size, dressed.keep[dressed.faces])
     normal = F.normalize((dressed.normals[dressed.faces[seen.face]]*seen.bary[..., None]).sum(1), dim=1)
     light = .25 + .42*normal[:, 2].abs() + .42*(normal@torch.tensor([-.5, .6, .62], device=normal.device)).clamp(min=0)

@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
 from .attention import LocalAttention, SourceRows, as_rows, bilinear, split_place, sum_square
-from .blocks import GAIN, EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks, numbered, regain, to_hooks, widths
+from .blocks import (GAIN, EncoderBlock, Output, ResBlockDecoder, ResBlocks, from_hooks, numbered, regain,
+                          to_hooks, widths)
 from .core import SpiceError, WeightsError
 from .flow import FlowNet, FlowSettings, check_maps
 from .surface import resize_flow
@@ -38,11 +39,12 @@ class GeneratorSettings:
     spectral_norm: bool = True  # on all convolutions but attention's and the flow's last ones; Ren et al. have it off
     stretched: bool = False     # the weights need the whole photo stretched to `size`
     gain: float = GAIN          # of the starting weights; short runs with large steps need 1
-    source_norm: bool = True    # instance norm in the source's encoder; without it, brightness and contrast come through
+    source_norm: bool = True # instance norm in the source's encoder; without it, brightness and contrast come through
     render_norm: bool = True    # the same in the renderer, encoder and decoder
     attention_sum: bool = False # attention's weighted sum, in place of the mean over its block
     upsample: str = 'transposed' # how the renderer doubles its maps, or 'nearest'
-    statistics: bool = False    # the result is scaled and shifted, channel by channel, to the source's contrast and brightness
+    # the result is scaled and shifted, channel by channel, to the source's contrast and brightness
+    statistics: bool = False
     pixels: bool = False        # a second mask takes pixels of the source, carried by the finest flow, into the picture
     def __post_init__(self):
         self.size, self.kernels = tuple(int(o) for o in self.size), tuple(int(o) for o in self.kernels)
@@ -50,19 +52,24 @@ class GeneratorSettings:
     @property
     def levels(self): return len(self.kernels)
     @property
-    def strides(self): return tuple(2**(self.levels - i) for i, k in enumerate(self.kernels) if k) # of the maps with attention
+    def strides(self): # of the maps with attention
+        return tuple(2**(self.levels - i) for i, k in enumerate(self.kernels) if k)
     @property
     def halvings(self): return max(self.flow_levels, self.levels)
     @property
     def flow(self):
-        return FlowSettings(self.guide, self.keypoints, self.flow_width, self.flow_cap, self.flow_levels, self.strides, self.spectral_norm)
+        return FlowSettings(self.guide, self.keypoints, self.flow_width, self.flow_cap, self.flow_levels, self.strides,
+                            self.spectral_norm)
 
 # %% ../nbs/12_generator.ipynb #884d2e57
 PRESETS = {'fashion': {},
            'market': dict(size=(128, 64), kernels=(0, 3, 0)),
-           'narrow128': dict(size=(128, 128), width=32, cap=128, kernels=(0, 3, 5), hidden=64, flow_width=16, flow_cap=128),
-           'narrow64': dict(size=(64, 64), width=32, cap=128, kernels=(3, 5), hidden=64, flow_width=16, flow_cap=128, flow_levels=4)}
-MENDED = dict(source_norm=False, render_norm=False, attention_sum=True, upsample='nearest', pixels=True, spectral_norm=False,
+           'narrow128': dict(size=(128, 128), width=32, cap=128, kernels=(0, 3, 5), hidden=64, flow_width=16,
+                             flow_cap=128),
+           'narrow64': dict(size=(64, 64), width=32, cap=128, kernels=(3, 5), hidden=64, flow_width=16, flow_cap=128,
+                            flow_levels=4)}
+MENDED = dict(source_norm=False, render_norm=False, attention_sum=True, upsample='nearest', pixels=True,
+              spectral_norm=False,
               gain=1.)
 PRESETS |= {f'mended{size}': PRESETS[f'narrow{size}'] | MENDED for size in (128, 64)}
 
@@ -81,7 +88,8 @@ class SourceEncoder(nn.Module):
         c = widths(settings.width, settings.cap, settings.levels)
         norm = settings.source_norm if norm is None else norm
         self.block0 = EncoderBlock(c_in, c[0], settings.spectral_norm, norm)
-        for i in range(len(c) - 1): self.add_module(f'encoder{i}', EncoderBlock(c[i], c[i+1], settings.spectral_norm, norm))
+        for i in range(len(c) - 1):
+            self.add_module(f'encoder{i}', EncoderBlock(c[i], c[i+1], settings.spectral_norm, norm))
     def forward(self, x:Float[Tensor, 'b c h w'])->list: # coarse to fine
         maps = []
         for block in [self.block0, *numbered(self, 'encoder')]:
@@ -129,6 +137,7 @@ def carried(self:Renderer,
     whole, fraction = split_place(resize_flow(flow, size), photo.size[1:], 0)
     return sum_square(photo.values, photo.size, whole, bilinear(fraction))
 
+# %% ../nbs/12_generator.ipynb #82fc4aa1
 @patch
 def paint(self:Renderer,
           x:Float[Tensor, 'b c h w'], # features
@@ -174,27 +183,30 @@ class Generator(Pretrained, nn.Module):
 @patch
 def encode_source(self:Generator,
                   source:Float[Tensor, 'b 3 h w'], # photos in [-1, 1]
-                 )->list: # of `SourceRows`, one for each attention, and the photo's own pixels where the settings want them
+                 # of `SourceRows`, one for each attention, and the photo's own pixels where the settings want them
+                 )->list:
     "What attention needs of a photo, for any number of poses"
     check_maps(self.settings.halvings, source=(source, 3))
     maps, s = self.source(source), self.settings
     rows = [attention.encode(maps[i]) for attention, i in zip(self.target.attentions, self.target.looks)]
     if not (s.pixels or s.statistics): return rows
-    photo = as_rows(source)                                                              # the last entry: the photo itself
+    photo = as_rows(source) # the last entry: the photo itself
     return [*rows, SourceRows(photo, photo, (len(source), *source.shape[2:]))]
 
+# %% ../nbs/12_generator.ipynb #31fa7b6d
 @patch
 def forward(self:Generator,
             source:Float[Tensor, '#b 3 h w']|None, # photos in [-1, 1]; None where `encoded` is given
             source_heat:Float[Tensor, '#b k h w'], # their joints, from 0 to 1
             target_heat:Float[Tensor, '#b k h w'], # the joints wanted
-            guide=None,                           # [b, 3, h, w] in [-1, 1]: R of the source; None is the photo, as in Ren et al.
+            guide=None, # [b, 3, h, w] in [-1, 1]: R of the source; None is the photo, as in Ren et al.
             encoded:list|None=None,               # from `encode_source`, b may be 1 for all targets
            )->Reposed:
     "The person of each photo in the pose of each target, Eq. (1)"
     s, guide = self.settings, source if guide is None else guide
     if guide is None: raise SpiceError('neither a photo nor a guide is given', 'Give `guide` together with `encoded`')
-    if source is None and encoded is None: raise SpiceError('neither a photo nor an encoded one is given', 'Give `source` or `encoded`')
+    if source is None and encoded is None:
+        raise SpiceError('neither a photo nor an encoded one is given', 'Give `source` or `encoded`')
     check_maps(s.halvings, target_heat=(target_heat, s.keypoints), source_heat=(source_heat, s.keypoints),
                guide=(guide, s.guide), source=(source, 3))
     flows, masks = self.flow_net(guide, source_heat, target_heat)
@@ -218,10 +230,14 @@ def load_gfla(source,                # the path of `latest_net_G.pth`, or tensor
     "The generator of Ren et al. with its public weights"
     state = from_hooks(_without_twins(read_state(source)))
     normed = any('.parametrizations.' in k for k in state)
-    with torch.device('meta'): net = Generator(generator_settings(preset, spectral_norm=normed, stretched=preset == 'fashion'))
-    todo = f"Are these the generator's weights (latest_net_G.pth), for {preset!r}? load_gfla(..., preset='market') takes the others"
-    return load_weights(net, state, todo if preset == 'fashion' else todo.replace("preset='market'", "preset='fashion'")).eval()
+    with torch.device('meta'):
+        net = Generator(generator_settings(preset, spectral_norm=normed, stretched=preset == 'fashion'))
+    todo = (f"Are these the generator's weights (latest_net_G.pth), for {preset!r}? load_gfla(..., preset='market') "
+            "takes the others")
+    return load_weights(net, state,
+                        todo if preset == 'fashion' else todo.replace("preset='market'", "preset='fashion'")).eval()
 
+# %% ../nbs/12_generator.ipynb #fea17747
 def gfla_state(net:Generator)->dict: # tensors by name
     "The weights under all the names of the public files"
     state = to_hooks(net.state_dict())

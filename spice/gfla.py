@@ -52,6 +52,7 @@ class GflaLoss:
     def __post_init__(self): self.check = Correctness(self.features, self.sampling)
     def on(self, *names)->list: return [o for o in names if self.weights.terms[o]] # those whose weight isn't 0
 
+# %% ../nbs/50_gfla.ipynb #bd36c8c3
 @patch
 def for_generator(self:GflaLoss,
                   source:Float[Tensor, 'b 3 h w'], # photos
@@ -82,7 +83,7 @@ class GflaSettings:
     form: str = 'squares'         # of the adversarial loss
     sampling: str = 'gaussian'    # of the flow's correctness, or 'bilinear'
     whole_pixels: bool = False    # joints are rounded down to whole pixels; the public weights need that
-    bars: int = 0                 # columns at each side of the canvas that the network doesn't see; the rest is stretched to its size
+    bars: int = 0 # columns at each side of the canvas that the network doesn't see; the rest is stretched to its size
     rate: float = 1e-4            # of the generator
     critic_rate: float = 1e-5
     flow_rate: float = 1e-4       # of the flow network alone
@@ -91,37 +92,46 @@ class GflaSettings:
     def __post_init__(self):
         if isinstance(self.generator, dict): self.generator = GeneratorSettings(**self.generator)
         if isinstance(self.critic, dict): self.critic = DiscriminatorSettings(**self.critic)
-        if self.form not in GAN_FORMS: raise SpiceError(f'there is no adversarial form {self.form!r}', f"Take one of {', '.join(GAN_FORMS)}")
+        if self.form not in GAN_FORMS:
+            raise SpiceError(f'there is no adversarial form {self.form!r}', f"Take one of {', '.join(GAN_FORMS)}")
         if self.generator.guide != 3 or self.critic.channels != 3:
-            raise SpiceError(f'a guide of {self.generator.guide} channels and a critic of {self.critic.channels}', 'Both see the photo alone: 3')
+            raise SpiceError(f'a guide of {self.generator.guide} channels and a critic of {self.critic.channels}',
+                             'Both see the photo alone: 3')
 
+# %% ../nbs/50_gfla.ipynb #22d35fbd
 def gfla_settings(preset:str, # as of `generator_settings`
                   **changes)->GflaSettings:
     "Generator and critic of one preset"
-    return GflaSettings(generator_settings(preset, spectral_norm=False), discriminator_settings(preset, channels=3), **changes)
+    return GflaSettings(generator_settings(preset, spectral_norm=False), discriminator_settings(preset, channels=3),
+                        **changes)
 
 # %% ../nbs/50_gfla.ipynb #b52f4fc9
 class Gfla(System):
     "Flow and attention, trained on pairs"
     name, settings_class, paired, bodies = 'gfla', GflaSettings, True, False
-    presets = dict(tiny=partial(gfla_settings, 'narrow64', features='people', rate=5e-4, critic_rate=5e-5, flow_rate=5e-4),
-                   small=partial(gfla_settings, 'narrow128', features='people', rate=5e-4, critic_rate=5e-5, flow_rate=5e-4),
+    presets = dict(tiny=partial(gfla_settings, 'narrow64', features='people', rate=5e-4, critic_rate=5e-5,
+                                flow_rate=5e-4),
+                   small=partial(gfla_settings, 'narrow128', features='people', rate=5e-4, critic_rate=5e-5,
+                                 flow_rate=5e-4),
                    paper=partial(gfla_settings, 'fashion'), market=partial(gfla_settings, 'market'))
     def __init__(self, settings:GflaSettings):
         super().__init__()
-        self.settings, self.generator, self.critic = settings, Generator(settings.generator), Discriminator(settings.critic)
+        self.settings = settings
+        self.generator, self.critic = Generator(settings.generator), Discriminator(settings.critic)
         if settings.start or settings.start_critic: self.begin(settings.start, settings.start_critic)
     @property
     def size(self): return self.settings.generator.size
     def parts(self): return dict(flow=self.generator.flow_net, generator=self.generator, critic=self.critic)
     def stages(self):
         s = self.settings
-        return dict(flow=Stage(dict(flow=s.flow_rate), FLOW_ALONE), full=Stage(dict(generator=s.rate, critic=s.critic_rate), GflaWeights()))
+        return dict(flow=Stage(dict(flow=s.flow_rate), FLOW_ALONE),
+                    full=Stage(dict(generator=s.rate, critic=s.critic_rate), GflaWeights()))
     def prepare_loss(self, features=None, regressor=None, body=None):
         "Features of pictures, and nothing else from outside"
         s = self.settings
         features = features or load_features(s.features, device=next(self.parameters()).device)
-        self.loss = GflaLoss(features, self.critic, self.weights_now, s.form, tuple(o for o in s.generator.kernels if o), s.sampling)
+        self.loss = GflaLoss(features, self.critic, self.weights_now, s.form,
+                             tuple(o for o in s.generator.kernels if o), s.sampling)
 
 # %% ../nbs/50_gfla.ipynb #a9a1f89b
 def fit_to(images:Float[Tensor, 'b 3 h w'], size:tuple)->Float[Tensor, 'b 3 h2 w2']:
@@ -133,25 +143,28 @@ def seen(self:Gfla, batch)->dict:
     "A batch in the form of the networks: without bars, joints rounded down to whole pixels"
     s, out, (h, w) = self.settings, dict(batch), batch['source_image'].shape[2:]
     if not s.bars and not s.whole_pixels: return out
-    scale, at = w/(w - 2*s.bars), .5 if s.whole_pixels else 0.          # Ren et al. scale the number of a pixel, not its middle
+    scale, at = w/(w - 2*s.bars), .5 if s.whole_pixels else 0. # Ren et al. scale the number of a pixel, not its middle
     for side in ('source', 'target'):
         x, rest = batch[f'{side}_points'].split([1, 2], 2)
         points = torch.cat([torch.where(rest[..., 1:] > 0, (x - s.bars - at)*scale + at, x), rest], 2)
         out[f'{side}_heat'] = heatmaps(points, (h, w), whole_pixels=s.whole_pixels)
-        if s.bars and f'{side}_image' in out: out[f'{side}_image'] = fit_to(out[f'{side}_image'][..., s.bars:w - s.bars], (h, w))
+        if s.bars and f'{side}_image' in out:
+            out[f'{side}_image'] = fit_to(out[f'{side}_image'][..., s.bars:w - s.bars], (h, w))
     return out
 
 @patch
 def placed(self:Gfla, made:Float[Tensor, 'b 3 h w'], photo:Float[Tensor, 'b 3 h w'])->Float[Tensor, 'b 3 h w']:
     "The made picture, between the bars of the photo"
     b, (h, w) = self.settings.bars, photo.shape[2:]
-    return torch.cat([photo[..., :b].to(made), fit_to(made, (h, w - 2*b)).to(made), photo[..., w - b:].to(made)], 3) if b else made
+    return torch.cat([photo[..., :b].to(made), fit_to(made, (h, w - 2*b)).to(made), photo[..., w - b:].to(made)],
+                     3) if b else made
 
 # %% ../nbs/50_gfla.ipynb #33d8138e
 @patch
 def made_of(self:Gfla, batch, out)->dict:
     "The made picture, on the canvas of a batch"
-    if self.settings.bars: return dict(image=self.placed(out.image, batch['source_image']))    # its flows would be in other pixels
+    # its flows would be in other pixels
+    if self.settings.bars: return dict(image=self.placed(out.image, batch['source_image']))
     return dict(image=out.image, flows=out.flows, masks=out.masks)
 
 @patch
@@ -159,15 +172,19 @@ def forward(self:Gfla, batch)->dict:
     b = self.seen(batch)
     return self.made_of(batch, self.generator(b['source_image'], b['source_heat'], b['target_heat']))
 
+# %% ../nbs/50_gfla.ipynb #0c15f0b1
 @patch
 def step(self:Gfla, batch)->Step:
     "The terms of one batch of pairs"
-    if 'target_image' not in batch: raise SpiceError('the batch has no true photo', 'gfla learns from pairs: give it `Couples`, `Paired` or `PairSteps`')
+    if 'target_image' not in batch:
+        raise SpiceError('the batch has no true photo',
+                         'gfla learns from pairs: give it `Couples`, `Paired` or `PairSteps`')
     b = self.seen(batch)
     source, target, heats = b['source_image'], b['target_image'], (b['source_heat'], b['target_heat'])
     if self.at == 'flow':
         flows, masks = self.generator.flow_net(source, *heats)
-        return Step(dict(generator=self.loss.for_generator(source, target, flows)), detached({} if self.settings.bars else dict(flows=flows, masks=masks)))
+        return Step(dict(generator=self.loss.for_generator(source, target, flows)),
+                    detached({} if self.settings.bars else dict(flows=flows, masks=masks)))
     out = self.generator(source, *heats)
     self.critic.requires_grad_(False)
     terms = dict(generator=self.loss.for_generator(source, target, out.flows, out.image))
@@ -175,7 +192,8 @@ def step(self:Gfla, batch)->Step:
     if self.loss.on('adv'): terms['critic'] = self.loss.for_critic(target, out.image)
     return Step(terms, detached(self.made_of(batch, out)))
 
-def detached(made:dict)->dict: return {k: [o.detach() for o in v] if isinstance(v, list) else v.detach() for k, v in made.items()}
+def detached(made:dict)->dict:
+    return {k: [o.detach() for o in v] if isinstance(v, list) else v.detach() for k, v in made.items()}
 
 # %% ../nbs/50_gfla.ipynb #13805495
 @patch
@@ -201,11 +219,14 @@ def _from_public(cls,
                  **changes,            # fields of `GflaSettings`
                 ): # ready to use
     "The system of Ren et al. with its public weights"
-    if preset not in PUBLIC: raise SpiceError(f'there are no public weights for {preset!r}', f"Take one of {', '.join(PUBLIC)}")
+    if preset not in PUBLIC:
+        raise SpiceError(f'there are no public weights for {preset!r}', f"Take one of {', '.join(PUBLIC)}")
     kind = PUBLIC[preset]
     net = load_gfla(generator, kind)
-    judge = Discriminator(discriminator_settings(kind, channels=3)) if critic is None else load_gfla_critic(critic, kind)
-    with torch.device('meta'): system = cls(GflaSettings(net.settings, judge.settings, **{'whole_pixels': True, **changes}))
+    judge = (Discriminator(discriminator_settings(kind, channels=3)) if critic is None
+             else load_gfla_critic(critic, kind))
+    with torch.device('meta'):
+        system = cls(GflaSettings(net.settings, judge.settings, **{'whole_pixels': True, **changes}))
     system.generator, system.critic = net, judge
     return system.eval()
 
@@ -218,10 +239,12 @@ def begin(self:Gfla,
           critic='',  # the path of `latest_net_D.pth`
          )->Gfla: # itself
     "Load weights, all of which must fit"
-    todo, mine = f"Public weights fit the presets {', '.join(PUBLIC)}; a saved system fits its own preset", self.settings.generator.kernels
+    todo, mine = (f"Public weights fit the presets {', '.join(PUBLIC)}; a saved system fits its own preset",
+                  self.settings.generator.kernels)
     kind = next((o for o in PUBLIC.values() if generator_settings(o).kernels == mine), None)
     if start and Path(start).is_dir(): load_weights(self, Gfla.from_pretrained(start, 'cpu').state_dict(), todo)
-    elif kind is None: raise WeightsError(f'{start or critic} can not be the start of a system with attention of {mine}', todo)
+    elif kind is None:
+        raise WeightsError(f'{start or critic} can not be the start of a system with attention of {mine}', todo)
     elif start: load_weights(self.generator, load_gfla(start, kind).state_dict(), todo)
     if critic: load_weights(self.critic, load_gfla_critic(critic, kind).state_dict(), todo)
     self.settings = replace(self.settings, start='', start_critic='')

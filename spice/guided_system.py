@@ -43,7 +43,8 @@ def guided_settings(size:int=128, canvas:int=256)->GuidedSystemSettings:
 class GuidedSystem(System):
     "SPICE, guided by the body: pixels from the photo, the rest from a small network"
     name, settings_class, any_size = 'guided', GuidedSystemSettings, True
-    presets = dict(tiny=partial(guided_settings, 64, 64), small=partial(guided_settings, 128, 128), large=guided_settings)
+    presets = dict(tiny=partial(guided_settings, 64, 64), small=partial(guided_settings, 128, 128),
+                   large=guided_settings)
     def __init__(self, settings:GuidedSystemSettings):
         super().__init__()
         self.settings, self.net, self.bodies_given = settings, GuidedNet(settings.net), []
@@ -74,7 +75,8 @@ def open(self:GuidedSystem,
 def forward(self:GuidedSystem, batch)->dict: # noqa: F811
     "The people of a batch in their new poses, before the background of their photos"
     if 'source_matte' not in batch:
-        raise DataError('the batch does not say which pixels are the person\'s', 'Prepare the photos with mattes: source_matte is missing')
+        raise DataError('the batch does not say which pixels are the person\'s',
+                        'Prepare the photos with mattes: source_matte is missing')
     photo, matte = batch['source_image'], batch['source_matte']
     guided = self.open(photo, matte, batch['source_rotmats'], batch['source_betas'], batch.camera('source'))
     person, there = guided.repose(batch['target_rotmats'], batch.camera('target'))
@@ -90,9 +92,12 @@ def background_colour(background:str|tuple): # three bytes; None for 'keep' and 
     "The colour that a background's name means"
     if background in ('keep', 'transparent'): return None
     if background == 'plain': return PLAIN
-    try: return ImageColor.getrgb(background)[:3] if isinstance(background, str) else ImageColor.getrgb('rgb({}, {}, {})'.format(*background))
+    try:
+        return (ImageColor.getrgb(background)[:3] if isinstance(background, str)
+                else ImageColor.getrgb('rgb({}, {}, {})'.format(*background)))
     except (ValueError, TypeError, IndexError):
-        raise DataError(f'background={background!r}', f'Take {", ".join(BACKGROUNDS)}, or a colour such as #ffcc00') from None
+        raise DataError(f'background={background!r}',
+                        f'Take {", ".join(BACKGROUNDS)}, or a colour such as #ffcc00') from None
 
 # %% ../nbs/24_guided_system.ipynb #df2eeed4
 class Portrait:
@@ -119,24 +124,29 @@ def at(self:Portrait, size:int)->Guided:
     if size not in self.opened:
         photo = self.tensor(cut(self.photo, self.box, (size, size)))
         matte = torch.from_numpy(np.array(cut(self.matte, self.box, (size, size)))).to(photo)[None, None]/255
-        if len(self.opened) > 1: self.opened.pop(next(iter(self.opened)))                              # two sizes are kept
-        self.opened[size] = self.system.open(photo, matte, self.fits.rotmats, self.fits.betas, self.fits.camera.resize(size))
+        if len(self.opened) > 1: self.opened.pop(next(iter(self.opened))) # two sizes are kept
+        self.opened[size] = self.system.open(photo, matte, self.fits.rotmats, self.fits.betas,
+                                             self.fits.camera.resize(size))
     return self.opened[size]
 
+# %% ../nbs/24_guided_system.ipynb #bc5fcefe
 @patch
 def behind(self:Portrait)->Image.Image:
     "The photo without the person, made once"
     if self.empty is None:
         left, top, right, bottom = self.box
         room = self.side//4
-        near = max(0, left - room), max(0, top - room), min(self.photo.width, right + room), min(self.photo.height, bottom + room)
+        near = (max(0, left - room), max(0, top - room), min(self.photo.width, right + room),
+                min(self.photo.height, bottom + room))
         whole, mask = (near[2] - near[0], near[3] - near[1]), None
         scale = min(1., FINE/max(whole))
-        part, matte = (o.resize([round(v*scale) for v in whole], Image.Resampling.BOX, near) for o in (self.photo, self.matte))
+        part, matte = (o.resize([round(v*scale) for v in whole], Image.Resampling.BOX, near)
+                       for o in (self.photo, self.matte))
         there = torch.from_numpy(np.array(matte)).to(self.device)[None, None]/255
         filled = to_pil(fill_behind(self.tensor(part), there).cpu())[0]
         if scale < 1: # a large photo keeps its pixels beside the person
-            mask = matte.point(lambda o: 255*(o > 5)).filter(ImageFilter.MaxFilter(9)).resize(whole, Image.Resampling.BILINEAR)
+            mask = matte.point(lambda o: 255*(o > 5)).filter(ImageFilter.MaxFilter(9))
+            mask = mask.resize(whole, Image.Resampling.BILINEAR)
             filled = filled.resize(whole, Image.Resampling.BICUBIC)
         self.empty = self.photo.convert('RGB')
         self.empty.paste(filled, near[:2], mask)
@@ -151,7 +161,8 @@ def frame(self:Portrait,
          )->tuple: # left, top and side of a square, in pixels of the canvas
     "The canvas, or as much more as the poses need"
     canvas = self.fits.camera.size[0]
-    xy = camera.project(self.system.drawn_by(self.device)(rotmats, self.fits.betas.expand(len(rotmats), -1)).verts)[..., :2]
+    xy = camera.project(self.system.drawn_by(self.device)(rotmats,
+                                                          self.fits.betas.expand(len(rotmats), -1)).verts)[..., :2]
     low = (xy.amin((0, 1)) - room*canvas).clamp(max=0)
     high = (xy.amax((0, 1)) + room*canvas).clamp(min=canvas)
     side, middle = float((high - low).max()), (low + high)/2
@@ -216,11 +227,13 @@ def ground(self:Portrait, size:int)->Float[Tensor, '1 3 size size']:
     "The canvas without the person, at a size; made once. Beyond the photo's edge it is filled in"
     if size not in self.grounds:
         ground = self.tensor(cut(self.behind(), self.box, (size, size)))
-        known = cut(Image.new('L', self.photo.size, 255), self.box, (size, size))         # the canvas may reach beyond the photo
+        # the canvas may reach beyond the photo
+        known = cut(Image.new('L', self.photo.size, 255), self.box, (size, size))
         known = torch.from_numpy(np.array(known)).to(ground)[None, None]/255
         self.grounds = {size: fill_behind(ground, 0*known, known) if known.min() < .5 else ground}
     return self.grounds[size]
 
+# %% ../nbs/24_guided_system.ipynb #bd664737
 @patch
 def pasted(self:Portrait,
            rotmats:Float[Tensor, '1 24 3 3'],

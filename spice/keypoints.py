@@ -20,8 +20,10 @@ from torch import Tensor
 from .core import DataError, ImageError, read_image, show_images
 
 # %% ../nbs/01_keypoints.ipynb #d9355c1f
-KEYPOINTS = ('nose', 'neck', 'right_shoulder', 'right_elbow', 'right_wrist', 'left_shoulder', 'left_elbow', 'left_wrist',
-             'right_hip', 'right_knee', 'right_ankle', 'left_hip', 'left_knee', 'left_ankle', 'right_eye', 'left_eye', 'right_ear', 'left_ear')
+KEYPOINTS = ('nose', 'neck', 'right_shoulder', 'right_elbow', 'right_wrist', 'left_shoulder', 'left_elbow',
+             'left_wrist',
+             'right_hip', 'right_knee', 'right_ankle', 'left_hip', 'left_knee', 'left_ankle', 'right_eye', 'left_eye',
+             'right_ear', 'left_ear')
 
 # joints that a bone connects, in the order in which they are coloured and drawn
 LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
@@ -51,25 +53,30 @@ def _as_points(points):
     "A float tensor `[b, 18, 3]`, or an error that says what is wrong"
     if not isinstance(points, Tensor):
         try: points = torch.as_tensor(np.asarray(points, dtype=np.float32))
-        except (TypeError, ValueError): raise DataError('the keypoints are not an array of numbers', 'Give [b, 18, 3]: x, y, score') from None
+        except (TypeError, ValueError):
+            raise DataError('the keypoints are not an array of numbers', 'Give [b, 18, 3]: x, y, score') from None
     if points.ndim == 2: points = points[None]
     if points.ndim != 3 or points.shape[1:] != (18, 3):
-        raise DataError(f'keypoints of shape {list(points.shape)}', 'Give [b, 18, 3]: x, y, score of 18 joints in OpenPose order')
+        raise DataError(f'keypoints of shape {list(points.shape)}',
+                        'Give [b, 18, 3]: x, y, score of 18 joints in OpenPose order')
     if not points.is_floating_point(): points = points.float()
-    if not torch.isfinite(points).all(): raise DataError('the keypoints hold NaN or infinite values', 'Give a missing joint the score 0')
+    if not torch.isfinite(points).all():
+        raise DataError('the keypoints hold NaN or infinite values', 'Give a missing joint the score 0')
     return points * (points[..., 2:] > 0)
 
 # %% ../nbs/01_keypoints.ipynb #e07b6984
 @dataclass(eq=False, repr=False)
 class Keypoints:
     "Eighteen joints each of `b` people, with the size of the picture they lie in"
-    points: Float[Tensor, '*b 18 3']|np.ndarray|list # x, y in pixels (pixel centres at +0.5), score; score 0 is a missing joint, its x and y are 0
+    # x, y in pixels (pixel centres at +0.5), score; score 0 is a missing joint, its x and y are 0
+    points: Float[Tensor, '*b 18 3']|np.ndarray|list
     size: int|tuple|list                             # (h, w) of the picture
     def __post_init__(self): self.points, self.size = _as_points(self.points), frame_size(self.size)
     def __len__(self): return len(self.points)
     def __repr__(self):
         h, w = self.size
-        return f'Keypoints: {len(self)} people, {int(self.valid.sum())} of {18*len(self)} joints, in a frame of {w} x {h} pixels'
+        return (f'Keypoints: {len(self)} people, {int(self.valid.sum())} of {18*len(self)} joints, in a frame of {w} x '
+                f'{h} pixels')
 
     @property
     def xy(self)->Float[Tensor, 'b 18 2']: return self.points[..., :2]
@@ -91,7 +98,8 @@ def _with(self:Keypoints, points, size=None):
 
 @patch
 def __getitem__(self:Keypoints, i): # an int, slice, list or mask over people
-    return self._with(self.points[i:i+1 or None] if isinstance(i, int) and -len(self) <= i < len(self) else self.points[i])
+    return self._with(self.points[i:i+1 or None] if isinstance(i, int) and -len(self) <= i < len(self)
+                      else self.points[i])
 
 @patch
 def __iter__(self:Keypoints): return (self[i] for i in range(len(self)))
@@ -110,23 +118,28 @@ def cat_keypoints(items, # several `Keypoints` in frames of one size
     items = list(items)
     if not items: raise DataError('an empty list of keypoints', 'Give at least one')
     sizes = sorted({o.size for o in items})
-    if len(sizes) > 1: raise DataError(f'keypoints in frames of sizes (h, w) {sizes[:3]} make no batch', 'Resize them first')
+    if len(sizes) > 1:
+        raise DataError(f'keypoints in frames of sizes (h, w) {sizes[:3]} make no batch', 'Resize them first')
     return items[0]._with(torch.cat([o.points for o in items]))
 
 # %% ../nbs/01_keypoints.ipynb #4ae44d25
-_STAND = dict(nose=(.5, .14), neck=(.5, .235), right_shoulder=(.415, .24), right_elbow=(.385, .385), right_wrist=(.375, .515),
-              left_shoulder=(.585, .24), left_elbow=(.615, .385), left_wrist=(.625, .515), right_hip=(.447, .515), right_knee=(.441, .72),
-              right_ankle=(.436, .925), left_hip=(.553, .515), left_knee=(.559, .72), left_ankle=(.564, .925),
-              right_eye=(.48, .122), left_eye=(.52, .122), right_ear=(.457, .133), left_ear=(.543, .133))
+_STAND = dict(nose=(.5, .14), neck=(.5, .235), right_shoulder=(.415, .24), right_elbow=(.385, .385),
+              right_wrist=(.375, .515),
+              left_shoulder=(.585, .24), left_elbow=(.615, .385), left_wrist=(.625, .515), right_hip=(.447, .515),
+              right_knee=(.441, .72), right_ankle=(.436, .925), left_hip=(.553, .515), left_knee=(.559, .72),
+              left_ankle=(.564, .925), right_eye=(.48, .122), left_eye=(.52, .122), right_ear=(.457, .133),
+              left_ear=(.543, .133))
 
 def _mirrored(**moves):
     "Moves of the right side, and the same on the left"
     return moves | {k.replace('right', 'left'): (1 - x, y) for k, (x, y) in moves.items()}
 
-_walk = dict(nose=(.545, .142), neck=(.5, .235), right_shoulder=(.44, .245), right_elbow=(.445, .39), right_wrist=(.525, .485),
-             left_shoulder=(.555, .238), left_elbow=(.54, .38), left_wrist=(.48, .495), right_hip=(.468, .517), right_knee=(.445, .715),
-             right_ankle=(.355, .885), left_hip=(.535, .513), left_knee=(.585, .71), left_ankle=(.615, .915),
-             right_eye=(.525, .122), left_eye=(.558, .122), right_ear=(.483, .13), left_ear=None)
+_walk = dict(nose=(.545, .142), neck=(.5, .235), right_shoulder=(.44, .245), right_elbow=(.445, .39),
+             right_wrist=(.525, .485),
+             left_shoulder=(.555, .238), left_elbow=(.54, .38), left_wrist=(.48, .495), right_hip=(.468, .517),
+             right_knee=(.445, .715), right_ankle=(.355, .885), left_hip=(.535, .513), left_knee=(.585, .71),
+             left_ankle=(.615, .915), right_eye=(.525, .122), left_eye=(.558, .122), right_ear=(.483, .13),
+             left_ear=None)
 
 # %% ../nbs/01_keypoints.ipynb #2aaffe85
 _sit = {k: (x, y + .12) for k, (x, y) in _STAND.items()} | _mirrored(
@@ -187,15 +200,19 @@ def _skeletons(people, size, width=None, opacity=1.):
 def _backgrounds(over, n, size):
     "`n` RGB pictures of that size to draw on"
     h, w = size
-    if over is None or (isinstance(over, str) and over in ('white', 'black')): return [Image.new('RGB', (w, h), over or 'white')]*n
+    if over is None or (isinstance(over, str) and over in ('white', 'black')):
+        return [Image.new('RGB', (w, h), over or 'white')]*n
     many = isinstance(over, (list, tuple)) or (isinstance(over, Tensor) and over.ndim == 4)
     images = [read_image(o) for o in over] if many else [read_image(over)]*n
-    if len(images) != n: raise ImageError(f'{len(images)} pictures for {n} drawings', 'Give one picture, or one for each')
+    if len(images) != n:
+        raise ImageError(f'{len(images)} pictures for {n} drawings', 'Give one picture, or one for each')
     for o in images:
         if o.size != (w, h):
-            raise ImageError(f'a picture of {o.width} x {o.height} pixels, but keypoints in a frame of {w} x {h}', 'Resize one of them')
+            raise ImageError(f'a picture of {o.width} x {o.height} pixels, but keypoints in a frame of {w} x {h}',
+                             'Resize one of them')
     return images
 
+# %% ../nbs/01_keypoints.ipynb #bf6f2104
 @patch
 def draw(self:Keypoints,
          over=None,             # 'white' (also None), 'black', a photo, or one photo a person
@@ -252,6 +269,7 @@ def crop(self:Keypoints,
     except (TypeError, ValueError): raise DataError(f'{box!r} is no box', 'Give left, top, right, bottom') from None
     return self._moved((1, 1), (-left, -top), frame_size((bottom - top, right - left)))
 
+# %% ../nbs/01_keypoints.ipynb #89779461
 @patch
 def pad(self:Keypoints,
         left:int=0, top:int=0, right:int=0, bottom:int=0, # pixels added on each side
@@ -303,7 +321,8 @@ def interpolate(self:Keypoints,
     _same_frame(self, other)
     if len(other) != len(self): raise DataError(f'{len(self)} and {len(other)} people', 'Give as many as there are')
     t = torch.as_tensor(t, dtype=self.points.dtype, device=self.device)
-    if t.ndim and len(self) not in (1, len(t)): raise DataError(f'{len(t)} steps for {len(self)} people', 'Give one person, or one step each')
+    if t.ndim and len(self) not in (1, len(t)):
+        raise DataError(f'{len(t)} steps for {len(self)} people', 'Give one person, or one step each')
     t = t.reshape(-1, 1, 1)
     a, b = self.points, other.points
     only_a, only_b = (self.valid & ~other.valid)[..., None], (other.valid & ~self.valid)[..., None]
@@ -312,7 +331,8 @@ def interpolate(self:Keypoints,
 
 def _same_frame(a, b):
     "Refuse keypoints of two frames"
-    if a.size != b.size: raise DataError(f'keypoints in frames of sizes (h, w) {a.size} and {b.size}', 'Resize one of them')
+    if a.size != b.size:
+        raise DataError(f'keypoints in frames of sizes (h, w) {a.size} and {b.size}', 'Resize one of them')
 
 # %% ../nbs/01_keypoints.ipynb #72e6a81e
 @patch
@@ -427,7 +447,8 @@ def from_heatmaps(maps:Float[Tensor, 'b k h w'], # one map a joint
                   threshold:float=.1,            # a peak below it is a missing joint
                  )->Float[Tensor, 'b k 3']: # x, y in pixels of the maps, score
     "Joints from heat-maps, finer than a pixel"
-    if maps.ndim != 4 or not maps.is_floating_point(): raise DataError(f'maps of shape {list(maps.shape)}', 'Give a float tensor [b, k, h, w]')
+    if maps.ndim != 4 or not maps.is_floating_point():
+        raise DataError(f'maps of shape {list(maps.shape)}', 'Give a float tensor [b, k, h, w]')
     h, w = maps.shape[-2:]
     radius = max(1, round(_at_256(6, (h, w)) if sigma is None else sigma))
     peak, index = maps.flatten(2).max(-1)                                                   # (b, k)
@@ -473,7 +494,7 @@ def _near_lines(points, xs, ys, radius):
     a, b = (points[:, [line[i] for line in _BODY_LINES]][..., None, None, :] for i in (0, 1))      # (b, n, 1, 1, 3)
     there = (a[..., 2] > 0) & (b[..., 2] > 0)
     ux, uy = (b - a)[..., 0], (b - a)[..., 1]
-    px, py = xs - a[..., 0], ys[:, None] - a[..., 1]                                         # (b, n, 1, w), (b, n, h, 1)
+    px, py = xs - a[..., 0], ys[:, None] - a[..., 1] # (b, n, 1, w), (b, n, h, 1)
     t = ((px*ux + py*uy)/(ux**2 + uy**2).clamp(min=1e-6)).clamp(0, 1)                        # (b, n, h, w)
     d2 = (px - t*ux)**2 + (py - t*uy)**2
     return ((d2 <= radius**2) & there).any(1)                                               # (b, h, w)
@@ -494,14 +515,17 @@ def pose_mask(points:Float[Tensor, 'b 18 3'], # x, y in pixels of the mask, scor
              )->Float[Tensor, 'b 1 h w']: # 1 on the body, 0 elsewhere
     "A rough mask of the body, drawn from its joints: M of Eq. (2)"
     xs, ys = _check_maps_input(points, size)
-    if points.shape[1] != 18: raise DataError(f'points of shape {list(points.shape)}', 'Give 18 joints in OpenPose order')
+    if points.shape[1] != 18:
+        raise DataError(f'points of shape {list(points.shape)}', 'Give 18 joints in OpenPose order')
     radius = _at_256(10, size) if radius is None else radius
     mask = _near_lines(points, xs, ys, radius)
-    for corners in ((2, 5, 11), (2, 11, 8)): mask = mask | _in_triangle(points, corners, xs, ys)   # the torso, as two triangles
+    # the torso, as two triangles
+    for corners in ((2, 5, 11), (2, 11, 8)): mask = mask | _in_triangle(points, corners, xs, ys)
     return mask[:, None].to(points.dtype)
 
 # %% ../nbs/01_keypoints.ipynb #63f40cde
-COCO_17 = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)       # our joint i is their joint COCO_17[i]; -1: the neck
+# our joint i is their joint COCO_17[i]; -1: the neck
+COCO_17 = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 
 def neck_between(points:Float[Tensor, '*b 18 3'], # x, y, score
@@ -516,5 +540,6 @@ def from_coco17(points:Float[Tensor, 'b 17 3'], # x, y in pixels (pixel centres 
                 size:int|tuple|list,            # (h, w) of the picture
                )->Keypoints:
     "Our 18 joints from the 17 of COCO"
-    if points.ndim != 3 or points.shape[1:] != (17, 3): raise DataError(f'points of shape {list(points.shape)}', 'Give [b, 17, 3]: x, y, score')
+    if points.ndim != 3 or points.shape[1:] != (17, 3):
+        raise DataError(f'points of shape {list(points.shape)}', 'Give [b, 17, 3]: x, y, score')
     return Keypoints(neck_between(points[:, list(COCO_17)]), size)

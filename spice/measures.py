@@ -27,11 +27,14 @@ from .features import Features, features_hash, load_features
 from .files import cached_arrays
 from .keypoints import Keypoints, cat_keypoints
 from .metrics import (FID, KID, LPIPS, InceptionScore, PerImage, check_images, check_pair, contextual_similarity,
-                           feature_distance, l1, load_extractor, masked, masked_ssim, ms_ssim, psnr, ssim, unit, weights_file)
+                           feature_distance, l1, load_extractor, masked, masked_ssim, ms_ssim, psnr, ssim, unit,
+                           weights_file)
 from .people import People, free_body
 from .smplify import fit_errors
 from .surface import BACKGROUND, HIDDEN, SEEN
 from .wardrobe import ATTRIBUTES
+
+# %% ../nbs/30a_measures.ipynb #f2a4a2a7
 from .weights import load_weights, read_state
 
 # %% ../nbs/30a_measures.ipynb #397bb739
@@ -41,7 +44,8 @@ def top_k_recall(scores:Float[Tensor, 'b a'], # of attributes, higher for surer
                 )->Float[Tensor, ' b']: # NaN where there are none
     "The share of true attributes among the k with the highest scores, AttrRec-k"
     if scores.shape != truth.shape or not 1 <= k <= scores.shape[1]:
-        raise DataError(f'scores {list(scores.shape)}, truth {list(truth.shape)}, k={k}', 'Give one shape, and k up to the number of attributes')
+        raise DataError(f'scores {list(scores.shape)}, truth {list(truth.shape)}, k={k}',
+                        'Give one shape, and k up to the number of attributes')
     truth = truth.double()
     return truth.gather(1, scores.topk(k).indices).sum(1)/truth.sum(1)
 
@@ -50,7 +54,8 @@ def attribute_recall(logits:list,                # [b, c] for each question
                      k:int=1,                    # how many of the surest words count
                     )->Float[Tensor, ' b']: # 0 to 1
     "The share of questions whose true word is among the k with the highest scores"
-    if len(logits) != labels.shape[1]: raise DataError(f'{len(logits)} questions and labels {list(labels.shape)}', 'Give a label for each question')
+    if len(logits) != labels.shape[1]:
+        raise DataError(f'{len(logits)} questions and labels {list(labels.shape)}', 'Give a label for each question')
     right = [(o.topk(min(k, o.shape[1])).indices == labels[:, i:i + 1]).any(1) for i, o in enumerate(logits)]
     return torch.stack(right, 1).double().mean(1)
 
@@ -94,15 +99,18 @@ def fit_heads(heads:Heads,
         heads.deviation.copy_(rows.std(0) + 1e-3)
         for o in heads.linear.parameters(): o.zero_()
     x = (rows - heads.mean)/heads.deviation
-    solver = torch.optim.LBFGS(heads.linear.requires_grad_(True).parameters(), max_iter=steps, line_search_fn='strong_wolfe')
+    solver = torch.optim.LBFGS(heads.linear.requires_grad_(True).parameters(), max_iter=steps,
+                               line_search_fn='strong_wolfe')
     def loss():
         solver.zero_grad()
-        total = sum(F.cross_entropy(o, labels[:, i]) for i, o in enumerate(heads.linear(x).split(heads.sizes, 1))) + decay*heads.linear.weight.square().sum()
+        total = (sum(F.cross_entropy(o, labels[:, i]) for i, o in enumerate(heads.linear(x).split(heads.sizes, 1)))
+                 + decay*heads.linear.weight.square().sum())
         total.backward()
         return total
     with torch.enable_grad(): solver.step(loss)
     return heads.requires_grad_(False).eval()
 
+# %% ../nbs/30a_measures.ipynb #b7af4e6f
 @lru_cache(4)
 def people_heads(photos:int=1000,              # of the training split
                  size:int=64,                  # their pixels
@@ -114,7 +122,8 @@ def people_heads(photos:int=1000,              # of the training split
     heads, first = Heads(net, [len(o) for o in ATTRIBUTES.values()]).to(device), shots.draw(50, 7)
     def make():
         drawn = [first, *(shots.draw(50, i + 7) for i in progress(range(1, -(-photos//50))))]
-        with torch.no_grad(): rows, labels = (torch.cat(o) for o in zip(*((heads.rows(o.image), o.attributes) for o in drawn)))
+        with torch.no_grad():
+            rows, labels = (torch.cat(o) for o in zip(*((heads.rows(o.image), o.attributes) for o in drawn)))
         return {k: v.numpy() for k, v in fit_heads(heads, rows, labels).own().items()}
     about = f'{photos} {size} {features_hash(net)} {__version__}'.encode() + first.image.cpu().numpy().tobytes()
     found = cached_arrays(f'heads/{sha256(about).hexdigest()[:16]}.npz', make, heads.fits)
@@ -128,7 +137,8 @@ def attribute_score(heads:Callable,           # gives logits for each of `ATTRIB
                    )->InceptionScore:
     "The inception score of a classifier of attributes; with `CLOTHES` FashionIS"
     unknown = [o for o in which if o not in ATTRIBUTES]
-    if unknown or not which: raise SpiceError(f'attributes {unknown or list(which)}', f'Take some of {", ".join(ATTRIBUTES)}')
+    if unknown or not which:
+        raise SpiceError(f'attributes {unknown or list(which)}', f'Take some of {", ".join(ATTRIBUTES)}')
     which = [o for o in ATTRIBUTES if o in which]
     chosen = lambda images: [o for k, o in zip(ATTRIBUTES, heads(images)) if k in which]
     return InceptionScore(chosen, [len(ATTRIBUTES[k]) for k in which], splits, getattr(heads, 'name', ''))
@@ -140,9 +150,11 @@ def person_scores(found:list, # for each picture a dict of labels [n] and scores
                   person:int=1, # the number of that class
                  )->Float[Tensor, ' b']: # 0 where there is none
     "The highest score of a person in each picture"
-    return torch.stack([torch.where(o['labels'] == person, o['scores'], 0.).max() if len(o['scores']) else torch.zeros(()) for o in (
+    return torch.stack([torch.where(o['labels'] == person, o['scores'], 0.).max() if len(o['scores'])
+                        else torch.zeros(()) for o in (
         {k: v.detach().float().cpu() for k, v in one.items() if k in ('labels', 'scores')} for one in found)])
 
+# %% ../nbs/30a_measures.ipynb #3a5a6191
 class DetectionScore:
     "How sure a detector of objects is that there is a person"
     def __init__(self,
@@ -153,7 +165,8 @@ class DetectionScore:
         self.device = get_device(device)
         if net is None:
             state = read_state(weights_file(SSD_FILE, weights))
-            net = load_weights(ssd300_vgg16(weights=None, weights_backbone=None), state, f'Give {SSD_FILE}').to(self.device).eval()
+            net = load_weights(ssd300_vgg16(weights=None, weights_backbone=None), state,
+                               f'Give {SSD_FILE}').to(self.device).eval()
         self.net = net
     @torch.no_grad()
     def __call__(self, images:Float[Tensor, 'b 3 h w'])->Float[Tensor, ' b']:
@@ -161,11 +174,13 @@ class DetectionScore:
         return person_scores(self.net(list((images.to(self.device) + 1)/2)))
 
 # %% ../nbs/30a_measures.ipynb #232fb751
-SIGMAS = (.026, .079, .079, .072, .062, .079, .072, .062, .107, .087, .089, .107, .087, .089, .025, .025, .035, .035) # COCO's; the neck as a shoulder
+# COCO's; the neck as a shoulder
+SIGMAS = (.026, .079, .079, .072, .062, .079, .072, .062, .107, .087, .089, .107, .087, .089, .025, .025, .035, .035)
 
 def _same_people(found, true):
     if len(found) != len(true) or found.size != true.size:
-        raise DataError(f'{len(found)} found in {found.size}, {len(true)} true in {true.size}', 'Give the same people in pictures of one size')
+        raise DataError(f'{len(found)} found in {found.size}, {len(true)} true in {true.size}',
+                        'Give the same people in pictures of one size')
 
 def oks(found:Keypoints,
         true:Keypoints,                       # the same people
@@ -178,6 +193,7 @@ def oks(found:Keypoints,
     off = (found.xy - true.xy).square().sum(2)/(2*area[:, None].clamp(min=1)*(2*true.xy.new_tensor(SIGMAS))**2)
     return (torch.exp(-off)*found.valid*true.valid).sum(1)/true.valid.sum(1)
 
+# %% ../nbs/30a_measures.ipynb #5266ab29
 def right_joints(found:Keypoints,
                  true:Keypoints,   # the same people
                  share:float=.05,  # of the longer side of the box
@@ -210,7 +226,8 @@ BODY_ERRORS = ('joints', 'aligned', 'rotation', 'shape')
 
 def geodesic(a:Float[Tensor, '*b 3 3'], b:Float[Tensor, '*b 3 3'])->Float[Tensor, '...']: # 0 to 180
     "The angle between rotations in degrees"
-    apart = (a - b).flatten(-2).norm(dim=-1)/8**.5                  # sin of half the angle: exact for small angles, where the arccos of the trace is not
+    # sin of half the angle: exact for small angles, where the arccos of the trace is not
+    apart = (a - b).flatten(-2).norm(dim=-1)/8**.5
     return torch.rad2deg(2*torch.asin(apart.clamp(max=1)))
 
 def body_errors(body:Body,
@@ -222,8 +239,10 @@ def body_errors(body:Body,
     flat = torch.eye(3, device=true.betas.device).expand(len(true.betas), 24, 3, 3)
     a, b = (body(flat, o.betas).verts for o in (found, true))
     rotation = geodesic(found.rotmats, true.rotmats).mean(1)
-    return dict(joints=error['joints'], aligned=error['aligned'], rotation=rotation, shape=(a - b).norm(dim=2).mean(1)*1000)
+    return dict(joints=error['joints'], aligned=error['aligned'], rotation=rotation,
+                shape=(a - b).norm(dim=2).mean(1)*1000)
 
+# %% ../nbs/30a_measures.ipynb #bc42db08
 @torch.no_grad()
 def regressed_errors(net:Callable,                  # a `Regressor`
                      body:Body,
@@ -246,7 +265,8 @@ def flow_errors(flow:Float[Tensor, 'b 2 h w'],      # in pixels of this map, x f
                )->dict: # seen, hidden: [b] in pixels
     "End-point error where the source shows the body, and where it hides it"
     if flow.shape != wanted.shape or visibility.shape != flow[:, 0].shape:
-        raise DataError(f'flows {list(flow.shape)} and {list(wanted.shape)}, visibility {list(visibility.shape)}', 'Give one size; see resize_flow')
+        raise DataError(f'flows {list(flow.shape)} and {list(wanted.shape)}, visibility {list(visibility.shape)}',
+                        'Give one size; see resize_flow')
     apart = (flow - wanted).double().norm(dim=1)
     return {k: _over(apart, visibility == REGIONS[k]) for k in ('seen', 'hidden')}
 
@@ -256,7 +276,8 @@ def region_errors(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
                  )->dict: # seen, hidden, background: [b], colours from 0 to 1
     "Mean absolute difference in the three regions"
     check_pair(made, wanted)
-    if visibility.shape != made[:, 0].shape: raise DataError(f'visibility {list(visibility.shape)} for pictures {list(made.shape)}', 'Give one size')
+    if visibility.shape != made[:, 0].shape:
+        raise DataError(f'visibility {list(visibility.shape)} for pictures {list(made.shape)}', 'Give one size')
     apart = (unit(made) - unit(wanted)).abs().mean(1)
     return {k: _over(apart, visibility == v) for k, v in REGIONS.items()}
 
@@ -312,13 +333,14 @@ def matte_error(matte:Float[Tensor, 'b 1 h w'],  # from 0 to 1
 
 # %% ../nbs/30a_measures.ipynb #9c89178f
 MEASURES = { # name: (what update takes, 1 where higher is better and -1 where lower is)
-    'l1': ('made, wanted', -1), 'psnr': ('made, wanted', 1), 'ssim': ('made, wanted', 1), 'ms-ssim': ('made, wanted', 1),
-    'masked-ssim': ('made, wanted, mask', 1), 'lpips': ('made, wanted', -1), 'lpips-people': ('made, wanted', -1), 'cx-people': ('made, wanted', 1),
-    'fid': ('images, real', -1), 'kid': ('images, real', -1), 'fid-field': ('images, real', -1), 'kid-field': ('images, real', -1),
-    'fid-people': ('images, real', -1), 'kid-people': ('images, real', -1),
+    'l1': ('made, wanted', -1), 'psnr': ('made, wanted', 1), 'ssim': ('made, wanted', 1),
+    'ms-ssim': ('made, wanted', 1), 'masked-ssim': ('made, wanted, mask', 1), 'lpips': ('made, wanted', -1),
+    'lpips-people': ('made, wanted', -1), 'cx-people': ('made, wanted', 1),
+    'fid': ('images, real', -1), 'kid': ('images, real', -1), 'fid-field': ('images, real', -1),
+    'kid-field': ('images, real', -1), 'fid-people': ('images, real', -1), 'kid-people': ('images, real', -1),
     'is': ('images', 1), 'is-field': ('images', 1), 'is-people': ('images', 1), 'fashion-is-people': ('images', 1),
-    'attributes-people': ('made, labels', 1), 'detection': ('made', 1), 'pose': ('made, keypoints', 1), 'body': ('made, photos', -1),
-    'flow': ('flow, wanted, visibility', -1), 'regions': ('made, wanted, visibility', -1),
+    'attributes-people': ('made, labels', 1), 'detection': ('made', 1), 'pose': ('made, keypoints', 1),
+    'body': ('made, photos', -1), 'flow': ('flow, wanted, visibility', -1), 'regions': ('made, wanted, visibility', -1),
     'matte': ('matte, target_matte', -1), 'identity': ('made, source, source_parts, target_parts', -1),
     'lpips-lite1': ('made, wanted', -1), 'fid-lite1': ('images, real', -1),
     'mask-ssim': ('made, wanted, pose_mask', 1), 'mask-is': ('made, pose_mask', 1)}
@@ -331,18 +353,20 @@ class MaskedScore(InceptionScore):
 @torch.no_grad()
 def _recall(heads, made, labels, k): return attribute_recall([o.cpu() for o in heads(made)], labels.cpu(), k)
 
+# %% ../nbs/30a_measures.ipynb #d098000e
 def _networks(name, device, weights, splits, size):
     "Measures that need a network of features"
     family, _, form = name.rpartition('-') if name not in ('fid', 'kid', 'is') else (name, '', '')
     if family in ('fid', 'kid'):
         if form == 'lite1': return dict(fid=FID, kid=KID)[family](LitePooled(device))
-        return dict(fid=FID, kid=KID)[family](load_extractor({'': 'fid-inception', 'field': 'inception', 'people': 'people-eval'}[form], weights, device))
+        return dict(fid=FID, kid=KID)[family](load_extractor({'': 'fid-inception', 'field': 'inception',
+                                                              'people': 'people-eval'}[form], weights, device))
     if name in ('is', 'is-field', 'mask-is'):
         field = name == 'is-field'
         net = load_extractor('inception' if field else 'fid-inception', weights, device)
         kind = MaskedScore if name == 'mask-is' else InceptionScore
         return kind(net.logits, [1000 if field else 1008], splits, net.name)
-    heads = people_heads(size=size, device=str(device or 'cpu'))                         # they learn at the size of the pictures to be measured
+    heads = people_heads(size=size, device=str(device or 'cpu')) # they learn at the size of the pictures to be measured
     if name == 'attributes-people': return PerImage(partial(_recall, heads, k=1))
     return attribute_score(heads, CLOTHES if name.startswith('fashion') else tuple(ATTRIBUTES), splits)
 
@@ -357,8 +381,8 @@ def make_measure(name:str,      # a key of `MEASURES`
                 )->Metric: # with update, compute, merge_state, reset
     "A measure by its name"
     if name not in MEASURES: raise SpiceError(f'there is no measure {name!r}', f'Take one of {", ".join(MEASURES)}')
-    plain = {'l1': l1, 'psnr': psnr, 'ssim': ssim, 'ms-ssim': ms_ssim, 'masked-ssim': masked_ssim, 'mask-ssim': masked_ssim,
-             'matte': matte_error}
+    plain = {'l1': l1, 'psnr': psnr, 'ssim': ssim, 'ms-ssim': ms_ssim, 'masked-ssim': masked_ssim,
+             'mask-ssim': masked_ssim, 'matte': matte_error}
     if name in plain: return PerImage(plain[name])
     if name == 'lpips': return PerImage(LPIPS(weights, device or 'cpu'))
     if name in ('lpips-people', 'cx-people'):
@@ -372,5 +396,6 @@ def make_measure(name:str,      # a key of `MEASURES`
     if name in ('pose', 'body') and (detector if name == 'pose' else regressor) is None:
         raise SpiceError(f'{name!r} needs a network', 'Give detector=' if name == 'pose' else 'Give regressor=')
     if name == 'pose': return PerImage(partial(pose_scores, detector), ('oks', 'pck'))
-    if name == 'body': return PerImage(partial(regressed_errors, regressor, free_body(str(device or 'cpu'))), BODY_ERRORS)
+    if name == 'body':
+        return PerImage(partial(regressed_errors, regressor, free_body(str(device or 'cpu'))), BODY_ERRORS)
     return _networks(name, device, weights, splits, size)

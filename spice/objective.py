@@ -14,7 +14,8 @@ from torch import Tensor
 from .consistency import Appearance, pose_loss, shape_loss, turn_between
 from .core import SpiceError
 from .loaders import Batch
-from .losses import (Adversarial, Correctness, carried_wheels, cycle_terms, flow_terms, known_masks, still_background,
+from .losses import (Adversarial, Correctness, carried_wheels, cycle_terms, flow_terms, known_masks,
+                          still_background,
                           true_flow)
 from .surface import render_body
 
@@ -43,15 +44,19 @@ class SpiceWeights:
     ground: float = 0.      # beyond the paper: no flow where both photos show background
     @property
     def terms(self)->dict: # {term: weight}
-        return dict(percep=self.cycle*self.percep, style=self.cycle*self.style, pix=self.cycle*self.pix, correct=self.flow*self.correct,
-                    regular=self.flow*self.regular, adv=self.adv, theta=self.theta, beta=self.beta, app_content=self.app*self.a1,
-                    app_style=self.app*self.a2, true_flow=self.true_flow, parts_content=self.parts*self.a1, parts_style=self.parts*self.a2,
+        return dict(percep=self.cycle*self.percep, style=self.cycle*self.style, pix=self.cycle*self.pix,
+                    correct=self.flow*self.correct,
+                    regular=self.flow*self.regular, adv=self.adv, theta=self.theta, beta=self.beta,
+                    app_content=self.app*self.a1, app_style=self.app*self.a2, true_flow=self.true_flow,
+                    parts_content=self.parts*self.a1, parts_style=self.parts*self.a2,
                     own_percep=self.own*self.percep, own_style=self.own*self.style, own_pix=self.own*self.pix,
                     wheels=self.wheels, masks=self.masks, ground=self.ground)
 
+# %% ../nbs/15b_objective.ipynb #c08686a2
 ALPHAS = ('cycle', 'flow', 'adv', 'theta', 'beta', 'app')
 BODILY = ('true_flow', 'parts', 'wheels', 'masks', 'ground') # beyond the paper: these need two bodies
-WEIGHTS = {'paper': {}, 'paper-means': dict(theta=.01, beta=.01), 'flow': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., correct=20., regular=.01),
+WEIGHTS = {'paper': {}, 'paper-means': dict(theta=.01, beta=.01),
+           'flow': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., correct=20., regular=.01),
            'copy': dict.fromkeys(ALPHAS, 0.) | dict(flow=1., own=1.)}
 
 def spice_weights(preset:str='paper', # 'paper-means', or 'flow' and 'copy': the stages before
@@ -95,10 +100,12 @@ class SpiceLoss:
         self.weights = self.weights or SpiceWeights()
         self.check, self.appearance = Correctness(self.features, self.sampling), Appearance(self.features, self.crop)
         self.adversarial = None if self.critic is None else Adversarial(self.critic, self.form)
-        missing = [(o, name) for o, name, has in (('adv', 'critic', self.critic), ('theta', 'regressor', self.regressor), ('beta', 'regressor', self.regressor),
-                   *[(o, 'body', self.body) for o in BODILY]) if getattr(self.weights, o) and has is None]
-        if missing: raise SpiceError(f'{missing[0][0]} counts {getattr(self.weights, missing[0][0])}, but there is no {missing[0][1]}',
-                                     f'Give {missing[0][1]}=..., or weights with {missing[0][0]}=0')
+        needs = dict(adv='critic', theta='regressor', beta='regressor') | dict.fromkeys(BODILY, 'body')
+        for term, part in needs.items():
+            weight = getattr(self.weights, term)
+            if weight and getattr(self, part) is None:
+                raise SpiceError(f'{term} counts {weight}, but there is no {part}',
+                                 f'Give {part}=..., or weights with {term}=0')
     def on(self, *names)->list: # those whose weight isn't 0
         weights = self.weights.terms
         return [o for o in names if weights[o]]
@@ -126,20 +133,26 @@ def appearance_terms(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'], kind:
     look = replace(self.appearance, names=tuple(o.split('_')[1] for o in names))
     return {f'{kind}_{k}': v.mean() for k, v in look(made, batch['source_image'], target, source, degrees).items()}
 
+# %% ../nbs/15b_objective.ipynb #b4e0c603
 @patch
 def beyond_terms(self:SpiceLoss, batch, made, flows, masks=())->dict:
     "What the paper doesn't have: the bodies' flow, what can be taken from the source, and appearance on 24 parts"
     if not self.on('true_flow', 'parts_content', 'parts_style', 'wheels', 'masks', 'ground'): return {}
-    with torch.no_grad(), torch.autocast(batch['source_rotmats'].device.type, enabled=False):     # in 16 bits a body is off by pixels
-        there, here = (render_body(self.body, batch[f'{o}_rotmats'], batch['source_betas'], Batch(batch).camera(o)) for o in ('source', 'target'))
+    # in 16 bits a body is off by pixels
+    with torch.no_grad(), torch.autocast(batch['source_rotmats'].device.type, enabled=False):
+        there, here = (render_body(self.body, batch[f'{o}_rotmats'], batch['source_betas'], Batch(batch).camera(o))
+                       for o in ('source', 'target'))
         flow, visibility = here.flow_from(there) if self.on('true_flow', 'wheels', 'masks', 'ground') else (None, None)
         each = torch.arange(1, 25, device=here.parts.device).view(24, 1, 1)
         parts = tuple(o.parts[:, None] == each for o in (there, here))
-    terms = dict(true_flow=lambda: true_flow(flows, flow, visibility),
-                 wheels=lambda: carried_wheels(flows, batch['source_wheel'], batch['target_wheel'], visibility),
-                 masks=lambda: known_masks(masks, visibility, there.parts > 0),
-                 ground=lambda: still_background(flows, visibility, there.parts > 0))
-    return {o: terms[o]() for o in self.on(*terms)} | (self.appearance_terms(batch, made, 'parts', parts) if made is not None else {})
+    terms, person = {}, there.parts > 0
+    if self.on('true_flow'): terms['true_flow'] = true_flow(flows, flow, visibility)
+    if self.on('wheels'):
+        terms['wheels'] = carried_wheels(flows, batch['source_wheel'], batch['target_wheel'], visibility)
+    if self.on('masks'): terms['masks'] = known_masks(masks, visibility, person)
+    if self.on('ground'): terms['ground'] = still_background(flows, visibility, person)
+    if made is None: return terms
+    return terms | self.appearance_terms(batch, made, 'parts', parts)
 
 # %% ../nbs/15b_objective.ipynb #62f1db1b
 @patch
@@ -153,20 +166,25 @@ def for_generator(self:SpiceLoss,
                   masks=(),        # of the way there
                  )->Terms:
     "Eq. (11), the generator's side"
-    wanting = [o for o, x, names in (('made', made, ('adv', 'theta', 'beta', 'app_content', 'app_style', 'parts_content', 'parts_style')),
-               ('again', again, ('percep', 'style', 'pix')), ('flows', flows or None, ('correct', 'regular', 'true_flow', 'wheels', 'ground')),
+    wanting = [o for o, x, names in (('made', made, ('adv', 'theta', 'beta', 'app_content', 'app_style',
+                                                     'parts_content', 'parts_style')),
+               ('again', again, ('percep', 'style', 'pix')),
+               ('flows', flows or None, ('correct', 'regular', 'true_flow', 'wheels', 'ground')),
                ('masks', masks or None, ('masks',)),
                ('own', own, ('own_percep', 'own_style', 'own_pix'))) if x is None and self.on(*names)]
     if wanting: raise SpiceError(f'{wanting[0]} is not given', 'Give it, or set the weights of its terms to 0')
     terms, cycle, flow = {}, self.on('percep', 'style', 'pix'), self.on('correct', 'regular')
     if cycle: terms |= cycle_terms(self.features, again, batch['source_image'], cycle)
-    if flow: terms |= flow_terms(self.check, flows, flows_back, batch['source_wheel'], batch['target_wheel'], self.kernels, flow)
+    if flow:
+        terms |= flow_terms(self.check, flows, flows_back, batch['source_wheel'], batch['target_wheel'], self.kernels,
+                            flow)
     mine = [o.partition('_')[2] for o in self.on('own_percep', 'own_style', 'own_pix')]
     if mine: terms |= {f'own_{k}': v for k, v in cycle_terms(self.features, own, batch['source_image'], mine).items()}
     if self.on('adv'): terms['adv'] = self.adversarial.for_generator(made, batch['target_wheel'])
     if made is not None: terms |= self.body_terms(batch, made) | self.appearance_terms(batch, made)
     return Terms(terms | self.beyond_terms(batch, made, flows, masks), self.weights.terms)
 
+# %% ../nbs/15b_objective.ipynb #3e1623be
 @patch
 def for_critic(self:SpiceLoss, batch, made:Float[Tensor, 'b 3 h w'])->Terms:
     "Eq. (11), the critic's side, which is Eq. (4) alone"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARSING', 'PARSING_COLOURS', 'THICK', 'SPLITS', 'VIEWS', 'parse', 'Photos', 'free_body', 'seen_joints', 'People',
-           'gather', 'paint_parsing', 'replace_scores', 'Pool']
+           'gather_outfits', 'paint_parsing', 'replace_scores', 'Pool']
 
 # %% ../nbs/06a_people.ipynb #7c04fa6c
 import json
@@ -28,8 +28,10 @@ from .surface import render_body
 from .wardrobe import ATTRIBUTES, labels, outfit
 
 # %% ../nbs/06a_people.ipynb #aa0c4266
-PARSING = ('background', 'face', 'hair', 'upper clothes', 'trousers', 'skirt', 'left arm', 'right arm', 'left leg', 'right leg')
-PARSING_COLOURS = ((255, 255, 255), (244, 190, 150), (90, 60, 40), (72, 120, 200), (60, 150, 110), (220, 110, 150), (240, 200, 60), (200, 120, 40),
+PARSING = ('background', 'face', 'hair', 'upper clothes', 'trousers', 'skirt', 'left arm', 'right arm', 'left leg',
+           'right leg')
+PARSING_COLOURS = ((255, 255, 255), (244, 190, 150), (90, 60, 40), (72, 120, 200), (60, 150, 110), (220, 110, 150),
+                   (240, 200, 60), (200, 120, 40),
                    (150, 90, 190), (100, 60, 150))
 
 def parse(kind:Int[Tensor, ' m'],     # layers of the samples
@@ -40,7 +42,9 @@ def parse(kind:Int[Tensor, ' m'],     # layers of the samples
     left = (x > 0).long()
     skin = torch.where((x.abs() > .19) & (y > .25), 7 - left, torch.where(y < .02, 9 - left, 1))
     table = torch.zeros(12, dtype=torch.int64, device=kind.device)
-    for label, layers in {1: (EYES, GLASSES), 2: (HAIR, HAT), 3: (TOP, JACKET, COLLAR), 4: (LEGS,), 5: (SKIRT,)}.items(): table[list(layers)] = label
+    for label, layers in {1: (EYES, GLASSES), 2: (HAIR, HAT), 3: (TOP, JACKET, COLLAR), 4: (LEGS,),
+                          5: (SKIRT,)}.items():
+        table[list(layers)] = label
     return torch.where(kind == BODY, skin, torch.where(kind == SHOES, 9 - left, table[kind]))
 
 # %% ../nbs/06a_people.ipynb #bb7675bd
@@ -71,6 +75,7 @@ class Photos:
     @property
     def wheel(self): return self.surface.wheel                                            # R
 
+# %% ../nbs/06a_people.ipynb #7602c448
 @lru_cache(4)
 def free_body(device:str='cpu')->Body:
     "The free body on a device"
@@ -82,7 +87,8 @@ def flow_from(self:Photos,
               source:Photos, # the same people, in other photos
              )->tuple: # flow [b, 2, h, w] in pixels, visibility [b, h, w]
     "Where each pixel of the body comes from in the other photo, exactly"
-    if not torch.equal(self.outfits, source.outfits): raise DataError('photos of different people', 'Flow joins photos of the same outfit')
+    if not torch.equal(self.outfits, source.outfits):
+        raise DataError('photos of different people', 'Flow joins photos of the same outfit')
     return self.surface.flow_from(source.surface)
 
 @patch
@@ -91,7 +97,8 @@ def words(self:Photos, i:int=0)->dict:
     return {k: v[j] for (k, v), j in zip(ATTRIBUTES.items(), self.attributes[i].tolist())}
 
 # %% ../nbs/06a_people.ipynb #6ab8fee6
-THICK = (.035, .15, .16, .10, .08, .16, .10, .08, .19, .12, .10, .19, .12, .10, .035, .035, .05, .05) # metres, in the order of `KEYPOINTS`
+# metres, in the order of `KEYPOINTS`
+THICK = (.035, .15, .16, .10, .08, .16, .10, .08, .19, .12, .10, .19, .12, .10, .035, .035, .05, .05)
 
 def seen_joints(points:Float[Tensor, 'b 18 3'], # x, y in pixels, depth in metres
                 samples,                        # of the photos
@@ -99,7 +106,8 @@ def seen_joints(points:Float[Tensor, 'b 18 3'], # x, y in pixels, depth in metre
                )->tuple: # inside the picture [b, 18], seen [b, 18]
     "Which keypoints are in the picture, and which of them are not hidden"
     (h, w), n = size, len(points)
-    nearest = torch.full((n*h*w,), torch.inf, device=points.device).scatter_reduce(0, samples.pixel, samples.depth, 'amin')
+    nearest = torch.full((n*h*w,), torch.inf,
+                         device=points.device).scatter_reduce(0, samples.pixel, samples.depth, 'amin')
     x, y, z = points.unbind(2)
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     pixel = (torch.arange(n, device=x.device)[:, None]*h + y.long().clamp(0, h - 1))*w + x.long().clamp(0, w - 1)
@@ -126,12 +134,15 @@ class People:
 
     def __post_init__(self):
         self.size, self.device = frame_size(self.size), get_device(self.device)
-        for what, value, known in (('split', self.split, SPLITS), ('crop', self.crop, [*CROPS, 'mixed']), ('studio', self.studio, ['session', 'photo'])):
+        for what, value, known in (('split', self.split, SPLITS), ('crop', self.crop, [*CROPS, 'mixed']),
+                                   ('studio', self.studio, ['session', 'photo'])):
             if value not in known: raise DataError(f'{what} is {value!r}', f'Take one of {", ".join(known)}')
-        if isinstance(self.poses, str): self.names = dict(all=tuple(POSES), everyday=EVERYDAY).get(self.poses, (self.poses,))
+        if isinstance(self.poses, str):
+            self.names = dict(all=tuple(POSES), everyday=EVERYDAY).get(self.poses, (self.poses,))
         else: self.names = tuple(self.poses)
         unknown = [o for o in self.names if o not in POSES]
-        if unknown or not self.names: raise DataError(f'unknown poses {unknown}', "Take 'all', 'everyday' or names of spice.poses.POSES")
+        if unknown or not self.names:
+            raise DataError(f'unknown poses {unknown}', "Take 'all', 'everyday' or names of spice.poses.POSES")
         self.detail = self.detail or (2 if max(self.size) > 150 else 1)
 
     def __len__(self): return SPLITS[self.split][1]
@@ -143,14 +154,16 @@ def _worn(seed):
     o = outfit(seed)
     return o, cuts_of([o]), dyes_of([o]), labels(o)
 
-def gather(seeds, device):
+def gather_outfits(seeds, device):
     "Outfits, cuts, dyes and labels of some seeds"
     o, cuts, dyes, marks = zip(*(_worn(int(s)) for s in seeds))
     cuts = Cuts({k: torch.cat([c.numbers[k] for c in cuts]).to(device) for k in cuts[0].numbers})
-    table = {f.name: torch.cat([getattr(d, f.name) for d in dyes]).to(device) for f in fields(Dyes) if f.name != 'marks'}
+    table = {f.name: torch.cat([getattr(d, f.name) for d in dyes]).to(device) for f in fields(Dyes)
+             if f.name != 'marks'}
     drawn = {k: torch.cat([d.marks[k] for d in dyes]).to(device) for k in dyes[0].marks}
     return o, cuts, Dyes(**table, marks=drawn), torch.as_tensor(np.stack(marks), device=device)
 
+# %% ../nbs/06a_people.ipynb #147a7026
 @patch
 def seeds(self:People,
           outfits, # numbers from 0 to len(self) - 1
@@ -158,20 +171,26 @@ def seeds(self:People,
          )->tuple: # seeds of outfits, seeds of views
     "The seeds behind the numbers"
     outfits, views = np.broadcast_arrays(np.asarray(outfits, dtype=np.int64), np.asarray(views, dtype=np.int64))
-    if outfits.ndim != 1 or outfits.size == 0: raise DataError(f'outfits of shape {list(outfits.shape)}', 'Give a list of numbers')
-    if outfits.min() < 0 or outfits.max() >= len(self): raise DataError(f'outfits {outfits.min()} to {outfits.max()}', f'{self.split} has 0 to {len(self) - 1}')
-    if views.min() < 0 or views.max() >= VIEWS: raise DataError(f'views {views.min()} to {views.max()}', f'Give numbers from 0 to {VIEWS - 1}')
+    if outfits.ndim != 1 or outfits.size == 0:
+        raise DataError(f'outfits of shape {list(outfits.shape)}', 'Give a list of numbers')
+    if outfits.min() < 0 or outfits.max() >= len(self):
+        raise DataError(f'outfits {outfits.min()} to {outfits.max()}', f'{self.split} has 0 to {len(self) - 1}')
+    if views.min() < 0 or views.max() >= VIEWS:
+        raise DataError(f'views {views.min()} to {views.max()}', f'Give numbers from 0 to {VIEWS - 1}')
     first = SPLITS[self.split][0]
     return first + outfits, (first + outfits)*VIEWS + views
 
 # %% ../nbs/06a_people.ipynb #b9a5bf49
 def _framing(self, views, n):
     "Random crop, fill, shift and pitch"
-    u, tensor = chance(views, 'framing', 5), lambda o: torch.as_tensor(o, dtype=torch.float32, device=self.device)
+    def tensor(x): return torch.as_tensor(x, dtype=torch.float32, device=self.device)
+    u = chance(views, 'framing', 5)
     mixed = np.select([u[:, 0] < .55, u[:, 0] < .82], [0, 1], 2)
     crop = torch.as_tensor(mixed if self.crop == 'mixed' else np.full(n, CROPS[self.crop]), device=self.device)
-    return dict(crop=crop, fill=tensor(.86 + .08*u[:, 1]), shift=tensor(2*u[:, 2:4] - 1)), tensor(self.pitch[0] + (self.pitch[1] - self.pitch[0])*u[:, 4])
+    return (dict(crop=crop, fill=tensor(.86 + .08*u[:, 1]), shift=tensor(2*u[:, 2:4] - 1)),
+            tensor(self.pitch[0] + (self.pitch[1] - self.pitch[0])*u[:, 4]))
 
+# %% ../nbs/06a_people.ipynb #21cc9258
 @patch
 def render(self:People,
            outfit_seeds,                # whole numbers
@@ -181,7 +200,7 @@ def render(self:People,
           )->Photos:
     "Photograph outfits in poses"
     n, body = len(rows), free_body(str(self.device))
-    worn, cuts, dyes, marks = gather(outfit_seeds, self.device)
+    worn, cuts, dyes, marks = gather_outfits(outfit_seeds, self.device)
     betas, rows = torch.tensor([o['body'] for o in worn], device=self.device), rows.to(self.device)
     rotmats, height = settle(rows, body, betas, gap=.008 + cuts.ease[:, 0])
     joints, _ = body.skeleton(rotmats, betas)
@@ -189,15 +208,18 @@ def render(self:People,
     frame, pitch = _framing(self, view_seeds, n)
     light = outfit_seeds if self.studio == 'session' else view_seeds
     ends = torch.stack([joints[:, [4, 5], 1].mean(1), joints[:, [1, 2], 1].mean(1)], 1)
-    image, camera, samples = photograph(dressed, dyes, light, view_seeds, pitch, joints[:, 0], ends, **frame, size=self.size, samples=self.samples, still=still)
-    return _with_truth(self, body, rotmats, betas, joints[:, 0], pitch, image, camera, samples, marks, outfit_seeds, view_seeds)
+    image, camera, samples = photograph(dressed, dyes, light, view_seeds, pitch, joints[:, 0], ends, **frame,
+                                        size=self.size, samples=self.samples, still=still)
+    return _with_truth(self, body, rotmats, betas, joints[:, 0], pitch, image, camera, samples, marks, outfit_seeds,
+                       view_seeds)
 
 # %% ../nbs/06a_people.ipynb #fb347925
 def _with_truth(self, body, rotmats, betas, pivot, pitch, image, camera, samples, marks, outfits, views):
     "Attach what is known"
     tilt = turn(torch.stack([pitch, 0*pitch, 0*pitch], 1))
     rotmats = world_to_view(torch.cat([(tilt@rotmats[:, 0])[:, None], rotmats[:, 1:]], 1))
-    camera = replace(camera, translation=camera.translation + points_to_view(pivot) - pivot)   # the body turns about its pelvis
+    # the body turns about its pelvis
+    camera = replace(camera, translation=camera.translation + points_to_view(pivot) - pivot)
     points = camera.project(body.skeleton(rotmats, betas)[1])
     inside, seen = seen_joints(points, samples, self.size)
     parsing = torch.zeros(image.shape[0]*self.size[0]*self.size[1], dtype=torch.int64, device=image.device)
@@ -205,7 +227,8 @@ def _with_truth(self, body, rotmats, betas, pivot, pitch, image, camera, samples
     parsing[samples.pixel[at]] = parse(samples.kind[at], samples.rest[at])
     points = torch.cat([points[..., :2], inside[..., None].float()], 2)
     tensor = lambda o: torch.as_tensor(np.asarray(o), device=image.device)
-    return Photos(image, points, seen, rotmats, betas, camera, parsing.view(-1, *self.size), marks, tensor(outfits), tensor(views))
+    return Photos(image, points, seen, rotmats, betas, camera, parsing.view(-1, *self.size), marks, tensor(outfits),
+                  tensor(views))
 
 # %% ../nbs/06a_people.ipynb #1bb7ffec
 @patch
@@ -242,18 +265,23 @@ def paint_parsing(parsing:Int[Tensor, 'b h w'])->Float[Tensor, 'b 3 h w']: # in 
 @patch
 def layers(self:Photos)->dict: # {title: [b, 3, h, w]}
     "The photo and everything known about it, as pictures"
-    surface, on_white = self.surface, lambda o: torch.where(self.surface.mask[:, None], o, torch.ones_like(o))
+    surface = self.surface
+    def on_white(picture): return torch.where(surface.mask[:, None], picture, torch.ones_like(picture))
     shown_points = replace_scores(self.keypoints, self.seen)
     iuv = torch.cat([surface.iuv[:, :1]/24, surface.iuv[:, 1:]], 1)*2 - 1
     torso = torch.stack([surface.torso[:, 0], surface.torso[:, 1], surface.torso[:, 0]*0], 1).float()*2 - 1
-    drawn = torch.stack([torch.as_tensor(np.asarray(o).copy()).movedim(2, 0).to(self.image.device)/127.5 - 1 for o in shown_points.draw(to_pil(self.image))])
-    return {'photo': self.image, 'seen keypoints': drawn, 'R': surface.wheel, 'IUV': on_white(iuv), 'parsing': paint_parsing(self.parsing),
+    drawn = torch.stack([torch.as_tensor(np.asarray(o).copy()).movedim(2, 0).to(self.image.device)/127.5 - 1
+                         for o in shown_points.draw(to_pil(self.image))])
+    return {'photo': self.image, 'seen keypoints': drawn, 'R': surface.wheel, 'IUV': on_white(iuv),
+            'parsing': paint_parsing(self.parsing),
             'torso masks': torso, 'body': surface.picture}
 
 def replace_scores(keypoints, seen):
     "Keypoints without those that are hidden"
-    return Keypoints(torch.cat([keypoints.points[..., :2], (keypoints.points[..., 2]*seen)[..., None]], 2), keypoints.size)
+    return Keypoints(torch.cat([keypoints.points[..., :2], (keypoints.points[..., 2]*seen)[..., None]], 2),
+                     keypoints.size)
 
+# %% ../nbs/06a_people.ipynb #7cd1af9b
 @patch
 def show(self:Photos,
          cols:int=8,   # pictures in a row
@@ -282,17 +310,19 @@ class Pool:
                  first:int=0,    # number of the first batch; processes that share a training take others
                 ):
         self.people, self.batch, self.step, self.oldest = people, batch, first, 0
-        self.origin = torch.zeros(count, 3, dtype=torch.long)                              # of each photo: batch number, its size, place in it
+        self.origin = torch.zeros(count, 3, dtype=torch.long) # of each photo: batch number, its size, place in it
         parts = [self._make(min(batch, count - i)) for i in range(0, count, batch)]
         self.store = {k: torch.cat([p[0][k] for p in parts]) for k in parts[0][0]}
         self.origin = torch.cat([p[1] for p in parts])
     def __len__(self): return len(self.store['image'])
-    def __repr__(self): return f'Pool: {len(self)} photos, {sum(o.numel()*o.element_size() for o in self.store.values())/1e6:.0f} MB'
+    def __repr__(self):
+        return f'Pool: {len(self)} photos, {sum(o.numel()*o.element_size() for o in self.store.values())/1e6:.0f} MB'
 
     def _make(self, count):
         "The next photos, and where they come from"
         self.step += 1
-        return self.photos(count, self.step), torch.stack([torch.full((count,), self.step), torch.full((count,), count), torch.arange(count)], 1)
+        return self.photos(count, self.step), torch.stack([torch.full((count,), self.step), torch.full((count,), count),
+                                                           torch.arange(count)], 1)
 
     def photos(self, count:int, step:int)->dict:
         "Some photos as flat tensors, the same for the same numbers"
@@ -323,8 +353,10 @@ def restore(self:Pool, state:dict):
     self.step, self.oldest, self.origin = state['step'], state['oldest'], torch.tensor(state['origin'])
     for step, count in self.origin[:, :2].unique(dim=0).tolist():
         place = (self.origin[:, 0] == step).nonzero()[:, 0]
-        for k, v in self.photos(count, step).items(): self.store[k][place.to(v.device)] = v[self.origin[place, 2].to(v.device)]
+        for k, v in self.photos(count, step).items():
+            self.store[k][place.to(v.device)] = v[self.origin[place, 2].to(v.device)]
 
+# %% ../nbs/06a_people.ipynb #97c8e5d3
 @patch
 def __getitem__(self:Pool, index)->Photos: # whole numbers [b]
     "Photos of the pool, as `People` gives them"
@@ -356,11 +388,14 @@ def write(self:People,
     with writing(folder/'outfits.json') as f: f.write_text(json.dumps(worn, indent=1), encoding='utf-8')
     return folder
 
+# %% ../nbs/06a_people.ipynb #5dfb8dbe
 def _write_one(folder, name, one, image):
     "One photo, its map, and last its table, which marks it as complete"
     with writing(folder/'photos'/f'{name}.png') as f: image.save(f, format='PNG')
-    with writing(folder/'parsing'/f'{name}.png') as f: Image.fromarray(one.parsing[0].numpy().astype(np.uint8)).save(f, format='PNG')
-    table = {k: getattr(one, k)[0].numpy() for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits', 'views')}
+    with writing(folder/'parsing'/f'{name}.png') as f:
+        Image.fromarray(one.parsing[0].numpy().astype(np.uint8)).save(f, format='PNG')
+    table = {k: getattr(one, k)[0].numpy() for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits',
+                                                     'views')}
     camera = {k: getattr(one.camera, k)[0].numpy() for k in ('focal', 'center', 'translation')}
     with writing(folder/'truth'/f'{name}.npz') as f:
         with open(f, 'wb') as out: np.savez(out, **table, **camera, size=np.array(one.size), body=free_body('cpu').hash)

@@ -36,16 +36,19 @@ class JointSettings:
     border: float = 1.         # what pads a photo to a square: 1 white, -1 black
     learned_from: str = ''     # 'people', or the kind of a prepared dataset
     @property
-    def name(self): return '-'.join(['joints', self.backbone, *([f'w{self.width}'] if self.width != 64 else []), str(self.size),
-                                     self.learned_from or 'untrained'])
+    def name(self):
+        return '-'.join(['joints', self.backbone, *([f'w{self.width}'] if self.width != 64 else []), str(self.size),
+                         self.learned_from or 'untrained'])
 
-JOINT_NETS = {'people': {}, 'people96': dict(width=32, channels=32, size=96), 'tiny': dict(backbone='resnet10', width=8, size=64, channels=16)}
+JOINT_NETS = {'people': {}, 'people96': dict(width=32, channels=32, size=96),
+              'tiny': dict(backbone='resnet10', width=8, size=64, channels=16)}
 
 def joint_settings(preset:str='people', # a key of `JOINT_NETS`
                    **changes,           # fields of `JointSettings`
                   )->JointSettings:
     "The settings of a preset"
-    if preset not in JOINT_NETS: raise SpiceError(f'there is no preset {preset!r}', f'Take one of {", ".join(JOINT_NETS)}')
+    if preset not in JOINT_NETS:
+        raise SpiceError(f'there is no preset {preset!r}', f'Take one of {", ".join(JOINT_NETS)}')
     return JointSettings(**{**JOINT_NETS[preset], **changes})
 
 # %% ../nbs/09a_people_detector.ipynb #62a54ea9
@@ -59,7 +62,8 @@ class JointNet(Trunk, Pretrained):
         super().__init__(s.backbone, s.width)
         self.settings, c = s, s.channels
         self.across = nn.ModuleList(nn.Conv2d(o, c, 1) for o in self.channels)
-        self.after = nn.ModuleList(nn.Sequential(nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU()) for _ in range(3))
+        self.after = nn.ModuleList(nn.Sequential(nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c),
+                                                 nn.ReLU()) for _ in range(3))
         self.joints = nn.Conv2d(c, 18, 1)
         nn.init.normal_(self.joints.weight, std=.01)
         nn.init.constant_(self.joints.bias, -4.)
@@ -70,7 +74,8 @@ class JointNet(Trunk, Pretrained):
                 images:Float[Tensor, 'b 3 h w'], # in [-1, 1], of any size
                )->Float[Tensor, 'b 18 m m']: # logits, a quarter of `size`
         "One map a joint, over the square around the photo"
-        maps = [layer(x) for layer, x in zip(self.across, self.maps(normalised(squared(images, self.settings.size, self.settings.border))))]
+        squares = squared(images, self.settings.size, self.settings.border)
+        maps = [layer(x) for layer, x in zip(self.across, self.maps(normalised(squares)))]
         x = maps.pop()
         for layer in self.after:
             below = maps.pop()
@@ -136,11 +141,13 @@ class JointTraining(Training):
         s.learned_from = '+'.join(dict.fromkeys([*filter(None, s.learned_from.split('+')), self.shots.kind]))
     def terms(self, batch, mirrored):
         size, s = tuple(batch['image'].shape[2:]), self.net.settings
-        shown = flip_person(dict(source_image=batch['image'], source_points=batch['points']), 'source', mirrored, size[1])
+        shown = flip_person(dict(source_image=batch['image'], source_points=batch['points']), 'source', mirrored,
+                            size[1])
         logits = self.net(shown['source_image'])
         square = to_square(Keypoints(shown['source_points'], size), logits.shape[-1])
         return dict(maps=map_loss(logits, heatmaps(square.points, logits.shape[-1], sigma=s.sigma)))
 
+# %% ../nbs/09a_people_detector.ipynb #1116d7c3
 def train_detector(photos,                       # `Pool` or `Prepared`
                    steps:int=1000,
                    net:JointNet|str='people',    # or the name of a preset
@@ -157,7 +164,8 @@ def pck(found:Keypoints,
         true:Keypoints,                               # the same people in the same frame
         share:float=.05,                              # of the longer side of the box
         only:Bool[Tensor, 'b 18']|None=None,          # joints to look at, such as those that are seen
-       )->dict: # pck, swapped, missed: shares of the true joints; invented: share of the joints that are not in the photo
+       # pck, swapped, missed: shares of the true joints; invented: share of the joints that are not in the photo
+       )->dict:
     "How many joints are right"
     left, top, right, bottom = true.box().unbind(1)
     reach = share*torch.maximum(right - left, bottom - top)[:, None]
@@ -165,7 +173,8 @@ def pck(found:Keypoints,
     keep, own, other = (true.valid if only is None else true.valid & only), off(true.xy), off(true.xy[:, list(FLIP)])
     swapped = found.valid & (other < own) & (own > reach) & true.valid[:, list(FLIP)]
     of = lambda mask, all: float(mask[all].float().mean()) if all.any() else 0.
-    return dict(pck=of(found.valid & (own <= reach), keep), swapped=of(swapped, keep), missed=of(~found.valid, keep), invented=of(found.valid, ~true.valid))
+    return dict(pck=of(found.valid & (own <= reach), keep), swapped=of(swapped, keep), missed=of(~found.valid, keep),
+                invented=of(found.valid, ~true.valid))
 
 @torch.no_grad()
 def detector_errors(detector:Detector, photos, batch:int=64)->dict: # `Photos` of People
@@ -173,7 +182,8 @@ def detector_errors(detector:Detector, photos, batch:int=64)->dict: # `Photos` o
     parts = [detector(photos.image[i:i + batch]) for i in range(0, len(photos), batch)]
     found = cat_keypoints([o.to(photos.image.device) for part in parts for o in part])
     every, seen = pck(found, photos.keypoints), photos.seen.to(found.device)
-    return every | dict(seen=pck(found, photos.keypoints, only=seen)['pck'], hidden=pck(found, photos.keypoints, only=~seen)['pck'], photos=len(photos))
+    return every | dict(seen=pck(found, photos.keypoints, only=seen)['pck'],
+                        hidden=pck(found, photos.keypoints, only=~seen)['pck'], photos=len(photos))
 
 # %% ../nbs/09a_people_detector.ipynb #4b976eb0
 @torch.no_grad()
@@ -185,6 +195,7 @@ def detector_figures(net:JointNet,
     points = [[[round(v, 3) for v in joint] for joint in o.points[0].tolist()] for o in detector(photos.image[:8])]
     return dict(name=net.name, detector=detector_errors(detector, photos), examples=points)
 
+# %% ../nbs/09a_people_detector.ipynb #19921303
 @command
 def spice_detector(out:str,                  # the folder of the result
                    root:str='',              # a prepared dataset; empty takes People
@@ -199,7 +210,8 @@ def spice_detector(out:str,                  # the folder of the result
                    device:str='',            # empty takes the fastest there is
                    json:bool=False,          # print the figures as JSON
                   ):
-    "Train the detector, or continue where it was stopped. Example: spice_detector _data/detector --preset people96 --steps 1000"
+    """Train the detector, or continue where it was stopped. Example: spice_detector _data/detector --preset people96
+    --steps 1000"""
     inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
     inside(32, 1024, size=size)
     inside(0, 1, lr=lr)
@@ -211,9 +223,11 @@ def spice_detector(out:str,                  # the folder of the result
     begin(out, shots, preset, trunk, bs=bs, lr=lr, photos=photos, size=size)
     shots = shots or Pool(People(size, 'train', device=place), photos)
     net = train_detector(shots, steps, net, out, bs=bs, lr=lr)
-    figures = detector_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)]) | dict(steps=steps, bs=bs, photos=photos)
+    figures = (detector_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)])
+               | dict(steps=steps, bs=bs, photos=photos))
     with writing(Path(out)/'figures.json') as f: f.write_text(dumps(figures), encoding='utf-8')
     numbers = {k: v for k, v in figures.items() if k != 'examples'}
-    words = f'{net.name} on {test} test photos: {figures["detector"]["pck"]:.1%} of the joints within 5% of the person. Wrote {out}'
+    words = (f'{net.name} on {test} test photos: {figures["detector"]["pck"]:.1%} of the joints within 5% of the '
+             f'person. Wrote {out}')
     print(dumps(numbers) if json else words)
     return Path(out)

@@ -39,11 +39,13 @@ def _to_18(array):
 # %% ../nbs/01b_pose_files.ipynb #d834ead6
 def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n = 17, 18, 25, 133 or 134 joints
                size:int|tuple|list, # (h, w) of the picture
-               pixel_numbers:bool=True, # whole pixels have whole numbers; False for points whose pixel centres are at +0.5 already
+               # whole pixels have whole numbers; False for points whose pixel centres are at +0.5 already
+               pixel_numbers:bool=True,
               )->Keypoints:
     "Keypoints from an array in any of the usual orders"
     try: array = np.asarray(array, np.float64)
-    except (TypeError, ValueError): raise DataError('the pose is no array of numbers', 'Give [18, 3]: x, y, score') from None
+    except (TypeError, ValueError):
+        raise DataError('the pose is no array of numbers', 'Give [18, 3]: x, y, score') from None
     h, w = frame_size(size)
     if array.ndim == 2: array = array[None]
     if array.ndim != 3 or array.shape[1] not in (17, 18, 25, 133, 134) or array.shape[2] not in (2, 3):
@@ -54,7 +56,8 @@ def from_array(array,               # [n, 2 or 3] or [people, n, 2 or 3] with n 
     if np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max(initial=0) > 1e6:
         raise DataError('the pose has joints a million pixels away', 'Give x, y, score in pixels')
     points = _with_scores(array)
-    if not points[..., 2].any(): raise DataError('all joints of the pose are missing', 'Give a pose with at least one joint')
+    if not points[..., 2].any():
+        raise DataError('all joints of the pose are missing', 'Give a pose with at least one joint')
     fractions = np.abs(points[..., :2]).max() <= 1 and max(h, w) > 2
     if fractions: points[..., :2] *= [w, h]
     elif pixel_numbers: points[..., :2] += .5*(points[..., 2:] > 0)
@@ -66,11 +69,13 @@ def to_array(keypoints:Keypoints,     # who is in the picture
              pixel_numbers:bool=True, # take the half pixel off
             )->np.ndarray: # [people, joints, 3]: x, y, score; zeros where a joint is missing
     "Keypoints in another order of joints"
-    if joints not in (17, 18, 25, 133, 134): raise DataError(f'{joints} joints', 'Give 17 (COCO), 18, 25 (BODY_25), 133 or 134 (DWPose)')
+    if joints not in (17, 18, 25, 133, 134):
+        raise DataError(f'{joints} joints', 'Give 17 (COCO), 18, 25 (BODY_25), 133 or 134 (DWPose)')
     points = keypoints.points.detach().cpu().double().numpy().copy()
     if pixel_numbers: points[..., :2] -= .5*(points[..., 2:] > 0)
     out = np.zeros((len(points), joints, 3))
-    if joints in (17, 133): out[:, [o for o in COCO_17 if o >= 0]] = points[:, [i for i, o in enumerate(COCO_17) if o >= 0]]
+    if joints in (17, 133):
+        out[:, [o for o in COCO_17 if o >= 0]] = points[:, [i for i, o in enumerate(COCO_17) if o >= 0]]
     elif joints == 25:
         out[:, list(BODY_25)] = points
         hips = points[:, [8, 11]]
@@ -88,7 +93,8 @@ def from_dwpose(candidate,           # [people, 134 or 133 or 18, 2]
     candidate, score = np.asarray(candidate, np.float64), np.asarray(score, np.float64)
     if candidate.ndim == 2: candidate, score = candidate[None], score[None]
     if candidate.shape[:2] != score.shape:
-        raise DataError(f'candidates of shape {list(candidate.shape)}, scores of shape {list(score.shape)}', 'Give [p, n, 2] and [p, n]')
+        raise DataError(f'candidates of shape {list(candidate.shape)}, scores of shape {list(score.shape)}',
+                        'Give [p, n, 2] and [p, n]')
     joined = np.concatenate([candidate, np.where(score >= least, score, 0)[..., None]], -1)
     return from_array(joined, size)
 
@@ -112,6 +118,7 @@ def _frame_of(data, size, path):
     raise DataError(f'{path} does not say how large its picture is',
                     'Write canvas_width and canvas_height into it, or in Python give size=(height, width)')
 
+# %% ../nbs/01b_pose_files.ipynb #e8dc5413
 def read_openpose(path,      # a .json file
                   size=None, # (h, w) of the picture, where the file doesn't say
                  )->Keypoints: # all people in it
@@ -124,7 +131,9 @@ def read_openpose(path,      # a .json file
     rows = []
     for i, person in enumerate(people):
         numbers = person.get('pose_keypoints_2d', person.get('pose_keypoints')) if isinstance(person, dict) else None
-        if not isinstance(numbers, list) or len(numbers) not in (54, 75) or not all(isinstance(o, (int, float)) for o in numbers):
+        if not isinstance(numbers,
+                          list) or len(numbers) not in (54,
+                                                        75) or not all(isinstance(o, (int, float)) for o in numbers):
             found = f'{len(numbers)} numbers' if isinstance(numbers, list) else 'nothing'
             raise DataError(f'{path}: person {i} has {found} in pose_keypoints_2d', 'Give 18 or 25 triples x, y, score')
         rows.append(np.array(numbers, np.float64).reshape(-1, 3))
@@ -138,9 +147,12 @@ def write_openpose(keypoints:Keypoints, # who is in the picture
                   )->Path:
     "Write an OpenPose file that also says its picture's size"
     if joints not in (18, 25): raise DataError(f'OpenPose files have no {joints} joints', 'Give 18 or 25')
-    people = [{'pose_keypoints_2d': [round(o, 4) for o in person.flatten().tolist()]} for person in to_array(keypoints, joints)]
+    people = [{'pose_keypoints_2d': [round(o, 4) for o in person.flatten().tolist()]}
+              for person in to_array(keypoints, joints)]
     h, w = keypoints.size
-    with writing(path) as f: f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}), encoding='utf-8')
+    with writing(path) as f:
+        f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}),
+                     encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #03053faf
@@ -162,7 +174,8 @@ def read_table(path, # a fasion-...-annotation-....csv
     for i, line in enumerate(read_text(path, 'Each row is name: [18 y]: [18 x]').splitlines(), 1):
         if not line.strip() or (i == 1 and line.startswith('name:')): continue
         parts = line.split(':')
-        if len(parts) != 3: raise DataError(f'{path}: line {i} has {len(parts)} fields', 'Each row is name: [18 y]: [18 x]')
+        if len(parts) != 3:
+            raise DataError(f'{path}: line {i} has {len(parts)} fields', 'Each row is name: [18 y]: [18 x]')
         y, x = _numbers(parts[1], i, path), _numbers(parts[2], i, path)
         names.append(parts[0].strip())
         with reading(f'{path}: line {i}', 'Each row is name: [18 y]: [18 x]'):
@@ -180,11 +193,12 @@ def find_frame(rows,                # [n, 18, 3] of `read_table`
     if not len(x): return None
     if x.max() > 255: return None
     if x.min() < 40 and x.max() >= 216: return 'stretched'
-    if x.max() >= 216: return None                                       # beyond the bar, but nothing before the other: too few rows to tell
+    if x.max() >= 216: return None # beyond the bar, but nothing before the other: too few rows to tell
     if x.min() < 40 and width == 256: return 'stretched'
     if x.min() < 40: return 'photo' if x.max() < 176 and len(rows) >= 20 else None
     return 'bars' if x.max() >= 176 and len(rows) >= 20 else None
 
+# %% ../nbs/01b_pose_files.ipynb #962b5a40
 def read_annotations(path,                # a fasion-...-annotation-....csv
                      frame:str|None=None, # a key of `FRAMES`; None decides by the numbers and prints what it found
                      to:str='bars',       # the frame to give them in
@@ -193,12 +207,16 @@ def read_annotations(path,                # a fasion-...-annotation-....csv
     "An annotation table in the frame you want"
     names, rows = read_table(path)
     for given in (frame, to):
-        if given is not None and given not in FRAMES: raise DataError(f'there is no frame {given!r}', f'Take one of {", ".join(FRAMES)}')
+        if given is not None and given not in FRAMES:
+            raise DataError(f'there is no frame {given!r}', f'Take one of {", ".join(FRAMES)}')
     found = frame or find_frame(rows, width)
     x, choice = rows[..., 0][rows[..., 2] > 0], ', '.join(FRAMES)
     low, high = x.min(initial=256), x.max(initial=0)
-    if found is None: raise DataError(f'{path}: x from {low:g} to {high:g} fits more than one frame or none', f'Give frame= one of {choice}')
-    if high >= FRAMES[found][1]: raise DataError(f'{path}: x = {high:g} lies outside the frame {found!r}', f'Give another of {choice}')
+    if found is None:
+        raise DataError(f'{path}: x from {low:g} to {high:g} fits more than one frame or none',
+                        f'Give frame= one of {choice}')
+    if high >= FRAMES[found][1]:
+        raise DataError(f'{path}: x = {high:g} lies outside the frame {found!r}', f'Give another of {choice}')
     if frame is None: print(f'{Path(path).name}: {len(names)} rows, x from {low:g} to {high:g}: frame {found!r}')
     points = torch.tensor(rows + .5*np.array([1, 1, 0])*(rows[..., 2:] > 0), dtype=torch.float32)
     return names, change_frame(Keypoints(points, FRAMES[found]), found, to)
@@ -232,11 +250,14 @@ def read_iuv(path,            # a PNG file as DensePose's tool writes it
     with reading(path, 'Give a PNG file'), open_picture(path) as image:
         pixels = torch.from_numpy(np.array(image.convert('RGB'))).movedim(2, 0)
     if pixels[2].max() <= 24: pixels = pixels.flip(0)                                             # OpenCV's order
-    elif pixels[0].max() > 24: raise DataError(f'{path} has parts up to {int(pixels[[0, 2]].amax((1, 2)).min())}', 'Give I, 255 U and 255 V as a PNG')
+    elif pixels[0].max() > 24:
+        raise DataError(f'{path} has parts up to {int(pixels[[0, 2]].amax((1, 2)).min())}',
+                        'Give I, 255 U and 255 V as a PNG')
     iuv = torch.cat([pixels[:1].float(), pixels[1:]/255.*(pixels[:1] > 0)])
     if size is None or tuple(iuv.shape[1:]) == tuple(size): return iuv
-    if iuv.shape[1]*size[1] != iuv.shape[2]*size[0]: raise DataError(f'{path} is a dense pose of {list(iuv.shape[1:])} for a photo of {list(size)}',
-                                                                     'Give that of this canvas')
+    if iuv.shape[1]*size[1] != iuv.shape[2]*size[0]:
+        raise DataError(f'{path} is a dense pose of {list(iuv.shape[1:])} for a photo of {list(size)}',
+                        'Give that of this canvas')
     return F.interpolate(iuv[None], tuple(size), mode='nearest-exact')[0]
 
 def save_iuv(iuv:Float[Tensor, '3 h w'], path)->Path:
@@ -255,10 +276,12 @@ def _read_pose_file(path, size):
     end = path.suffix.lower()
     if end == '.json':
         data = read_json(path, 'Export it again')
-        if isinstance(data, list) and data and isinstance(data[0], list): return from_array(data, _frame_of(data, size, path))
+        if isinstance(data, list) and data and isinstance(data[0], list):
+            return from_array(data, _frame_of(data, size, path))
         return read_openpose(path, size)
     if end not in ('.npy', '.npz'):
-        raise DataError(f'{path}: {end or "no ending"} is no pose format', 'Give .json, .npy or .npz (a .csv with read_annotations)')
+        raise DataError(f'{path}: {end or "no ending"} is no pose format',
+                        'Give .json, .npy or .npz (a .csv with read_annotations)')
     if end == '.npy': return from_array(read_array(path), _frame_of(None, size, path))
     data = read_arrays(path)
     if {'candidate', 'score'} <= set(data):
@@ -277,7 +300,8 @@ def read_keypoints(source,    # Keypoints, an array, a tensor, a list, or the pa
     if isinstance(source, (str, Path)): return _read_file(Path(source), size)
     if isinstance(source, torch.Tensor): source = source.detach().cpu().numpy()
     if not isinstance(source, (np.ndarray, list, tuple)):
-        raise DataError(f'{type(source).__name__} is no pose', 'Give keypoints, an array, or a .json, .npy or .npz file')
+        raise DataError(f'{type(source).__name__} is no pose',
+                        'Give keypoints, an array, or a .json, .npy or .npz file')
     if size is None: raise DataError('an array does not say how large its picture is', 'Give size=(height, width)')
     return from_array(source, size)
 

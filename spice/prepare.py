@@ -185,7 +185,8 @@ def _report(out, fit, json):
         lines = [fit_report(fit_numbers(fit_dataset(out, fitter), data.points, fitter.settings))]
         save_image(prepared_sheet(Prepared(out), fitter.body.cpu()), Path(out)/'prepared.png')
         lines.append(f"{Path(out)/'prepared.png'} shows the worst")
-    print((Path(out)/'manifest.json').read_text(encoding='utf-8') if json else '\n'.join([prepared_report(out), *lines]))
+    print((Path(out)/'manifest.json').read_text(encoding='utf-8') if json
+          else '\n'.join([prepared_report(out), *lines]))
 
 # %% ../nbs/08c_real_photos.ipynb #4f0a2422
 @command
@@ -193,7 +194,7 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                   out:str,           # the folder of the prepared dataset
                   root:str='',       # the folder of the original files
                   size:int=0,        # pixels of the square canvas; 0 is the kind's own
-                  frame:str='',      # of DeepFashion's tables: photo, bars or stretched; empty finds it out and prints it
+                  frame:str='', # of DeepFashion's tables: photo, bars or stretched; empty finds it out and prints it
                   train:int=1000,    # People: outfits to train on
                   valid:int=100,     # People: outfits to choose by
                   test:int=200,      # People: outfits to test on
@@ -206,7 +207,8 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                  ):
     "Prepare a dataset, or continue where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
-    idle = dict(root=kind == 'people' and root, frame=kind != 'deepfashion' and frame, no_whole=kind != 'deepfashion' and not whole)
+    idle = dict(root=kind == 'people' and root, frame=kind != 'deepfashion' and frame, no_whole=kind != 'deepfashion'
+                and not whole)
     idle |= {} if kind == 'people' else dict(train=train != 1000, valid=valid != 100, test=test != 200)
     for o in filter(idle.get, idle): raise DataError(f'--{o} with {kind}', 'Leave it out: it is for other kinds')
     if root and Path(root).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):

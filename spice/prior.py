@@ -37,10 +37,11 @@ class PosePrior:
 
     def __post_init__(self):
         L = torch.linalg.cholesky(self.covariances.double())
-        self.whitening = torch.linalg.inv(L).to(self.means.dtype)                          # |whitening (x - mean)|^2 is the Mahalanobis distance
+        self.whitening = torch.linalg.inv(L).to(self.means.dtype) # |whitening (x - mean)|^2 is the Mahalanobis distance
         half = L.diagonal(dim1=1, dim2=2).log().sum(1)                                     # log |covariance|^(1/2)
         self.offsets = (half - half.min() - self.weights.double().log()).to(self.means.dtype)
-    def to(self, device): return PosePrior(self.means.to(device), self.covariances.to(device), self.weights.to(device), self.name)
+    def to(self, device):
+        return PosePrior(self.means.to(device), self.covariances.to(device), self.weights.to(device), self.name)
     def __repr__(self): return f'PosePrior {self.name!r}: {len(self.means)} Gaussians'
 
     def energies(self, vectors:Float[Tensor, 'b 69'])->Float[Tensor, 'b k']:
@@ -69,13 +70,15 @@ def fit_prior(vectors:Float[Tensor, 'n 69'],
         weights = share.sum(0).clamp(min=1e-6)
         means = (share.T@x)/weights[:, None]
         away = x[None] - means[:, None]                                                    # (k, n, 69)
-        covariances = torch.einsum('nk,kni,knj->kij', share, away, away)/weights[:, None, None] + floor**2*torch.eye(69, dtype=x.dtype)
+        covariances = (torch.einsum('nk,kni,knj->kij', share, away, away)/weights[:, None, None]
+                       + floor**2*torch.eye(69, dtype=x.dtype))
         L = torch.linalg.cholesky(covariances)
         white = torch.linalg.solve_triangular(L, away.mT, upper=False)                     # (k, 69, n)
         log = -.5*white.square().sum(1) - L.diagonal(dim1=1, dim2=2).log().sum(1)[:, None] + (weights/n).log()[:, None]
         share = log.T.softmax(1)
     return PosePrior(means.float(), covariances.float(), (weights/n).float(), name)
 
+# %% ../nbs/04a_prior.ipynb #3b3466a7
 def _spread(x, count, seed):
     "Starting means far from each other: k-means++ with numbers from a seeded generator"
     g = torch.Generator().manual_seed(seed)
@@ -108,8 +111,9 @@ def save_prior(prior:PosePrior, path):
     low = torch.tril(prior.covariances).cpu().numpy().astype(np.float32)
     rows, cols = np.tril_indices(69)
     with writing(path) as f:
-        with open(f, 'wb') as out: np.savez_compressed(out, means=half(prior.means), covariances=low[:, rows, cols].astype(np.float16),
-                                                       weights=prior.weights.cpu().numpy(), name=np.array(prior.name))
+        with open(f, 'wb') as out:
+            np.savez_compressed(out, means=half(prior.means), covariances=low[:, rows, cols].astype(np.float16),
+                                weights=prior.weights.cpu().numpy(), name=np.array(prior.name))
 
 def load_prior(path=None)->PosePrior: # None for the mixture of People's poses
     "A mixture from a file"

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'LEARNED', 'RegressorSettings', 'regressor_settings', 'squared',
-           'normalised', 'Trunk', 'Placed', 'Regressed', 'six_to_rotmats', 'rotmats_to_six', 'people_mean', 'Regressor',
-           'read_checkpoint', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted', 'FitLoop',
-           'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor', 'regressor_errors',
-           'regressor_figures', 'begin', 'spice_regressor']
+           'normalised', 'Trunk', 'PlacedBodies', 'RegressedBodies', 'six_to_rotmats', 'rotmats_to_six', 'people_mean',
+           'Regressor', 'read_checkpoint_weights', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms',
+           'weighted', 'FitLoop', 'Shots', 'regressor_step', 'Training', 'RegressorTraining', 'train_regressor',
+           'regressor_errors', 'regressor_figures', 'begin', 'spice_regressor']
 
 # %% ../nbs/09_regressor.ipynb #034f90d9
 from json import dumps
@@ -34,6 +34,8 @@ from .loaders import OTHER_SIDE, Batch, flip_person
 from .people import People, Pool, free_body
 from .poses import chance
 from .prior import load_prior, vector_rotmats
+
+# %% ../nbs/09_regressor.ipynb #d95d496c
 from .smplify import Fits, Fitter, fit_errors, fit_keypoints
 from .weights import Pretrained, find_weights, load_weights, read_state
 from .work import claim_work, stopped, stopping
@@ -54,18 +56,22 @@ class RegressorSettings:
     @property
     def saw_truth(self): return bool({'truth', 'spin'} & set(self.learned_from.split('+')))
     @property
-    def name(self): return '-'.join([self.backbone, *([f'w{self.width}'] if self.width != 64 else []), str(self.size), self.learned_from or 'untrained'])
+    def name(self):
+        return '-'.join([self.backbone, *([f'w{self.width}'] if self.width != 64 else []), str(self.size),
+                         self.learned_from or 'untrained'])
 
 REGRESSORS = {'spin': {},
               'people': dict(backbone='resnet18', size=128, dropout=.1, border=1.),
               'people96': dict(backbone='resnet18', width=32, size=96, hidden=512, dropout=.1, border=1.),
               'tiny': dict(backbone='resnet10', width=8, size=64, hidden=64, dropout=0., border=1.)}
 
+# %% ../nbs/09_regressor.ipynb #12cffa45
 def regressor_settings(preset:str='people', # a key of `REGRESSORS`
                        **changes,           # fields of `RegressorSettings`
                       )->RegressorSettings:
     "The settings of a preset"
-    if preset not in REGRESSORS: raise SpiceError(f'there is no preset {preset!r}', f'Take one of {", ".join(REGRESSORS)}')
+    if preset not in REGRESSORS:
+        raise SpiceError(f'there is no preset {preset!r}', f'Take one of {", ".join(REGRESSORS)}')
     return RegressorSettings(**{**REGRESSORS[preset], **changes})
 
 # %% ../nbs/09_regressor.ipynb #9005d291
@@ -77,11 +83,13 @@ def squared(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
            )->Float[Tensor, 'b 3 s s']:
     "Photos in the middle of a square"
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or 0 in images.shape:
-        raise ImageError(f'images of shape {list(images.shape)} and type {images.dtype}', 'Give floats [b, 3, h, w] in [-1, 1]')
+        raise ImageError(f'images of shape {list(images.shape)} and type {images.dtype}',
+                         'Give floats [b, 3, h, w] in [-1, 1]')
     h, w = images.shape[2:]
     x, y = max(h - w, 0), max(w - h, 0)
     images = F.pad(images, (x//2, x - x//2, y//2, y - y//2), value=border)
-    return images if len(images[0, 0]) == size else F.interpolate(images, size=(size, size), mode='bilinear', antialias=True)
+    return images if len(images[0, 0]) == size else F.interpolate(images, size=(size, size), mode='bilinear',
+                                                                  antialias=True)
 
 def normalised(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
               )->Float[Tensor, 'b 3 h w']:
@@ -90,9 +98,11 @@ def normalised(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
     return ((images + 1)/2 - mean)/std
 
 # %% ../nbs/09_regressor.ipynb #92a5b648
-RESNETS = {'resnet10': (BasicBlock, (1, 1, 1, 1)), 'resnet18': (BasicBlock, (2, 2, 2, 2)), 'resnet34': (BasicBlock, (3, 4, 6, 3)),
+RESNETS = {'resnet10': (BasicBlock, (1, 1, 1, 1)), 'resnet18': (BasicBlock, (2, 2, 2, 2)),
+           'resnet34': (BasicBlock, (3, 4, 6, 3)),
            'resnet50': (Bottleneck, (3, 4, 6, 3))}
 
+# %% ../nbs/09_regressor.ipynb #2941b70e
 class Trunk(ResNet):
     "A ResNet without classifier"
     def __init__(self, kind:str, width:int=64):
@@ -101,12 +111,13 @@ class Trunk(ResNet):
         super().__init__(block, list(layers))
         del self.fc, self.avgpool
         if width != 64: self._narrow(block, layers, width)
-        self.channels = [width*2**i*block.expansion for i in range(4)]                       # of the maps at 1/4, 1/8, 1/16, 1/32
+        self.channels = [width*2**i*block.expansion for i in range(4)] # of the maps at 1/4, 1/8, 1/16, 1/32
 
     def _narrow(self, block, layers, width):
         self.inplanes = width
         self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
-        for i, count in enumerate(layers): setattr(self, f'layer{i + 1}', self._make_layer(block, width*2**i, count, stride=1 if i == 0 else 2))
+        for i, count in enumerate(layers):
+            setattr(self, f'layer{i + 1}', self._make_layer(block, width*2**i, count, stride=1 if i == 0 else 2))
         for o in self.modules():
             if isinstance(o, nn.Conv2d): nn.init.kaiming_normal_(o.weight, mode='fan_out', nonlinearity='relu')
 
@@ -118,17 +129,19 @@ class Trunk(ResNet):
             out.append(x)
         return out
 
-    def load_trunk(self, source): # torchvision's weights, such as resnet18-f37072fd.pth, or a saved network with the same trunk
+    def load_trunk(self, source
+                  ): # torchvision's weights, such as resnet18-f37072fd.pth, or a saved network with the same trunk
         "Start from another network's trunk"
         state = read_state(source) if Path(source).is_file() else read_safetensors(find_weights(source,
                                                                                                 'model.safetensors'))[0]
         mine = lambda k: k.startswith(('conv1.', 'bn1.', 'layer'))
         own = {k: v for k, v in self.state_dict().items() if not mine(k)}
-        return load_weights(self, own | {k: v for k, v in state.items() if mine(k)}, 'Give a network with the same ResNet and width')
+        return load_weights(self, own | {k: v for k, v in state.items() if mine(k)},
+                            'Give a network with the same ResNet and width')
 
 # %% ../nbs/09_regressor.ipynb #d2296da9
 @dataclass(eq=False)
-class Placed:
+class PlacedBodies:
     "Bodies with a pinhole camera"
     rotmats: Float[Tensor, 'b 24 3 3']
     betas: Float[Tensor, 'b 10']
@@ -136,7 +149,7 @@ class Placed:
     body: str = ''
 
 @dataclass(eq=False)
-class Regressed:
+class RegressedBodies:
     "Bodies as the regressor gives them"
     rotmats: Float[Tensor, 'b 24 3 3']  # in the camera's frame
     betas: Float[Tensor, 'b 10']
@@ -144,21 +157,25 @@ class Regressed:
     body: str = ''                      # hash of the body that the betas belong to
     def __len__(self): return len(self.betas)
     def __repr__(self): return f'Regressed: {len(self)} bodies, scale {self.camera[:, 0].mean():.2f}'
-    def __getitem__(self, i): return Regressed(self.rotmats[i], self.betas[i], self.camera[i], self.body) # a slice, list or mask
-    def detach(self): return Regressed(self.rotmats.detach(), self.betas.detach(), self.camera.detach(), self.body)
+    def __getitem__(self, i): # a slice, list or mask
+        return RegressedBodies(self.rotmats[i], self.betas[i], self.camera[i], self.body)
+    def detach(self):
+        return RegressedBodies(self.rotmats.detach(), self.betas.detach(), self.camera.detach(), self.body)
     def view(self, size)->Camera: # (h, w) of the picture
         "The pinhole for a picture of that size"
         return Camera.from_weak(torch.cat([self.camera[:, :1].clamp(min=.02), self.camera[:, 1:]], 1), size)
-    def placed(self, size)->Placed: return Placed(self.rotmats, self.betas, self.view(size), self.body)
+    def placed(self, size)->PlacedBodies: return PlacedBodies(self.rotmats, self.betas, self.view(size), self.body)
 
+# %% ../nbs/09_regressor.ipynb #19af59b4
 @patch
-def mirror(self:Regressed,
+def mirror(self:RegressedBodies,
            which:Bool[Tensor, ' b'], # those that are mirrored
-          )->Regressed:
+          )->RegressedBodies:
     "The bodies of mirrored photos"
     sign = self.rotmats.new_tensor([-1, 1, 1])
     R, camera = (sign[:, None]*self.rotmats*sign)[:, OTHER_SIDE], self.camera*self.camera.new_tensor([1, -1, 1])
-    return Regressed(torch.where(which[:, None, None, None], R, self.rotmats), self.betas, torch.where(which[:, None], camera, self.camera), self.body)
+    return RegressedBodies(torch.where(which[:, None, None, None], R, self.rotmats), self.betas,
+                           torch.where(which[:, None], camera, self.camera), self.body)
 
 # %% ../nbs/09_regressor.ipynb #f126fdbc
 def six_to_rotmats(six:Float[Tensor, 'b 144'])->Float[Tensor, 'b 24 3 3']:
@@ -179,6 +196,7 @@ def people_mean()->dict: # pose [144], shape [10], cam [3]
     weak = frame_body(body.skeleton(R, betas)[1], 256, .86).to_weak()
     return dict(pose=rotmats_to_six(R)[0], shape=betas[0], cam=weak[0])
 
+# %% ../nbs/09_regressor.ipynb #9df8ea8c
 class Regressor(Trunk, Pretrained):
     "f_3D: bodies from photos"
     settings_class = RegressorSettings
@@ -193,9 +211,10 @@ class Regressor(Trunk, Pretrained):
         self.fc2, self.drop2 = nn.Linear(s.hidden, s.hidden), nn.Dropout(s.dropout)
         for name, count in (('decpose', 144), ('decshape', 10), ('deccam', 3)):
             layer = nn.Linear(s.hidden, count)
-            nn.init.xavier_uniform_(layer.weight, gain=.01)                                 # the first answers are near the mean
+            nn.init.xavier_uniform_(layer.weight, gain=.01) # the first answers are near the mean
             setattr(self, name, layer)
-        for name, value in (mean or people_mean()).items(): self.register_buffer(f'init_{name}', value.detach().float().view(1, -1).clone())
+        for name, value in (mean or people_mean()).items():
+            self.register_buffer(f'init_{name}', value.detach().float().view(1, -1).clone())
     @property
     def name(self): return self.settings.name
 
@@ -203,27 +222,30 @@ class Regressor(Trunk, Pretrained):
 @patch
 def correct(self:Regressor,
             seen:Float[Tensor, 'b c'], # features of the photos
-           )->Regressed:
+           )->RegressedBodies:
     "From the mean to the bodies, in rounds"
     pose, shape, cam = (o.expand(len(seen), -1) for o in (self.init_pose, self.init_shape, self.init_cam))
     for _ in range(self.settings.rounds):
         x = self.drop2(self.fc2(self.drop1(self.fc1(torch.cat([seen, pose, shape, cam], 1)))))
         pose, shape, cam = self.decpose(x) + pose, self.decshape(x) + shape, self.deccam(x) + cam
     pose, shape, cam = (o.to(torch.promote_types(o.dtype, torch.float32)) for o in (pose, shape, cam))
-    return Regressed(six_to_rotmats(pose), shape, cam, self.settings.body)
+    return RegressedBodies(six_to_rotmats(pose), shape, cam, self.settings.body)
 
 @patch
 def forward(self:Regressor,
             images:Float[Tensor, 'b 3 h w'], # in [-1, 1], of any size
-           )->Regressed:
+           )->RegressedBodies:
     "Bodies from photos, Eq. (5)"
-    return self.correct(self.maps(normalised(squared(images, self.settings.size, self.settings.border)))[-1].mean((2, 3)))
+    return self.correct(self.maps(normalised(squared(images, self.settings.size,
+                                                     self.settings.border)))[-1].mean((2, 3)))
 
 @patch
-def start(self:Regressor, b:int=1)->Regressed:
+def start(self:Regressor, b:int=1)->RegressedBodies:
     "The mean that it starts from"
-    return Regressed(six_to_rotmats(self.init_pose).expand(b, -1, -1, -1), self.init_shape.expand(b, -1), self.init_cam.expand(b, -1), self.settings.body)
+    return RegressedBodies(six_to_rotmats(self.init_pose).expand(b, -1, -1, -1), self.init_shape.expand(b, -1),
+                           self.init_cam.expand(b, -1), self.settings.body)
 
+# %% ../nbs/09_regressor.ipynb #121ade72
 @patch
 def require(self:Regressor, body:Body):
     "Refuse a body other than the one that the network's betas belong to"
@@ -233,14 +255,15 @@ def require(self:Regressor, body:Body):
                         'Their betas mean different things')
 
 # %% ../nbs/09_regressor.ipynb #34751cc8
-def read_checkpoint(path,
-                    key:str='model', # where the weights are
-                   )->dict: # tensors by name
+def read_checkpoint_weights(path,
+                            key:str='model', # where the weights are
+                           )->dict: # tensors by name
     "The weights in a checkpoint that holds other things, too"
     found = read_torch(path, 'Get it again: it should be a file of torch.save')
     if isinstance(found, dict) and key in found: return read_state(found[key])
     names = ', '.join(map(str, list(found)[:4])) if isinstance(found, dict) else type(found).__name__
-    raise WeightsError(f'{path} has no {key!r}, but {names or "nothing"}', f'Give a checkpoint with the weights under {key!r}')
+    raise WeightsError(f'{path} has no {key!r}, but {names or "nothing"}',
+                       f'Give a checkpoint with the weights under {key!r}')
 
 def read_mean(path)->dict: # pose [144], shape [10], cam [3]
     "SPIN's file of means"
@@ -250,24 +273,30 @@ def read_mean(path)->dict: # pose [144], shape [10], cam [3]
     with reading(path, todo, WeightsError):
         found = {k: torch.tensor(v.astype(np.float32)).flatten() for k, v in arrays.items()}
     for k, n in sizes.items():
-        if k not in found: raise WeightsError(f'{path} lacks {k}', 'Give smpl_mean_params.npz, which has pose, shape and cam')
-        if found[k].numel() != n: raise WeightsError(f'{path}: {k} has {found[k].numel()} numbers', f'It should have {n}')
-        if not torch.isfinite(found[k]).all(): raise WeightsError(f'{path}: {k} holds NaN or infinite values', 'Get it again')
+        if k not in found:
+            raise WeightsError(f'{path} lacks {k}', 'Give smpl_mean_params.npz, which has pose, shape and cam')
+        if found[k].numel() != n:
+            raise WeightsError(f'{path}: {k} has {found[k].numel()} numbers', f'It should have {n}')
+        if not torch.isfinite(found[k]).all():
+            raise WeightsError(f'{path}: {k} holds NaN or infinite values', 'Get it again')
     return found
 
+# %% ../nbs/09_regressor.ipynb #ef1ab069
 def load_spin(checkpoint,             # path of model_checkpoint.pt
               mean_params=None,       # path of smpl_mean_params.npz; None where the checkpoint holds the means
               body:Body|None=None,    # the user's SMPL body; None leaves the betas without a body that could pose them
              )->Regressor: # ready to use, on the CPU
     "SPIN's regressor with its public weights"
-    if body is not None and body.name == 'free': raise WeightsError('SPIN\'s betas belong to SMPL, not to the free body',
-                                                                    'Give load_body(path) of an SMPL file')
-    state = read_checkpoint(checkpoint)
+    if body is not None and body.name == 'free':
+        raise WeightsError('SPIN\'s betas belong to SMPL, not to the free body',
+                           'Give load_body(path) of an SMPL file')
+    state = read_checkpoint_weights(checkpoint)
     mean = read_mean(mean_params) if mean_params is not None else None
     net = Regressor(regressor_settings('spin', learned_from='spin', body='smpl' if body is None else body.hash), mean)
     known, means = net.state_dict(), {k: v for k, v in net.state_dict().items() if k.startswith('init_')}
-    if mean is None and any(k not in state for k in means): raise WeightsError(f'{checkpoint} holds no means to start from', 'Give smpl_mean_params.npz, too')
-    state = {k: v for k, v in {**means, **state}.items() if k in known}                     # what else it holds is not part of the network
+    if mean is None and any(k not in state for k in means):
+        raise WeightsError(f'{checkpoint} holds no means to start from', 'Give smpl_mean_params.npz, too')
+    state = {k: v for k, v in {**means, **state}.items() if k in known} # what else it holds is not part of the network
     return load_weights(net, state, 'Is this SPIN\'s model_checkpoint.pt?').eval()
 
 # %% ../nbs/09_regressor.ipynb #f1039e7c
@@ -280,11 +309,12 @@ class RegressorWeights:
     betas: float = .001
     camera: float = 1.
 
+# %% ../nbs/09_regressor.ipynb #ce84815f
 def regressor_terms(body:Body,
-                    found:Regressed,                 # with a gradient
+                    found:RegressedBodies,                 # with a gradient
                     points:Float[Tensor, 'b 18 3'],  # x, y in pixels of the photos, score
                     size,                            # (h, w) of the photos
-                    teacher=None,                    # rotmats and betas to learn from, such as `Regressed`
+                    teacher=None,                    # rotmats and betas to learn from, such as `RegressedBodies`
                     sure=None,                       # [b] which teachers are reliable; None is all
                    )->dict: # keypoints, camera, and with a teacher joints, pose, betas
     "The terms of the regressor's loss"
@@ -296,7 +326,8 @@ def regressor_terms(body:Body,
     keep = torch.ones(len(points), device=points.device) if sure is None else sure.to(points.dtype)
     mean = lambda squares: (squares.flatten(1).mean(1)*keep).sum()/keep.sum().clamp(min=1)
     true = body.skeleton(teacher.rotmats, teacher.betas)[0]
-    return out | dict(joints=mean((joints - joints[:, :1] - true + true[:, :1]).square()), pose=mean((found.rotmats - teacher.rotmats).square()),
+    return out | dict(joints=mean((joints - joints[:, :1] - true + true[:, :1]).square()),
+                      pose=mean((found.rotmats - teacher.rotmats).square()),
                       betas=mean((found.betas - teacher.betas).square()))
 
 def weighted(terms:dict, weights:RegressorWeights)->Tensor:
@@ -306,6 +337,7 @@ def weighted(terms:dict, weights:RegressorWeights)->Tensor:
 # %% ../nbs/09_regressor.ipynb #7d58be83
 TABLE = dict(rotmats=(24, 3, 3), betas=(10,), camera=(3,), energy=(), error=(), doubt=(), good=(), updates=())
 
+# %% ../nbs/09_regressor.ipynb #ab8a0e08
 class FitLoop:
     "The best fit so far for each photo, and how to improve it"
     def __init__(self,
@@ -322,13 +354,15 @@ class FitLoop:
     def __repr__(self):
         updates = self.table['updates'].float().mean()
         return f'FitLoop: {len(self)} photos, {int(self.good(slice(None)).sum())} good fits, {updates:.1f} updates each'
-    def __getitem__(self, rows): return Regressed(*(self.table[k][rows] for k in ('rotmats', 'betas', 'camera')), self.fitter.body.hash)
+    def __getitem__(self, rows):
+        return RegressedBodies(*(self.table[k][rows] for k in ('rotmats', 'betas', 'camera')), self.fitter.body.hash)
     def good(self, rows): return self.table['good'][rows] & (self.table['doubt'][rows] < self.fitter.settings.doubtful)
     def state_dict(self): return {k: v.clone() for k, v in self.table.items()}
     def load_state_dict(self, state): self.table = {k: state[k].to(v.device).clone() for k, v in self.table.items()}
     def forget(self, rows):
         "Rows whose photos have been replaced"
-        for k, v in dict(energy=torch.inf, error=torch.inf, doubt=0., good=False, updates=0).items(): self.table[k][rows] = v
+        for k, v in dict(energy=torch.inf, error=torch.inf, doubt=0., good=False, updates=0).items():
+            self.table[k][rows] = v
 
 # %% ../nbs/09_regressor.ipynb #05b23a79
 @patch
@@ -338,7 +372,8 @@ def offer(self:FitLoop,
          )->Bool[Tensor, ' b']: # which were better
     "Keep the better of old and new"
     t, better = self.table, fits.energy < self.table['energy'][rows]
-    new = dict(rotmats=fits.rotmats, betas=fits.betas, camera=fits.camera.to_weak(), energy=fits.energy, error=fits.error, good=fits.good)
+    new = dict(rotmats=fits.rotmats, betas=fits.betas, camera=fits.camera.to_weak(), energy=fits.energy,
+               error=fits.error, good=fits.good)
     for k, v in new.items(): t[k][rows[better]] = v[better].to(t[k])
     t['updates'][rows[better]] += 1
     return better
@@ -347,12 +382,12 @@ def offer(self:FitLoop,
 def improve(self:FitLoop,
             rows,                           # whole numbers [b], none twice
             points:Float[Tensor, 'b 18 3'], # of those photos
-            guess:Regressed|None=None,      # where to start; None is the library of poses
+            guess:RegressedBodies|None=None,      # where to start; None is the library of poses
            )->Bool[Tensor, ' b']: # which became better
     "Fit, and keep what is better"
     start = None if guess is None else guess.placed(self.size)
     fits = fit_keypoints(self.fitter.body, Keypoints(points, self.size), start=start, fitter=self.fitter)
-    if guess is None: self.table['doubt'][rows] = fits.doubt                                # only starts from the library find rivals
+    if guess is None: self.table['doubt'][rows] = fits.doubt # only starts from the library find rivals
     return self.offer(rows, fits)
 
 # %% ../nbs/09_regressor.ipynb #1d899d46
@@ -362,7 +397,8 @@ class Shots:
                  photos,            # `Pool` or `Prepared`
                  split:str='train', # of a prepared dataset
                 ):
-        if not isinstance(photos, (Pool, Prepared)): raise DataError(f'{type(photos).__name__} gives no photos', 'Give a Pool or a Prepared')
+        if not isinstance(photos, (Pool, Prepared)):
+            raise DataError(f'{type(photos).__name__} gives no photos', 'Give a Pool or a Prepared')
         self.photos, self.made = photos, isinstance(photos, Pool)
         self.rows = torch.arange(len(photos)) if self.made else torch.as_tensor(photos.rows(split))
         self.size = photos.people.size if self.made else photos.size
@@ -371,7 +407,8 @@ class Shots:
     def body(self): # hash of the true bodies
         if self.made: return free_body(str(self.device)).hash
         p = self.photos
-        if p.bodies is None or p.bodies['how'] != 'truth': raise DataError(f'{p.folder} has no true bodies', "Learn from 'fits'")
+        if p.bodies is None or p.bodies['how'] != 'truth':
+            raise DataError(f'{p.folder} has no true bodies', "Learn from 'fits'")
         return p.bodies['body']
     def __len__(self): return len(self.rows)
     @property
@@ -390,7 +427,8 @@ class Shots:
         names = ('rotmats', 'betas') if truth else ()
         if self.made: return Batch(image=p.store['image'][rows.to(self.device)].float()/127.5 - 1, index=index,
                                    **{k: p.store[k][rows.to(self.device)] for k in ('points', *names)})
-        return Batch(image=torch.stack([p.image(int(i)) for i in rows]), points=p.points[rows], index=index, **{k: p.bodies[k][rows] for k in names})
+        return Batch(image=torch.stack([p.image(int(i)) for i in rows]), points=p.points[rows], index=index,
+                     **{k: p.bodies[k][rows] for k in names})
 
 # %% ../nbs/09_regressor.ipynb #1a88dcdd
 def regressor_step(net:Regressor,
@@ -407,9 +445,11 @@ def regressor_step(net:Regressor,
     if loop is not None:
         loop.improve(batch['index'], points, found.detach().mirror(mirrored))
         teacher, sure = loop[batch['index']], loop.good(batch['index'])
-    elif 'rotmats' in batch: teacher = Regressed(batch['rotmats'], batch['betas'], found.camera.detach(), body.hash)
+    elif 'rotmats' in batch:
+        teacher = RegressedBodies(batch['rotmats'], batch['betas'], found.camera.detach(), body.hash)
     else: teacher = None
-    return regressor_terms(body, found, shown['source_points'], size, None if teacher is None else teacher.mirror(mirrored), sure)
+    return regressor_terms(body, found, shown['source_points'], size,
+                           None if teacher is None else teacher.mirror(mirrored), sure)
 
 # %% ../nbs/09_regressor.ipynb #8fb37baa
 class Training:
@@ -448,7 +488,8 @@ def step(self:Training)->dict: # floats by name
     if self.count == 0: self.begin()
     n = len(self.shots)
     u = chance([self.seed*1_000_003 + self.count], 'shots', n + self.bs)[0]
-    index, mirrored = torch.as_tensor(np.argsort(u[:n])[:self.bs].copy(), device=self.device), torch.as_tensor(u[n:] < self.mirror, device=self.device)
+    index, mirrored = (torch.as_tensor(np.argsort(u[:n])[:self.bs].copy(), device=self.device),
+                       torch.as_tensor(u[n:] < self.mirror, device=self.device))
     for group in self.optimizer.param_groups: group['lr'] = self.lr*min(1, 2*(1 - self.count/max(self.steps, 1)))
     self.net.train()
     terms = self.terms({k: v.to(self.device) for k, v in self.shots(index, self.truth).items()}, mirrored)
@@ -469,9 +510,11 @@ LEARNED = ('body', 'learned_from') # settings that training writes
 def state_dict(self:Training)->dict:
     "All that changes in training"
     cuda = torch.cuda.get_rng_state(self.device) if self.device.type == 'cuda' else None
-    return dict(net=self.net.state_dict(), settings=asdict(self.net.settings), optimizer=self.optimizer.state_dict(), count=self.count, log=self.log,
+    return dict(net=self.net.state_dict(), settings=asdict(self.net.settings), optimizer=self.optimizer.state_dict(),
+                count=self.count, log=self.log,
                 extra=self.extra(), chance=torch.get_rng_state(), cuda=cuda, plan=self.plan)
 
+# %% ../nbs/09_regressor.ipynb #dbfb70b9
 @patch
 def load_state_dict(self:Training, state:dict):
     "Continue from such a state"
@@ -481,7 +524,8 @@ def load_state_dict(self:Training, state:dict):
     before, now = state['plan'] if isinstance(state['plan'], dict) else {}, self.plan
     other = next((k for k in now if before.get(k) != now[k]), None)
     if other:
-        raise WeightsError(f'this state belongs to another training: {other} = {before.get(other)!r}, not {now[other]!r}', todo)
+        raise WeightsError(f'this state belongs to another training: {other} = {before.get(other)!r}, not '
+                           f'{now[other]!r}', todo)
     if not same or state['extra'].keys() != self.extra().keys():
         raise WeightsError('this state belongs to another training', todo)
     if state['count'] > self.steps:
@@ -513,6 +557,7 @@ def resume(self:Training, path):
     state = read_torch(path, 'Remove it to start again')
     with reading(path, 'Remove it to start again', WeightsError): self.load_state_dict(state)
 
+# %% ../nbs/09_regressor.ipynb #7b2e1786
 @patch
 def run(self:Training,
         out=None,      # a folder for state and result; None keeps nothing
@@ -543,7 +588,8 @@ class RegressorTraining(Training):
                  body:Body|None=None,                   # None is the free body
                  **options,                             # bs, lr (SPIN's fine-tuning has 5e-5), mirror, seed
                 ):
-        if learned_from not in ('fits', 'truth'): raise SpiceError(f'learned_from={learned_from!r}', "Give 'fits' or 'truth'")
+        if learned_from not in ('fits', 'truth'):
+            raise SpiceError(f'learned_from={learned_from!r}', "Give 'fits' or 'truth'")
         super().__init__(net, photos, steps, **options)
         self.learned_from, self.truth = learned_from, learned_from == 'truth'
         self.weights, self.body = weights or RegressorWeights(), body or free_body(str(self.device))
@@ -557,7 +603,9 @@ class RegressorTraining(Training):
         if self.loop: self.loop.load_state_dict(state)
     def begin(self):
         s = self.net.settings
-        s.body, s.learned_from = self.body.hash, '+'.join(dict.fromkeys([*filter(None, s.learned_from.split('+')), self.learned_from]))
+        s.body, s.learned_from = (self.body.hash,
+                                  '+'.join(dict.fromkeys([*filter(None, s.learned_from.split('+')),
+                                                          self.learned_from])))
         if self.loop is None or self.loop.table['updates'].any(): return
         for rows in progress(torch.arange(len(self.shots), device=self.device).split(128), text='fits'):
             self.loop.improve(rows, self.shots(rows)['points'].to(self.device))
@@ -567,17 +615,18 @@ def train_regressor(photos,                         # `Pool` or `Prepared`
                     steps:int=1000,
                     net:Regressor|str='people',     # or the name of a preset
                     learned_from:str='fits',        # or 'truth'
-                    out=None,                       # a folder for the state and the result; a stopped run continues there
+                    out=None, # a folder for the state and the result; a stopped run continues there
                     every:int=200,                  # steps from state to state
                     tell=None,                      # called with the training after each step
                     **options,                      # for `RegressorTraining`
                    )->Regressor: # in evaluation mode
     "Train a regressor"
-    return RegressorTraining(Regressor(net) if isinstance(net, str) else net, photos, steps, learned_from, **options).run(out, every, tell)
+    return RegressorTraining(Regressor(net) if isinstance(net, str) else net, photos, steps, learned_from,
+                             **options).run(out, every, tell)
 
 # %% ../nbs/09_regressor.ipynb #e0e3026b
 @torch.no_grad()
-def regressor_errors(net,          # a `Regressor`, or anything that makes `Regressed` of images
+def regressor_errors(net,          # a `Regressor`, or anything that makes `RegressedBodies` of images
                      photos,       # `Photos` of People
                      body:Body,
                      batch:int=64,
@@ -588,7 +637,8 @@ def regressor_errors(net,          # a `Regressor`, or anything that makes `Regr
         some = photos[i:i + batch]
         parts.append(fit_errors(body, net(some.image).placed(some.camera.size), some))
     e = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
-    return {k: float(e[k].mean()) for k in ('joints', 'aligned', 'reprojection')} | dict(facing=float((e['facing'] < 45).float().mean()), photos=len(photos))
+    return ({k: float(e[k].mean()) for k in ('joints', 'aligned', 'reprojection')}
+            | dict(facing=float((e['facing'] < 45).float().mean()), photos=len(photos)))
 
 # %% ../nbs/09_regressor.ipynb #21939598
 @torch.no_grad()
@@ -629,8 +679,10 @@ def spice_regressor(out:str,                  # the folder of the result
                     device:str='',            # empty takes the fastest there is
                     json:bool=False,          # print the figures as JSON
                    ):
-    "Train the regressor, or continue where it was stopped. Example: spice_regressor _data/regressor --preset people96 --trunk _data/detector --steps 2000"
-    if preset == 'spin': raise SpiceError('spin is no preset to train from nothing', 'Take people, or fine-tune load_spin in Python')
+    """Train the regressor, or continue where it was stopped. Example: spice_regressor _data/regressor --preset people96
+    --trunk _data/detector --steps 2000"""
+    if preset == 'spin':
+        raise SpiceError('spin is no preset to train from nothing', 'Take people, or fine-tune load_spin in Python')
     inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
     inside(32, 1024, size=size)
     inside(0, 1, lr=lr)
@@ -643,10 +695,11 @@ def spice_regressor(out:str,                  # the folder of the result
     begin(out, shots, preset, trunk, learned_from=learned_from, bs=bs, lr=lr, betas=betas, photos=photos, size=size)
     shots = shots or Pool(People(size, 'train', device=place), photos)
     net = train_regressor(shots, steps, net, learned_from, out, bs=bs, lr=lr, weights=RegressorWeights(betas=betas))
-    figures = regressor_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)], free_body(place)) | dict(steps=steps, bs=bs,
-                                                                                                                                  photos=photos)
+    held_out = Pool(People(size, 'test', device=place), test)[torch.arange(test)]
+    figures = regressor_figures(net, held_out, free_body(place)) | dict(steps=steps, bs=bs, photos=photos)
     with writing(Path(out)/'figures.json') as f: f.write_text(dumps(figures), encoding='utf-8')
     numbers = {k: v for k, v in figures.items() if k != 'examples'}
-    words = f'{net.name} on {test} test photos: {figures["regressor"]["joints"]:.0f} mm, the mean {figures["mean"]["joints"]:.0f} mm. Wrote {out}'
+    words = (f'{net.name} on {test} test photos: {figures["regressor"]["joints"]:.0f} mm, the mean '
+             f'{figures["mean"]["joints"]:.0f} mm. Wrote {out}')
     print(dumps(numbers) if json else words)
     return Path(out)

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
-from .core import (DataError, SpiceError, can_write, command, get_device, not_over, progress, read_image, reading, save_image,
-                        to_pil, to_tensor, writing)
+from .core import (DataError, SpiceError, can_write, command, get_device, not_over, progress, read_image, reading,
+                        save_image, to_pil, to_tensor, writing)
 from .data import Prepared
 from .infer import Aim, Reposer
 from .loaders import Batch
 from .parsing import ParsingTransfer
 from .people import PARSING
-from .pseudo_pairs import PARTS, one_hot, part_masks
+from .pseudo_pairs import BOX_PARTS, one_hot, part_masks
 from .weights import on_hub
 
 # %% ../nbs/54b_restyle.ipynb #e0f3c2ee
@@ -51,23 +51,27 @@ def transfer_clothes(system:ParsingTransfer,
 # %% ../nbs/54b_restyle.ipynb #b652bf35
 def relabel(parsing:Int[Tensor, 'b h w'],
             points:Float[Tensor, 'b 18 3'], # x, y in pixels of the map, score
-            parts:list,                     # names of `PARTS`; empty is everywhere
+            parts:list,                     # names of `BOX_PARTS`; empty is everywhere
             old:str,                        # a label of `PARSING`
             new:str,                        # what it becomes
            )->Int[Tensor, 'b h w']:
     "Within some body parts, one label becomes another"
-    for what, names, known in (('body part', parts, PARTS), ('label', (old, new), PARSING)):
+    for what, names, known in (('body part', parts, BOX_PARTS), ('label', (old, new), PARSING)):
         wrong = next((o for o in names if o not in known), None)
         if wrong: raise DataError(f'there is no {what} {wrong!r}', f"Take one of {', '.join(known)}")
-    inside = part_masks(points, tuple(parsing.shape[1:]))[:, [PARTS.index(o) for o in parts]].amax(1) > 0 if parts else torch.ones_like(parsing).bool()
+    inside = (part_masks(points, tuple(parsing.shape[1:]))[:, [BOX_PARTS.index(o) for o in parts]].amax(1) > 0 if parts
+              else torch.ones_like(parsing).bool())
     return torch.where(inside & (parsing == PARSING.index(old)), PARSING.index(new), parsing)
 
-EDITS = {'short sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm') for side in ('left', 'right')],
-         'long sleeves': [([f'{side} lower arm', f'{side} upper arm'], f'{side} arm', 'upper clothes') for side in ('left', 'right')],
+EDITS = {'short sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm')
+                           for side in ('left', 'right')],
+         'long sleeves': [([f'{side} lower arm', f'{side} upper arm'], f'{side} arm', 'upper clothes')
+                          for side in ('left', 'right')],
          'short trousers': [([f'{side} lower leg'], 'trousers', f'{side} leg') for side in ('left', 'right')],
          'trousers for a skirt': [([], 'skirt', 'trousers')],
          'bald': [(['head'], 'hair', 'face')]}
 
+# %% ../nbs/54b_restyle.ipynb #8a965c2f
 def edit_parsing(parsing:Int[Tensor, 'b h w'],
                  points:Float[Tensor, 'b 18 3'],
                  edit:str,                  # a key of `EDITS`
@@ -78,9 +82,11 @@ def edit_parsing(parsing:Int[Tensor, 'b h w'],
     return parsing
 
 # %% ../nbs/54b_restyle.ipynb #f386aab4
-PARSED_AS = {'background': ('background', 'bag', 'umbrella'), 'face': ('face', 'neck', 'torso-skin', 'sunglasses', 'glasses'),
+PARSED_AS = {'background': ('background', 'bag', 'umbrella'),
+             'face': ('face', 'neck', 'torso-skin', 'sunglasses', 'glasses'),
              'hair': ('hair', 'hat', 'headwear'),
-             'upper clothes': ('upper-clothes', 'upperclothes', 'dress', 'coat', 'scarf', 'glove', 'jumpsuits', 'top', 'upper'),
+             'upper clothes': ('upper-clothes', 'upperclothes', 'dress', 'coat', 'scarf', 'glove', 'jumpsuits', 'top',
+                               'upper'),
              'trousers': ('pants', 'trousers', 'belt', 'socks', 'shorts'), 'skirt': ('skirt',),
              'left arm': ('left-arm', 'left-hand'), 'right arm': ('right-arm', 'right-hand'),
              'left leg': ('left-leg', 'left-shoe', 'left-foot'), 'right leg': ('right-leg', 'right-shoe', 'right-foot')}
@@ -90,7 +96,8 @@ def label_table(names:dict,      # {number: name} of a model
                )->Int[Tensor, ' n']: # our number for each of theirs
     "Translate labels by name"
     plain = lambda o: str(o).strip().lower().replace('_', '-').replace(' ', '-')
-    known = {plain(theirs): ours for ours, some in PARSED_AS.items() for theirs in some} | {plain(k): v for k, v in (extra or {}).items()}
+    known = ({plain(theirs): ours for ours, some in PARSED_AS.items() for theirs in some}
+             | {plain(k): v for k, v in (extra or {}).items()})
     unknown = [o for o in names.values() if plain(o) not in known]
     if unknown: raise SpiceError(f'the labels {", ".join(map(str, unknown[:5]))} have no counterpart here',
                                  "Say what they are: extra={'name': 'upper clothes'}")
@@ -110,7 +117,8 @@ class HumanParser:
                  device=None,
                 ):
         self.device = get_device(device)
-        self.processor, self.model, self.table = processor, model.to(self.device).eval(), label_table(model.config.id2label, extra).to(self.device)
+        self.processor, self.model, self.table = (processor, model.to(self.device).eval(),
+                                                  label_table(model.config.id2label, extra).to(self.device))
     @torch.no_grad()
     def __call__(self,
                  photos:list, # each anything `read_image` takes
@@ -119,7 +127,8 @@ class HumanParser:
         photos = [read_image(o) for o in photos]
         inputs = self.processor(images=photos, return_tensors='pt')
         logits = self.model(**{k: v.to(self.device) for k, v in dict(inputs).items()}).logits.float()
-        sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0] for o, p in zip(logits, photos))
+        sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0]
+                 for o, p in zip(logits, photos))
         return [self.table[o.argmax(0)].cpu() for o in sized]
     def maps(self, photo)->dict: # for `Reposer`
         "What is known of a photo"
@@ -130,7 +139,9 @@ def human_parser(name:str=PARSER, # of a segmentation model: a folder, or hf:own
                  extra:dict|None=None, device=None)->HumanParser:
     "Load a parser"
     try: from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-    except ImportError: raise SpiceError('the package transformers, which parses photos, is not installed', 'pip install transformers') from None
+    except ImportError:
+        raise SpiceError('the package transformers, which parses photos, is not installed',
+                         'pip install transformers') from None
     place, todo = on_hub(name), 'Give a folder, or hf:owner/name of a segmentation model'
     if not place and not Path(name).is_dir(): raise SpiceError(f'{name}: there is no such folder', todo)
     with reading(name, todo, SpiceError):
@@ -155,6 +166,7 @@ def parse_folder(data,           # a `Prepared` folder, or its path
                 with open(f, 'wb') as out: np.save(out, np.asarray(labels).astype(np.uint8))
     return folder
 
+# %% ../nbs/54b_restyle.ipynb #86e6675f
 @command
 def spice_parse(data:str,           # the folder of a prepared dataset
                 model:str=PARSER,   # of a segmentation model: a folder, or hf:owner/name
@@ -177,9 +189,11 @@ def restyle(photo,               # who is dressed: anything `read_image` takes
             device=None,
            )->Image.Image: # on the system's canvas
     "A person in somebody else's clothes, or in clothes that were changed"
-    if other is None and not edit: raise DataError('nothing to change', f"Give another photo, or an edit: {', '.join(EDITS)}")
+    if other is None and not edit:
+        raise DataError('nothing to change', f"Give another photo, or an edit: {', '.join(EDITS)}")
     tool = model if isinstance(model, Reposer) else Reposer(model, device=device, maps=maps)
-    if not isinstance(tool.system, ParsingTransfer): raise DataError(f'{tool.system.name} paints no maps', 'Give a trained system `parsing`')
+    if not isinstance(tool.system, ParsingTransfer):
+        raise DataError(f'{tool.system.name} paints no maps', 'Give a trained system `parsing`')
     me = tool.see(photo, keypoints)
     clothes = me if other is None else tool.see(other, other_keypoints)
     batch = tool.batch_of([clothes], [Aim(me.keypoints.points, me.fits.rotmats, me.fits.camera, me.maps)])
@@ -196,13 +210,14 @@ def spice_restyle(photo:str,          # who is dressed
                   out:str='restyled.png', # the picture to write
                   keypoints:str='',   # a file with the joints of the first photo's people; empty looks for them
                   other_keypoints:str='', # likewise of the other photo
-                  maps:str='',        # a folder with NAME_parsing.npy of the photos; empty leaves it to the system's own parser
+                  maps:str='',        # a folder with NAME_parsing.npy of the photos; empty takes the system's parser
                   device:str='',      # cpu, cuda, mps; empty is the fastest there is
                  ):
     "Dress a person in the clothes of another photo. Example: spice_restyle me.jpg other.jpg --model _ckpt/parsing"
-    if not model: raise DataError('no model', 'Give --model, a folder of spice_train --system parsing: none ships with the library')
+    if not model: raise DataError('no model', 'Give --model, a folder of spice_train --system parsing: none ships')
     not_over(out, photo=photo, other=other)
     can_write(out)
-    image = restyle(photo, other or None, model, edit, keypoints or None, other_keypoints or None, maps or None, device or None)
+    image = restyle(photo, other or None, model, edit, keypoints or None, other_keypoints or None, maps or None,
+                    device or None)
     print(save_image(image, out))
     return Path(out)

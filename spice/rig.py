@@ -33,9 +33,11 @@ class State:
     def __getitem__(self, i): return State(*(getattr(self, o.name)[i] for o in fields(self)))
     def repeat(self, count): return State(*(getattr(self, o.name).repeat_interleave(count, 0) for o in fields(self)))
     def where(self, keep, other): # this one where `keep` [n] says so
-        return State(*(torch.where(keep.view(-1, *[1]*(a.ndim - 1)), a, b) for a, b in ((getattr(self, o.name), getattr(other, o.name)) for o in fields(self))))
+        return State(*(torch.where(keep.view(-1, *[1]*(a.ndim - 1)), a, b)
+                       for a, b in ((getattr(self, o.name), getattr(other, o.name)) for o in fields(self))))
     def moved(self, step): # by [n, 61]
-        return State(self.root@roma.rotvec_to_rotmat(step[:, :3]), self.pose + step[:, POSE], self.betas + step[:, SHAPE], self.place + step[:, PLACE])
+        return State(self.root@roma.rotvec_to_rotmat(step[:, :3]), self.pose + step[:, POSE],
+                     self.betas + step[:, SHAPE], self.place + step[:, PLACE])
     def minus(self, other): # the step [n, 61] that leads from the other to this one
         turn = roma.rotmat_to_rotvec(other.root.mT@self.root)
         return torch.cat([turn, self.pose - other.pose, self.betas - other.betas, self.place - other.place], 1)
@@ -53,14 +55,16 @@ class Rig:
     "The constants of a body's keypoints: what they are made of, and what moves them"
     def __init__(self,
                  body:Body,
-                 offsets:dict|None=None, # {keypoint: (joint, (x, y, z))}: metres from the body's own keypoint, in the frame of a joint
+                 # {keypoint: (joint, (x, y, z))}: metres from the body's own keypoint, in the frame of a joint
+                 offsets:dict|None=None,
                 ):
         self.body, self.offsets, self.beside = body, offsets or {}, torch.zeros(3, len(offsets or {}))
         self._mix()
         self._levers()
         self._shapes()
         for k, v in vars(self).items():
-            if isinstance(v, Tensor): setattr(self, k, v.to(body.rest.device, body.rest.dtype if v.is_floating_point() else None))
+            if isinstance(v, Tensor):
+                setattr(self, k, v.to(body.rest.device, body.rest.dtype if v.is_floating_point() else None))
     def __len__(self): return len(self.made)
 
 # %% ../nbs/07b_rig.ipynb #fcfafbb5
@@ -71,42 +75,45 @@ def _mix(self:Rig):
     face = [(f, m) for m in range(len(movers)) for f in range(5)]
     self.face, self.mover = (list(o) for o in zip(*face))
     riding = torch.tensor([joint for joint, _ in self.offsets.values()], dtype=torch.long)
-    self.carrier = torch.cat([torch.tensor(PARENTS) % 25, movers[self.mover], riding]) # the joint that each point is fixed to
+    # the joint that each point is fixed to
+    self.carrier = torch.cat([torch.tensor(PARENTS) % 25, movers[self.mover], riding])
     made = torch.zeros(30, len(self.carrier), dtype=weights.dtype)
     made[:24, :24] = torch.eye(24)
     for i, (f, m) in enumerate(face): made[24 + f, 24 + i] = weights[f, m]
     made[29, [16, 17]] = .5
-    self.made = made[list(KEYPOINT_SOURCE)]                                                                 # (18, points)
+    self.made = made[list(KEYPOINT_SOURCE)] # (18, points)
     for i, (keypoint, (joint, vector)) in enumerate(self.offsets.items()):
         self.beside[:, i] = torch.tensor(vector)
-        self.made[keypoint, joint] -= 1                                                                     # from the joint to the point
+        self.made[keypoint, joint] -= 1 # from the joint to the point
         self.made[keypoint, 24 + len(face) + i] = 1
 
 @patch
 def local(self:Rig, face, rest, betas)->Float[Tensor, '3 p n']:
     "Where the points after the 24 joints lie, in the frame of the joint that they are fixed to"
-    return torch.cat([face[:, self.face] - rest[:, self.mover], self.beside[..., None].expand(-1, -1, face.shape[2])], 1)
+    return torch.cat([face[:, self.face] - rest[:, self.mover], self.beside[..., None].expand(-1, -1, face.shape[2])],
+                     1)
 
 # %% ../nbs/07b_rig.ipynb #f2f25fd9
 @patch
 def _levers(self:Rig):
     "Pairs of a keypoint and a joint that moves it, and the matrix that makes levers of points: `lever @ q`"
-    moves = torch.einsum('kq,qj->kjq', self.made, _above().to(self.made)[self.carrier])                     # (k, 24, points)
-    moves[:, :, :24] -= torch.diag_embed(moves.sum(2))                                                      # seen from the joint
+    moves = torch.einsum('kq,qj->kjq', self.made, _above().to(self.made)[self.carrier]) # (k, 24, points)
+    moves[:, :, :24] -= torch.diag_embed(moves.sum(2)) # seen from the joint
     moves = moves[:, [0, *ACTIVE]]
     point, joint = moves.abs().sum(2).gt(1e-6).nonzero().T
     self.pair_joint, self.lever, self.pair_keypoint = joint, moves[point, joint], point
     self.active = torch.tensor(ACTIVE)
-    entry = lambda rows: (rows*point[:, None] + torch.arange(rows))[..., None]*UNKNOWNS + 3*joint[:, None, None] + torch.arange(3)
-    self.entry, self.deep_entry = entry(2).flatten(), entry(3).flatten()                                    # where a pair's numbers stand
+    entry = lambda rows: (rows*point[:, None]
+                          + torch.arange(rows))[..., None]*UNKNOWNS + 3*joint[:, None, None] + torch.arange(3)
+    self.entry, self.deep_entry = entry(2).flatten(), entry(3).flatten() # where a pair's numbers stand
 
 @patch
 def _shapes(self:Rig):
     "How the shape lengthens each step from joint to joint, and which steps lead to a point"
     steps = self.body.linear[:72, 1:11].cpu().reshape(3, 24, 10)
-    self.longer = torch.cat([steps, self._wider()], 1)                                                      # (3, points, 10)
+    self.longer = torch.cat([steps, self._wider()], 1) # (3, points, 10)
     chain = torch.eye(len(self.carrier)) + pad(_above()[self.carrier], (0, len(self.carrier) - 24))
-    self.chain = self.made@chain.to(self.made)                                                              # (k, points)
+    self.chain = self.made@chain.to(self.made) # (k, points)
 
 @patch
 def _wider(self:Rig):
@@ -116,7 +123,8 @@ def _wider(self:Rig):
 
 # %% ../nbs/07b_rig.ipynb #bdd3ad8e
 @patch
-def pose(self:Rig, state:State)->tuple: # motions of joints [3, 4, 25, n], of carriers [3, 4, points, n], points [3, points, n]
+def pose(self:Rig, state:State
+        )->tuple: # motions of joints [3, 4, 25, n], of carriers [3, 4, points, n], points [3, points, n]
     "Pose the points"
     turns = torch.eye(3, dtype=state.pose.dtype, device=state.pose.device).repeat(len(state), 24, 1, 1)
     turns[:, self.active] = roma.rotvec_to_rotmat(state.pose.unflatten(1, (-1, 3)))
@@ -153,11 +161,11 @@ def derivative(self:Rig, state:State,
     "Where the camera sees the keypoints, and the derivatives"
     n, k, (motions, carriers, points) = len(state), len(self), self.pose(state)
     uv, z = self.seen(state, points)
-    own = right_jacobian(state.pose.unflatten(1, (-1, 3))).permute(2, 3, 1, 0)                              # (3, 3, 15, n)
-    axes = torch.cat([motions[:, :3, :1], (motions[:, :3, None, self.active]*own).sum(1)], 2)               # of the 16 joints
+    own = right_jacobian(state.pose.unflatten(1, (-1, 3))).permute(2, 3, 1, 0) # (3, 3, 15, n)
+    axes = torch.cat([motions[:, :3, :1], (motions[:, :3, None, self.active]*own).sum(1)], 2) # of the 16 joints
     (gx, gy, gz), (lx, ly, lz) = axes[:, :, self.pair_joint], torch.matmul(self.lever, points)
     u, v, near = *uv[:, self.pair_keypoint], 1/z[self.pair_keypoint]
-    down = gx*ly - gy*lx                                                                                    # (3, pairs, n)
+    down = gx*ly - gy*lx # (3, pairs, n)
     turned = [(gy*lz - gz*ly - u*down)*near, (gz*lx - gx*lz - v*down)*near]
     if deep: turned.append(down)
     out = down.new_zeros(k*len(turned)*UNKNOWNS, n)
@@ -214,7 +222,7 @@ def _mix(self:Skin):
     self.made = self.made/self.made.sum(1, keepdim=True)
     at = torch.cat([smpl.v_template[..., None], smpl.shapedirs[..., :10]], 2).cpu()                         # (v, 3, 11)
     rest = torch.einsum('jv,vck->jck', smpl.J_regressor.cpu(), at)
-    self.linear = (at[self.vertices][number] - rest[joint]).transpose(0, 1).contiguous()                    # (3, points, 11)
+    self.linear = (at[self.vertices][number] - rest[joint]).transpose(0, 1).contiguous() # (3, points, 11)
 
 # %% ../nbs/07b_rig.ipynb #276923ac
 CELLS, REACH = 128, 16 # cells along the picture's longer side; the largest distance, in cells

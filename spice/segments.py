@@ -17,7 +17,8 @@ PARTS = ('background', 'torso back', 'torso front', 'right hand', 'left hand', '
          'right upper leg back', 'left upper leg back', 'right upper leg front', 'left upper leg front',
          'right lower leg back', 'left lower leg back', 'right lower leg front', 'left lower leg front',
          'left upper arm inside', 'right upper arm inside', 'left upper arm outside', 'right upper arm outside',
-         'left lower arm inside', 'right lower arm inside', 'left lower arm outside', 'right lower arm outside', 'right head', 'left head')
+         'left lower arm inside', 'right lower arm inside', 'left lower arm outside', 'right lower arm outside',
+         'right head', 'left head')
 
 # %% ../nbs/02b_segments.ipynb #11506db3
 def _joint(body, name): return body.rest_joints[JOINTS.index(name)]
@@ -77,7 +78,8 @@ def torso(self:Body,
     "Front and back of the torso, figure 5 of the paper"
     torso = regions(self, points)[0]
     middle = torch.stack([_joint(self, o) for o in TORSO_LINE]).clone()
-    middle[:, 2] = (middle[:, 2] + _joint(self, 'left_shoulder')[2] + _joint(self, 'left_hip')[2])/3   # joints of the spine lie towards the back
+    # joints of the spine lie towards the back
+    middle[:, 2] = (middle[:, 2] + _joint(self, 'left_shoulder')[2] + _joint(self, 'left_hip')[2])/3
     front = points[..., 2] > _line(points, 1, middle)[..., 2]
     return torch.where(torso, torch.where(front, 1, 2), 0)
 
@@ -109,7 +111,8 @@ def _limb_uv(body, points, part):
     at_leg, at_arm = _line(points, 1, leg), _line(torch.stack([x.abs(), y, z], -1), 0, arm)
     top, crotch, neck = body.rest[:, 1].max(), leg[0, 1] - .6*leg[0, 0], _joint(body, 'neck')[1]
     u_torso, u_head = _half_turn(x, (z - spine[..., 2]).abs()), _half_turn(z - _joint(body, 'head')[2], x.abs())
-    u_leg, u_arm = _half_turn(x.abs() - at_leg[..., 0], (z - at_leg[..., 2]).abs()), _half_turn(z - at_arm[..., 2], (y - at_arm[..., 1]).abs())
+    u_leg, u_arm = (_half_turn(x.abs() - at_leg[..., 0], (z - at_leg[..., 2]).abs()),
+                    _half_turn(z - at_arm[..., 2], (y - at_arm[..., 1]).abs()))
     choices = [(part <= 2, u_torso, _fraction(y, crotch, neck + .03)), (part >= 23, u_head, _fraction(y, neck, top)),
                ((part >= 7) & (part <= 10), u_leg, _fraction(y, leg[1, 1], leg[0, 1] + .1)),
                ((part >= 11) & (part <= 14), u_leg, _fraction(y, leg[2, 1], leg[1, 1])),
@@ -131,10 +134,14 @@ def iuv(self:Body,
     wrist, ankle, rest = _joint(self, 'left_wrist'), _joint(self, 'left_ankle'), self.rest
     hand, foot = (part == 3) | (part == 4), (part == 5) | (part == 6)
     palm, sole = rest[rest[:, 0] > wrist[0]], rest[(rest[:, 1] < ankle[1]) & (rest[:, 0] > 0)]
-    if len(palm): u, v = (torch.where(hand, new, old) for new, old in
-                          ((_fraction(z, palm[:, 2].min(), palm[:, 2].max()), u), (_fraction(x.abs(), wrist[0], palm[:, 0].max()), v)))
-    if len(sole): u, v = (torch.where(foot, new, old) for new, old in
-                          ((_fraction(x.abs(), sole[:, 0].min(), sole[:, 0].max()), u), (_fraction(z, sole[:, 2].min(), sole[:, 2].max()), v)))
+    if len(palm):
+        u, v = (torch.where(hand, new, old) for new, old in
+                ((_fraction(z, palm[:, 2].min(), palm[:, 2].max()), u),
+                 (_fraction(x.abs(), wrist[0], palm[:, 0].max()), v)))
+    if len(sole):
+        u, v = (torch.where(foot, new, old) for new, old in
+                ((_fraction(x.abs(), sole[:, 0].min(), sole[:, 0].max()), u),
+                 (_fraction(z, sole[:, 2].min(), sole[:, 2].max()), v)))
     return torch.stack([part.to(points.dtype), u, v], -1)
 
 # %% ../nbs/02b_segments.ipynb #906fd646

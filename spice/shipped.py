@@ -45,4 +45,5 @@ def result_sheet(model,          # a `System`, or what `load_system` takes
     poses = Keypoints(case.batch['target_points'].cpu(), tuple(made.shape[2:])).draw()
     rows = zip(to_pil(case.batch['source_image'].cpu()), poses, to_pil(made.cpu()), to_pil(case.wanted.cpu()))
     titles = ['source', 'pose', 'made', 'truth']*cols
-    return show_images([o for row in rows for o in row], titles + ['']*(4*len(case) - len(titles)), cols=4*cols, scale=scale, pad=2)
+    return show_images([o for row in rows for o in row], titles + ['']*(4*len(case) - len(titles)), cols=4*cols,
+                       scale=scale, pad=2)

@@ -28,6 +28,7 @@ class Meeting:
     matte: Float[Tensor, 'b 1 h w']
     def __len__(self): return len(self.photo)
 
+# %% ../nbs/16d_strangers.ipynb #faee00cc
 @torch.no_grad()
 def meet(rounds:Rounds,
          b:int,    # how many
@@ -40,7 +41,8 @@ def meet(rounds:Rounds,
     flip = (torch.rand(b, generator=random) < .5).to(device)
     image, matte, rotmats, camera = flip_people(image, matte, rounds.rotmats[i], rounds.camera[i], flip)
     betas, other = rounds.betas[i], rounds.poses(b, random)
-    frames = [draw_frames(camera.project(body.skeleton(R, betas)[0])[..., :2].cpu(), random, rounds.shares).to(device) for R in (rotmats, other)]
+    frames = [draw_frames(camera.project(body.skeleton(R, betas)[0])[..., :2].cpu(), random, rounds.shares).to(device)
+              for R in (rotmats, other)]
     photo, matte = cut_out(image, frames[0], size), cut_out(matte, frames[0], size, 'zeros')
     home, there = (render_body(body, R, betas, frame_camera(camera, o, size)) for R, o in zip((rotmats, other), frames))
     guide = Guide(photo, matte, home, rounds.cells)
@@ -90,5 +92,6 @@ def stranger_terms(net:GuidedNet,
     parts = [paint_parts(meeting.guide.body, o) for o in (meeting.there, meeting.home)]
     terms['parts'] = parts_term(person, parts[0], meeting.photo, parts[1])
     back = Guide(person, matte, meeting.there, meeting.guide.carrier.cells).inputs(meeting.home)
-    again = guided_terms(decide(net(back), back), carried_of(back), torch.cat([meeting.photo, meeting.matte], 1), background, features)
+    again = guided_terms(decide(net(back), back), carried_of(back), torch.cat([meeting.photo, meeting.matte], 1),
+                         background, features)
     return terms | dict(cycle=again['l1'] + again.get('features', 0.)), picture

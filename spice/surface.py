@@ -114,14 +114,15 @@ def _carried(fragments, faces, verts_px):
     "Where other vertices put what each covered pixel shows: x, y, depth (n, 3)"
     o = fragments.covered
     corner = faces.index_select(0, o.face) + (o.image*verts_px.shape[1])[:, None]
-    place = verts_px.reshape(-1, 3).index_select(0, corner.view(-1)).view(-1, 3, 3)                   # (n, 3 corners, 3)
+    place = verts_px.reshape(-1, 3).index_select(0, corner.view(-1)).view(-1, 3, 3) # (n, 3 corners, 3)
     weight = o.bary*place[..., 2]
     z = weight.sum(1, keepdim=True)
     return torch.cat([(weight[..., None]*place[..., :2]).sum(1)/z, z], 1)
 
 def body_flow(target:Fragments,                 # the target pose, rasterized with perspective_correct=True
               faces:Int[Tensor, 'f 3'],
-              source_px:Float[Tensor, 'b v 3'], # vertices in the source pose: x, y in pixels of a picture of the same size, depth
+              # vertices in the source pose: x, y in pixels of a picture of the same size, depth
+              source_px:Float[Tensor, 'b v 3'],
               tolerance:float=.001,             # metres that a face must be nearer in the source to hide a point
              )->tuple: # flow [b, 2, h, w] in pixels, x first; visibility [b, h, w] of 0 seen, 1 hidden, 2 background
     "Where each target pixel comes from in the source, and whether it is seen there"
@@ -172,7 +173,8 @@ def resize_flow(flow:Float[Tensor, 'b 2 h w'], # in pixels of its own map
     size, (h, w) = frame_size(size), flow.shape[2:]
     scale = flow.new_tensor([size[1]/w, size[0]/h]).view(2, 1, 1)
     shrinks = size[0] <= h and size[1] <= w
-    mean = lambda o: F.interpolate(o, size, mode='area' if shrinks else 'bilinear', align_corners=None if shrinks else False)
+    mean = lambda o: F.interpolate(o, size, mode='area' if shrinks else 'bilinear',
+                                   align_corners=None if shrinks else False)
     if visibility is None: return mean(flow)*scale
     kinds = F.one_hot(visibility, 3).movedim(-1, 1).to(flow.dtype)               # (b, 3, h, w)
     share = mean(kinds)
@@ -194,7 +196,8 @@ class Surface:
         self.verts_px = camera.project(posed.verts)
         self.fragments = rasterize(self.verts_px, body.faces, camera.size, backend=backend)
     def __len__(self): return len(self.verts_px)
-    def __repr__(self): return 'Surface: {} bodies in pictures of {} x {} pixels'.format(len(self), *self.camera.size[::-1])
+    def __repr__(self):
+        return 'Surface: {} bodies in pictures of {} x {} pixels'.format(len(self), *self.camera.size[::-1])
     @property
     def mask(self): return self.fragments.mask                                       # [b, h, w] bool
     @cached_property
@@ -228,7 +231,8 @@ def flow_from(self:Surface,
              )->tuple: # flow [b, 2, h, w], visibility [b, h, w]; see `body_flow`
     "Where each pixel comes from in another picture"
     if source.camera.size != self.camera.size:
-        raise DataError(f'pictures of sizes (h, w) {self.camera.size} and {source.camera.size}', 'Render both at one size')
+        raise DataError(f'pictures of sizes (h, w) {self.camera.size} and {source.camera.size}',
+                        'Render both at one size')
     return body_flow(self.fragments, self.body.faces, source.verts_px)
 
 # %% ../nbs/03b_surface.ipynb #208ffec8

@@ -67,12 +67,14 @@ class System(Pretrained, nn.Module):
     def forward(self, batch)->dict: raise NotImplementedError # {'image': [b, 3, h, w], ...} for a drawn batch
     def columns(self, batch, made)->dict: raise NotImplementedError # {title: pictures}
     def use_body(self, body)->'System': return self           # for those that draw bodies themselves
-    def photos_in(self, stage:str)->int: return 2 if self.paired else 1 # photos of people that an item of its batches holds
+    def photos_in(self, stage:str)->int: # photos of people that an item of its batches holds
+        return 2 if self.paired else 1
     @property
     def size(self)->tuple: raise NotImplementedError          # (h, w) it is meant for
 
 # %% ../nbs/20_train.ipynb #0f47a269
-HOMES = dict(gfla='spice.gfla', upis='spice.upis', dpt='spice.dpt', intrinsic='spice.intrinsic', parsing='spice.parsing',
+HOMES = dict(gfla='spice.gfla', upis='spice.upis', dpt='spice.dpt', intrinsic='spice.intrinsic',
+             parsing='spice.parsing',
              guided='spice.guided_system') # {system: module}
 
 def system_names()->list:
@@ -81,7 +83,8 @@ def system_names()->list:
 
 def system_class(name:str): # a class
     "A system by its name"
-    if name not in system_names(): raise SpiceError(f'there is no system {name!r}', f"Take one of {', '.join(system_names())}")
+    if name not in system_names():
+        raise SpiceError(f'there is no system {name!r}', f"Take one of {', '.join(system_names())}")
     if name not in SYSTEMS: import_module(HOMES[name])
     return SYSTEMS[name]
 
@@ -92,7 +95,8 @@ def make_system(name:str='spice', # one of `system_names`
                )->System:
     "A new system"
     kind = system_class(name)
-    if preset not in kind.presets: raise SpiceError(f'{name} has no preset {preset!r}', f"Take one of {', '.join(kind.presets)}")
+    if preset not in kind.presets:
+        raise SpiceError(f'{name} has no preset {preset!r}', f"Take one of {', '.join(kind.presets)}")
     settings = kind.presets[preset]()
     wrong = next((o for o in changes if not hasattr(settings, o)), None)
     if wrong: raise SpiceError(f'{name} has no setting {wrong!r}', f"Take one of {', '.join(vars(settings))}")
@@ -151,35 +155,44 @@ class SpiceSettings:
         if isinstance(self.generator, dict): self.generator = GeneratorSettings(**self.generator)
         if isinstance(self.critic, dict): self.critic = DiscriminatorSettings(**self.critic)
         wrong = next((o for o in (*self.beyond, *self.before) if o not in vars(SpiceWeights())), None)
-        if wrong: raise SpiceError(f'there is no loss weight {wrong!r}', f"Take one of {', '.join(vars(SpiceWeights()))}")
+        if wrong:
+            raise SpiceError(f'there is no loss weight {wrong!r}', f"Take one of {', '.join(vars(SpiceWeights()))}")
 
 def spice_settings(preset:str, **changes)->SpiceSettings:
     "Generator and critic of one preset; the mended ones have the narrow ones' critic"
-    return SpiceSettings(generator_settings(preset), discriminator_settings(preset.replace('mended', 'narrow')), **changes)
+    return SpiceSettings(generator_settings(preset), discriminator_settings(preset.replace('mended', 'narrow')),
+                         **changes)
 
+# %% ../nbs/20_train.ipynb #98b64584
 SMALL = dict(features='people', rate=3e-4, critic_rate=6e-4)
-BEYOND = dict(wheels=30., masks=10., ground=5., parts=20.) # less, and the cycle opens the masks and stills the flow (chapter 62)
+# less, and the cycle opens the masks and stills the flow (chapter 62)
+BEYOND = dict(wheels=30., masks=10., ground=5., parts=20.)
 BEFORE = dict(wheels=10., masks=1.)
 
 # %% ../nbs/20_train.ipynb #41dbf59e
 class Spice(System):
     "The method of the paper: a cycle without pairs, with the body as a teacher"
     name, settings_class = 'spice', SpiceSettings
-    presets = dict(tiny=partial(spice_settings, 'narrow64', **SMALL), small=partial(spice_settings, 'narrow128', **SMALL),
+    presets = dict(tiny=partial(spice_settings, 'narrow64', **SMALL),
+                   small=partial(spice_settings, 'narrow128', **SMALL),
                    paper=partial(spice_settings, 'fashion'),
-                   **{o: partial(spice_settings, o, **SMALL, warm=True, beyond=BEYOND, before=BEFORE) for o in ('mended64', 'mended128')})
+                   **{o: partial(spice_settings, o, **SMALL, warm=True, beyond=BEYOND, before=BEFORE)
+                      for o in ('mended64', 'mended128')})
     def __init__(self, settings:SpiceSettings):
         super().__init__()
-        self.settings, self.generator, self.critic = settings, Generator(settings.generator), Discriminator(settings.critic)
+        self.settings, self.generator, self.critic = (settings, Generator(settings.generator),
+                                                      Discriminator(settings.critic))
     @property
     def size(self): return self.settings.generator.size
     def parts(self): return dict(flow=self.generator.flow_net, generator=self.generator, critic=self.critic)
     def stages(self):
         s = self.settings
-        early = {k: s.before.get(k, v) for k, v in s.beyond.items() if k in ('true_flow', 'wheels', 'masks', 'ground')} # no reposed picture yet
+        # no reposed picture yet
+        early = {k: s.before.get(k, v) for k, v in s.beyond.items() if k in ('true_flow', 'wheels', 'masks', 'ground')}
         copy = dict(copy=Stage(dict(generator=s.rate), spice_weights('copy', **early))) if s.warm else {}
         return dict(flow=Stage(dict(flow=s.flow_rate), spice_weights('flow', **early)), **copy,
-                    full=Stage(dict(generator=s.rate, critic=s.critic_rate), spice_weights(**s.beyond), needs=('regressor',)))
+                    full=Stage(dict(generator=s.rate, critic=s.critic_rate), spice_weights(**s.beyond),
+                               needs=('regressor',)))
     def forward(self, batch):
         out = self.generator(batch['source_image'], batch['source_heat'], batch['target_heat'], batch['source_wheel'])
         return dict(image=out.image, flows=out.flows, masks=out.masks)
@@ -191,9 +204,11 @@ def prepare_loss(self:Spice, features=None, regressor=None, body=None):
     weights, device = self.weights_now, next(self.parameters()).device
     features = features or load_features(self.settings.features, device=device)
     s, alone = self.settings, 'critic' not in self.stage.rates
-    self.loss = SpiceLoss(features, None if alone else self.critic, regressor, weights, s.form, tuple(o for o in s.generator.kernels if o), crop=s.crop,
+    self.loss = SpiceLoss(features, None if alone else self.critic, regressor, weights, s.form,
+                          tuple(o for o in s.generator.kernels if o), crop=s.crop,
                           body=body)
 
+# %% ../nbs/20_train.ipynb #8e972393
 @patch
 def step(self:Spice, batch)->Step:
     "The terms of Eq. (11) for generator and critic"
@@ -203,10 +218,12 @@ def step(self:Spice, batch)->Step:
     back = self.generator(there.image, batch['target_heat'], batch['source_heat'], batch['target_wheel'])
     self.critic.requires_grad_(False)
     own = self.own_pose(batch) if self.weights_now.own else None
-    terms = dict(generator=self.loss.for_generator(batch, there.image, back.image, there.flows, back.flows, own, there.masks))
+    terms = dict(generator=self.loss.for_generator(batch, there.image, back.image, there.flows, back.flows, own,
+                                                   there.masks))
     self.critic.requires_grad_(True)
     if terms['generator'].weights.get('adv'): terms['critic'] = self.loss.for_critic(batch, there.image)
-    return Step(terms, dict(image=there.image.detach(), again=back.image.detach(), flows=[o.detach() for o in there.flows],
+    return Step(terms, dict(image=there.image.detach(), again=back.image.detach(),
+                            flows=[o.detach() for o in there.flows],
                             masks=[o.detach() for o in there.masks]))
 
 @patch
@@ -256,7 +273,8 @@ def sheet(self:System, batch, made, count:int=4): # a PIL image
     "Some rows of a batch and what was made of them"
     columns = {k: v[:count] for k, v in self.columns(batch, made).items()}
     n = len(next(iter(columns.values())))
-    return show_images([column[i] for i in range(n) for column in columns.values()], list(columns) + ['']*(len(columns)*(n - 1)), cols=len(columns), pad=2)
+    return show_images([column[i] for i in range(n) for column in columns.values()],
+                       list(columns) + ['']*(len(columns)*(n - 1)), cols=len(columns), pad=2)
 
 # %% ../nbs/20_train.ipynb #15da6595
 class SystemLearner(Learner):
@@ -277,7 +295,8 @@ class SystemLearner(Learner):
             raise
         self.done += 1                                                                    # and never before
     def _do_epoch_validate(self, ds_idx=1, dl=None):
-        if dl is not None or ds_idx < len(self.dls.loaders): super()._do_epoch_validate(ds_idx, dl)      # some have nothing to validate on
+        # some have nothing to validate on
+        if dl is not None or ds_idx < len(self.dls.loaders): super()._do_epoch_validate(ds_idx, dl)
     def train_to(self, steps:int):
         "Train until `steps` are done, from wherever it is; the last epoch may be shorter"
         data = self.dls.train.dataset
@@ -309,9 +328,12 @@ def system_learner(system:System,
     system.to(device).enter(stage, weights, **tools)
     now = {**system.stage.rates, **(rates or {})}
     wrong = next((o for o in now if o not in system.stage.rates), None)
-    if wrong: raise SpiceError(f'{wrong} does not learn in stage {stage!r}', f"There learn {', '.join(system.stage.rates)}")
-    adam = lambda groups, lr: OptimWrapper(groups, opt=torch.optim.Adam, betas=system.stage.betas, eps=1e-8)   # `fit` sets the rates
-    return SystemLearner(dls, system, loss_func=lambda *_: None, opt_func=adam, lr=L(now.values()), splitter=lambda m: L(m.groups()), cbs=cbs,
+    if wrong:
+        raise SpiceError(f'{wrong} does not learn in stage {stage!r}', f"There learn {', '.join(system.stage.rates)}")
+    # `fit` sets the rates
+    adam = lambda groups, lr: OptimWrapper(groups, opt=torch.optim.Adam, betas=system.stage.betas, eps=1e-8)
+    return SystemLearner(dls, system, loss_func=lambda *_: None, opt_func=adam, lr=L(now.values()),
+                         splitter=lambda m: L(m.groups()), cbs=cbs,
                          metrics=metrics, path=path,
                          train_bn=True)
 

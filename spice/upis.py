@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['normed', 'JohnsonBlock', 'start', 'JohnsonNet', 'PatchCritic', 'patch_side', 'visible_maps', 'UpisWeights',
-           'UpisLoss', 'PastPictures', 'UpisSettings', 'Upis', 'paper_run']
+           'UpisLoss', 'PastPictures', 'UpisSettings', 'Upis', 'upis_paper_run']
 
 # %% ../nbs/51_upis.ipynb #bb0bf9e5
 from dataclasses import dataclass
@@ -54,10 +54,11 @@ class JohnsonNet(nn.Module):
                  blocks:int=9,  # residual blocks
                 ):
         super().__init__()
-        w, down, up = width, partial(nn.Conv2d, kernel_size=3, stride=2, padding=1), partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1)
+        w, down, up = (width, partial(nn.Conv2d, kernel_size=3, stride=2, padding=1),
+                       partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1))
         self.model = start(nn.Sequential(
-            nn.ReflectionPad2d(3), *normed(nn.Conv2d(c_in, w, 7), w), *normed(down(w, 2*w), 2*w), *normed(down(2*w, 4*w), 4*w),
-            *[JohnsonBlock(4*w) for _ in range(blocks)],
+            nn.ReflectionPad2d(3), *normed(nn.Conv2d(c_in, w, 7), w), *normed(down(w, 2*w), 2*w),
+            *normed(down(2*w, 4*w), 4*w), *[JohnsonBlock(4*w) for _ in range(blocks)],
             *normed(up(4*w, 2*w, output_padding=1), 2*w), *normed(up(2*w, w, output_padding=1), w),
             nn.ReflectionPad2d(3), nn.Conv2d(w, c_out, 7), nn.Tanh()))
     def forward(self, x:Float[Tensor, 'b c h w'])->Float[Tensor, 'b d h w']: return self.model(x)
@@ -72,9 +73,10 @@ class PatchCritic(nn.Module):
                 ):
         super().__init__()
         c, p = [width*min(2**i, 8) for i in range(levels + 1)], int(padded)
-        after = lambda n, norm=True: [nn.InstanceNorm2d(n)]*norm + [nn.LeakyReLU(.2, inplace=True)]
-        halve = [o for i in range(1, levels) for o in (nn.Conv2d(c[i-1], c[i], 4, 2, 1), *after(c[i]))]
-        self.model = start(nn.Sequential(nn.Conv2d(3, c[0], 4, 2, 1), *after(c[0], False), *halve,
+        def after(n): return [nn.InstanceNorm2d(n), nn.LeakyReLU(.2, inplace=True)]
+        halve = []
+        for i in range(1, levels): halve += [nn.Conv2d(c[i-1], c[i], 4, 2, 1), *after(c[i])]
+        self.model = start(nn.Sequential(nn.Conv2d(3, c[0], 4, 2, 1), nn.LeakyReLU(.2, inplace=True), *halve,
                                          nn.Conv2d(c[-2], c[-1], 4, 1, p), *after(c[-1]), nn.Conv2d(c[-1], 1, 4, 1, p)))
     def forward(self, image:Float[Tensor, 'b 3 h w'])->Float[Tensor, 'b 1 h2 w2']: return self.model(image)
 
@@ -104,7 +106,8 @@ class UpisWeights:
     pixel: float = 0.       # L1 after the way back, figure 5's ablation
     @property
     def terms(self)->dict: # {term: weight}
-        return dict(adv=self.adv, pose=self.pose, adv_back=self.adv*self.back, pose_back=self.pose*self.back, content=self.identity,
+        return dict(adv=self.adv, pose=self.pose, adv_back=self.adv*self.back, pose_back=self.pose*self.back,
+                    content=self.identity,
                     style=self.identity*self.style, pixel=self.pixel)
 
 # %% ../nbs/51_upis.ipynb #18c35fb4
@@ -153,7 +156,8 @@ def for_generator(self:UpisLoss,
 @patch
 def for_critic(self:UpisLoss, photo:Float[Tensor, 'b 3 h w'], fake:Float[Tensor, 'n 3 h w'])->Terms:
     "Eq. (2) for the critic: photos against pictures that were made"
-    return Terms({'critic': critic_loss(self.critic(photo), self.critic(fake), self.form)}, {'critic': self.weights.adv})
+    return Terms({'critic': critic_loss(self.critic(photo), self.critic(fake), self.form)},
+                 {'critic': self.weights.adv})
 
 @patch
 def for_detector(self:UpisLoss, photo:Float[Tensor, 'b 3 h w'], maps:Float[Tensor, 'b k h w'])->Terms:
@@ -186,7 +190,8 @@ class PastPictures(nn.Module):
 def swap(self:PastPictures, images:Float[Tensor, 'n 3 h w'])->Float[Tensor, 'n 3 h w']:
     "While there is room all are kept and go through; then some change places"
     if images.shape[2:] != self.pictures.shape[2:]:
-        raise SpiceError(f'pictures of {tuple(images.shape[2:])} for a system of {tuple(self.pictures.shape[2:])}', 'Prepare the data at its size')
+        raise SpiceError(f'pictures of {tuple(images.shape[2:])} for a system of {tuple(self.pictures.shape[2:])}',
+                         'Prepare the data at its size')
     n, at = len(images), images.device
     by_chance, old = torch.randperm(self.count)[:n].to(at), (torch.rand(n) >= self.fresh).to(at)
     full = self.filled >= self.count
@@ -223,7 +228,8 @@ class UpisSettings:
     def __post_init__(self):
         self.size, self.betas = tuple(self.size), tuple(self.betas)
         check_size(self.size, 2)
-        if self.form not in GAN_FORMS: raise SpiceError(f'there is no adversarial form {self.form!r}', f"Take one of {', '.join(GAN_FORMS)}")
+        if self.form not in GAN_FORMS:
+            raise SpiceError(f'there is no adversarial form {self.form!r}', f"Take one of {', '.join(GAN_FORMS)}")
 
 # %% ../nbs/51_upis.ipynb #7c813ff1
 class Upis(System):
@@ -235,17 +241,21 @@ class Upis(System):
         super().__init__()
         self.settings = s = settings
         self.generator, self.detector = JohnsonNet(21, 3, s.width, s.blocks), JohnsonNet(3, 18, s.width, s.blocks)
-        self.critic, self.past = PatchCritic(s.critic_width, s.critic_levels, s.critic_padded), PastPictures(s.history, s.size, s.fresh)
+        self.critic, self.past = (PatchCritic(s.critic_width, s.critic_levels, s.critic_padded),
+                                  PastPictures(s.history, s.size, s.fresh))
     @property
     def size(self): return self.settings.size
     def parts(self): return dict(generator=self.generator, detector=self.detector, critic=self.critic)
     def stages(self):
         s = self.settings
-        return dict(full=Stage(dict(generator=s.rate, detector=s.critic_rate, critic=s.critic_rate), UpisWeights(), s.betas))
+        return dict(full=Stage(dict(generator=s.rate, detector=s.critic_rate, critic=s.critic_rate), UpisWeights(),
+                               s.betas))
     def prepare_loss(self, features=None, regressor=None, body=None):
         "Only Psi is needed"
-        features = features or load_features(self.settings.features, self.settings.arch, device=next(self.parameters()).device)
-        self.loss = UpisLoss(self.critic, self.detector, features, self.weights_now, *features.check(self.settings.layer), self.settings.form)
+        features = features or load_features(self.settings.features, self.settings.arch,
+                                             device=next(self.parameters()).device)
+        self.loss = UpisLoss(self.critic, self.detector, features, self.weights_now,
+                             *features.check(self.settings.layer), self.settings.form)
 
 # %% ../nbs/51_upis.ipynb #566a490f
 @patch
@@ -260,8 +270,10 @@ def generate(self:Upis, image:Float[Tensor, 'b 3 h w'], maps:Float[Tensor, 'b 18
     return self.generator(torch.cat([image, maps], 1))
 
 @patch
-def forward(self:Upis, batch)->dict: return dict(image=self.generate(batch['source_image'], self.maps(batch['target_points'])))
+def forward(self:Upis, batch)->dict:
+    return dict(image=self.generate(batch['source_image'], self.maps(batch['target_points'])))
 
+# %% ../nbs/51_upis.ipynb #773c1e38
 @patch
 def step(self:Upis, batch)->Step:
     "The terms of Eq. (8) for the three players"
@@ -270,7 +282,8 @@ def step(self:Upis, batch)->Step:
     seen = tuple(visible_maps(m, o, self.settings.visible) for m, o in zip(maps, points))
     made = self.generate(photo, maps[1])
     again = self.generate(made, maps[0])
-    judges, fake = nn.ModuleList([self.critic, self.detector]), torch.cat([made, again] if self.loss.on('adv_back') else [made]).detach()
+    judges, fake = (nn.ModuleList([self.critic, self.detector]),
+                    torch.cat([made, again] if self.loss.on('adv_back') else [made]).detach())
     judges.requires_grad_(False)
     terms = dict(generator=self.loss.for_generator(photo, made, again, maps, seen))
     judges.requires_grad_(True)
@@ -296,18 +309,19 @@ def read_weights(self:Upis, path)->Upis: # itself
 def columns(self:Upis, batch, made)->dict:
     "Source, pose, what was made, the joints in it, the way back, the truth"
     with torch.no_grad(): found = self.detector(made['image'].to(batch['source_image'].dtype))
-    out = {'source': batch['source_image'], 'pose': pose_columns(batch), 'made': made['image'], 'joints in it': color_maps(found.float())}
+    out = {'source': batch['source_image'], 'pose': pose_columns(batch), 'made': made['image'],
+           'joints in it': color_maps(found.float())}
     if 'again' in made: out['and back'] = made['again']
     if 'target_image' in batch: out['truth'] = batch['target_image']
     return {k: to_pil(v.float().cpu()) if isinstance(v, Tensor) else v for k, v in out.items()}
 
 # %% ../nbs/51_upis.ipynb #6c66a047
-def paper_run(data:str,          # the folder of a prepared dataset
-              photos:int=24_145, # in it
-              epochs:int=300,
-              full:int=100,      # epochs before the rates fall
-              **changes,         # fields of `Plan`
-             )->tuple: # a `Plan`, and what makes its callbacks
+def upis_paper_run(data:str,          # the folder of a prepared dataset
+                   photos:int=24_145, # in it
+                   epochs:int=300,
+                   full:int=100,      # epochs before the rates fall
+                   **changes,         # fields of `Plan`
+                  )->tuple: # a `Plan`, and what makes its callbacks
     "Batch, epochs and falling rates of section 5"
     plan = Plan(**{**dict(system='upis', preset='paper', data=data, bs=12, ema=0.), **changes})
     plan.epoch = max(1, photos//plan.bs)

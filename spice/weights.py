@@ -55,7 +55,8 @@ def load_weights(net:nn.Module,
     broken = next((k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
     if broken: raise WeightsError(f'{broken} holds NaN or infinite values', 'The file is damaged: get it again')
     unmade = any(o.is_meta for o in own.values())
-    ready = {k: v.to(own[k].dtype, copy=True) for k, v in state.items()} | {k: torch.zeros_like(v, device='cpu') if unmade else v for k, v in counters.items()}
+    ready = ({k: v.to(own[k].dtype, copy=True) for k, v in state.items()}
+             | {k: torch.zeros_like(v, device='cpu') if unmade else v for k, v in counters.items()})
     net.load_state_dict(ready, assign=unmade)
     return net
 
@@ -75,6 +76,7 @@ def on_hub(source)->str: # owner/name; empty without the mark
         raise WeightsError(f'{name} is no place on the Hub', f'Write {HUB}owner/name')
     return name.removeprefix(HUB)
 
+# %% ../nbs/00a_weights.ipynb #a216dba1
 def find_weights(source, # a folder, a name of `list_models`, or hf:owner/name
                  name:str, # of the file
                 )->Path:
@@ -168,7 +170,8 @@ def save_pretrained(self:Pretrained, folder,
                    )->Path: # the folder
     "Write settings and weights"
     folder = Path(folder)
-    state = {k: (v.half() if half and v.is_floating_point() else v).detach().cpu().clone().contiguous() for k, v in self.weights().items()}
+    state = {k: (v.half() if half and v.is_floating_point() else v).detach().cpu().clone().contiguous()
+             for k, v in self.weights().items()}
     broken = next((k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
     if broken:
         raise WeightsError(f'{broken} holds NaN or infinite values: {folder} is not written',
@@ -186,8 +189,10 @@ def read_config(path:Path,
                )->dict: # the settings
     "What `config.json` says, or one line on what is wrong with it"
     config = read_json(path, 'Get it again', WeightsError, most=1_000_000)
-    if not isinstance(config, dict) or not isinstance(config.get('settings'), dict): raise WeightsError(f'{path} has no settings', 'Get it again')
-    if network and config.get('network') != network: raise WeightsError(f'{path.parent} holds a {config.get("network")}, not a {network}',
-                                                                        'Load it with its own class')
+    if not isinstance(config, dict) or not isinstance(config.get('settings'), dict):
+        raise WeightsError(f'{path} has no settings', 'Get it again')
+    if network and config.get('network') != network:
+        raise WeightsError(f'{path.parent} holds a {config.get("network")}, not a {network}',
+                           'Load it with its own class')
     check_settings(config['settings'], path)
     return config['settings']

@@ -30,7 +30,7 @@ from .callbacks import curves
 from .camera import frame_body, world_to_view
 from .core import DataError, SpiceError, read_image, show_images, to_pil
 from .files import read_json
-from .infer import Aim, Reposer, Result, Seen
+from .infer import Aim, ReposeResult, Reposer, Seen
 from .keypoints import COLORS, KEYPOINTS, LIMBS, Keypoints, frame_size
 from .people import free_body
 from .poses import POSES, pose_rows, settle, turn
@@ -399,7 +399,7 @@ class Browser(VBox):
     def __init__(self,
                  sources:dict,    # {name: whatever `make` takes as its source}
                  poses,           # {name: whatever `make` takes as its pose}, or names of poses
-                 make,            # a function of source and pose: gives a picture, a `Result`, or {title: picture}
+                 make,            # a function of source and pose: gives a picture, a `ReposeResult`, or {title: picture}
                  most:int=200,    # results that are kept
                  longest:int=320, # pixels of a single picture on the screen
                 ):
@@ -421,7 +421,7 @@ class Browser(VBox):
 # %% ../nbs/42_widgets.ipynb #87ff9520
 def steps_of(made)->dict: # {title: PIL image}, the last one is 'result'
     "What a function of source and pose gave"
-    if isinstance(made, Result): made = {**made.steps, 'result': made.image}
+    if isinstance(made, ReposeResult): made = {**made.steps, 'result': made.image}
     if not isinstance(made, dict): made = {'result': made}
     return {k: read_image(v) for k, v in made.items()}
 

@@ -354,7 +354,7 @@ def test_the_command(monkeypatch, capsys, tool):
 
 def test_files_are_packaged_and_know_no_other_place():
     folder = Path(module.__file__).parent/'assets'/'app'
-    assert {o.name for o in folder.iterdir()} == {name for name, _ in module.FILES.values()}
+    assert {o.name for o in folder.iterdir()} == {name for name, _ in module.SERVED_FILES.values()}
     for o in folder.iterdir():
         if o.suffix in ('.html', '.css', '.js'):
             text = o.read_text(encoding='utf-8').replace('http://www.w3.org/2000/svg', '')

@@ -3,8 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spice.background import RIM, complete, fill_behind, grow
+from spice.background import HOLE_RIM, complete, fill_behind
 from spice.core import DataError
+from spice.places import grow
 
 def person(h=96, w=72, top=20, bottom=80, left=25, right=47):
     matte = torch.zeros(1, 1, h, w)
@@ -27,7 +28,7 @@ def test_smooth_grounds_come_back(box, size):
 
 def test_what_is_far_from_the_person_stays():
     photo, matte = street(), person()
-    far = grow(matte[0, 0], RIM) == 0
+    far = grow(matte[0], HOLE_RIM)[0] == 0
     assert torch.equal(fill_behind(photo, matte)[..., far], photo[..., far])
     assert torch.equal(fill_behind(photo, matte*0), photo)
 

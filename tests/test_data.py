@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from processes import Running, command
 from spice.core import DataError
-from spice.data import (CHUNK, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs)
+from spice.data import (PHOTOS_AT_ONCE, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs)
 from spice.loaders import Paired
 from spice.keypoints import Keypoints
 from spice.prepare import spice_prepare
@@ -162,7 +162,7 @@ def same(a, b):
 
 def test_two_processes_make_the_same_table(tmp_path):
     source = lambda: PeoplePhotos(64, train=34, valid=0, test=0)
-    assert len(source()) > 2*CHUNK
+    assert len(source()) > 2*PHOTOS_AT_ONCE
     prepare(source(), tmp_path/'one')
     prepare(source(), tmp_path/'two', 1, 2)
     with pytest.raises(DataError, match='is not finished'): Prepared(tmp_path/'two')

@@ -12,8 +12,8 @@ from torch.autograd import gradcheck
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare
-from spice.dpt import (LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, DrawDense, FlipViews, Inpainting, Outfits,
-                       PredictiveStream, ViewSteps, atlas, fill_holes, gather, inpainting_loss, looks, pose_planes, scatter, taps, textures)
+from spice.dpt import (VGG_LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, DrawDense, FlipViews, Inpainting, Outfits,
+                       PredictiveStream, ViewSteps, atlas, fill_texels, gather, inpainting_loss, looks, pose_planes, scatter, taps, textures)
 from spice.evaluate import evaluate, evaluate_rows
 from spice.features import FeatureSettings, Features, load_features
 from spice.infer import Reposer, repose
@@ -22,7 +22,7 @@ from spice.loaders import Batch, Sessions, step_loaders
 from spice.protocols import PROTOCOLS
 from spice.pose_files import read_iuv, read_keypoints, save_iuv, write_openpose
 from spice.people import People, Pool, free_body
-from spice.runs import PeoplePairs, Plan, log_rows, spice_train
+from spice.runs import Plan, ValidationPairs, log_rows, spice_train
 from spice.surface import render_body
 from spice.train import load_system, make_system, system_learner
 from spice.video import animate
@@ -111,13 +111,13 @@ def test_gradients_of_charts():
     weights = double(2, 24, 3, 5, 5)
     assert right_gradient(lambda o: (scatter(o, to, 3)[0]*weights).sum(), double(2, 3, 6, 5).requires_grad_())
     assert right_gradient(lambda o: (gather(o, to)**2).sum(), double(2, 24, 3, 5, 5).requires_grad_())
-    assert right_gradient(lambda o: (fill_holes(*scatter(o, taps(iuv, 8), 2), 2)[0]**2).sum(), double(2, 3, 6, 5).requires_grad_())
+    assert right_gradient(lambda o: (fill_texels(*scatter(o, taps(iuv, 8), 2), 2)[0]**2).sum(), double(2, 3, 6, 5).requires_grad_())
 
 def test_holes():
     "One known texel fills what coarser charts share with it, and no more"
     charts, weight = torch.zeros(1, 24, 1, 8, 8), torch.zeros(1, 24, 1, 8, 8)
     charts[0, 3, 0, 1, 1], weight[0, 3, 0, 1, 1] = .7, 1.
-    none, few, more = (fill_holes(charts, weight, n) for n in (0, 1, 2))
+    none, few, more = (fill_texels(charts, weight, n) for n in (0, 1, 2))
     assert [int((o[1] > 0).sum()) for o in (none, few, more)] == [1, 9, 49]
     assert torch.allclose(more[0][more[1] > 0], torch.tensor(.7)) and not few[1][0, 4].any()
 
@@ -210,9 +210,9 @@ def small_features():
 @pytest.mark.parametrize('squared', [True, False])
 def test_eq_1_2_3_by_hand(squared):
     net, made, true = small_features(), double(2, 3, 32, 32).requires_grad_(), double(2, 3, 32, 32)
-    a, b, percep, style = net(made, LAYERS), net(true, LAYERS), 0, 0
-    assert LAYERS == tuple(f'relu{i}_2' for i in range(1, 6))
-    for o in LAYERS:
+    a, b, percep, style = net(made, VGG_LAYERS), net(true, VGG_LAYERS), 0, 0
+    assert VGG_LAYERS == tuple(f'relu{i}_2' for i in range(1, 6))
+    for o in VGG_LAYERS:
         x, y = a[o], b[o]
         G = lambda z: torch.einsum('bchw,bdhw->bcd', z, z)/z[0].numel()                               # Eq. (2), a mean
         for name, d in (('percep', x - y), ('style', G(x) - G(y))):
@@ -408,7 +408,7 @@ def test_outfits_of_a_dataset(data):
     assert only.rows == [(0, [1])] and only.target_of(0) == 1 and groups[only.others(0, 1)[0]] == groups[0]
 
 @pytest.fixture
-def few(monkeypatch): monkeypatch.setattr('spice.dpt.PeoplePairs', lambda people: PeoplePairs(people, 2))
+def few(monkeypatch): monkeypatch.setattr('spice.dpt.ValidationPairs', lambda people: ValidationPairs(people, 2))
 
 def write_dense_poses(folder):
     "Files as DensePose's tool writes them, for all photos of a dataset"

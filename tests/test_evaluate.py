@@ -25,7 +25,7 @@ from spice.loaders import Batch
 from spice.metrics import FID, load_extractor
 from spice.people import free_body
 from spice.people_detector import JointNet
-from spice.protocols import PROTOCOLS, ROWS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
+from spice.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
 from spice.regressor import Regressor, regressor_settings
 from spice.surface import BACKGROUND, SEEN
 from spice.train import System, make_system
@@ -92,7 +92,7 @@ def test_protocols_name_what_there_is():
     assert set(PROTOCOLS) == {'people-64', 'people-128', 'people-256', 'people-crop-128', 'people-crop-256', 'gfla-256', 'cfld-256x176', 'clean', 'fashion-video',
                               'ccp-round', 'ccp-round-256', 'ccp-repose', 'ccp-repose-128'}
     for name, p in PROTOCOLS.items():
-        assert p.name == name and set(p.measures) | set(p.extra) <= set(ev.NEEDS) and p.frame in pr.FRAMES
+        assert p.name == name and set(p.measures) | set(p.extra) <= set(ev.NEEDS) and p.frame in pr.FRAME_CHANGES
         assert through(torch.zeros(1, 3, 8, 8), p.codec).shape == (1, 3, 8, 8)
         field = {'lpips', 'fid', 'fid-field'}
         if name.startswith('people'): assert p.count == p.real_count == 1000 and not field & set(p.measures) and {'lpips', 'fid'} <= set(p.extra)
@@ -188,7 +188,7 @@ def test_pck_counts_joints_within_a_tenth(four):
     assert torch.allclose(taller['all'], 1 - true.valid[:, 5]/true.valid.sum(1))
 
 def test_warped_row_keeps_what_is_seen(four):
-    made = ROWS['warp-true-flow'](four, None)
+    made = BASELINES['warp-true-flow'](four, None)
     seen, back = four['visibility'] == SEEN, four['visibility'] == BACKGROUND
     carried = pr.warp(four.batch['source_image'], four['flow'])
     assert torch.equal(made.movedim(1, 3)[seen], carried.movedim(1, 3)[seen]) and made.abs().max() <= 1.001
@@ -227,7 +227,7 @@ def held(state): # bytes of all tensors that a run leaves behind
         if isinstance(o, torch.Tensor): total += o.untyped_storage().nbytes()
         elif isinstance(o, dict): todo += list(o.values())
         elif isinstance(o, (list, tuple, set)): todo += list(o)
-        elif isinstance(o, (Metric, ev.Kept)): todo += [v for k, v in vars(o).items() if k not in ('net', 'extractor', 'measure', '_defaults')]
+        elif isinstance(o, (Metric, ev.Gallery)): todo += [v for k, v in vars(o).items() if k not in ('net', 'extractor', 'measure', '_defaults')]
     return total
 
 def test_8570_pairs_need_no_more_memory_than_100():
@@ -314,7 +314,7 @@ def test_sheets_show_the_best_and_the_worst(results):
     with pytest.raises(SpiceError, match="there is no sheet 'funny'"): sheet(results[1], 'funny')
 
 def test_best_is_high_where_high_is_good():
-    shelf = ev.Kept(4, 2, higher=True)
+    shelf = ev.Gallery(4, 2, higher=True)
     case = Case(Batch(source_image=torch.zeros(4, 3, 8, 8), target_points=torch.zeros(4, 18, 3)), list('abcd'), torch.zeros(4, 3, 8, 8), {})
     shelf.offer(case, torch.zeros(4, 3, 8, 8), torch.tensor([.5, float('nan'), .9, .1]))
     assert [o['name'] for o in shelf.shelves['best']] == ['c', 'a'] and [o['name'] for o in shelf.shelves['worst']] == ['d', 'a'] and len(shelf.shelves['random']) == 2
@@ -337,7 +337,7 @@ def test_real_set_is_every_training_photo(fashion):
     assert (photos[:, :, :, :20].mean() < .9), 'no bars in the stretched frame'
 
 def test_stretched_moves_joints_with_pixels(people_folder):
-    item = pr.collate([pr.person_of(people_folder, 0, 'source', True) | pr.person_of(people_folder, 1, 'target', True)])
+    item = pr.collate([pr.read_side(people_folder, 0, 'source', True) | pr.read_side(people_folder, 1, 'target', True)])
     for side in ('source', 'target'): item |= {f'{side}_{k}': item[f'{side}_{k}']*4 for k in ('focal', 'center')} | {f'{side}_points': item[f'{side}_points']*torch.tensor([4., 4., 1.]),
         f'{side}_image': torch.nn.functional.interpolate(item[f'{side}_image'].float(), (256, 256)).to(torch.uint8)}
     wide, body = stretched(item), free_body('cpu')

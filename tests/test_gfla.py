@@ -19,7 +19,7 @@ from spice.keypoints import heatmaps
 from spice.loaders import Couples, Draw, Flip, PairSteps, Sessions, collate, step_loaders
 from spice.losses import Correctness, affine_regularisation
 from spice.people import People, Pool, free_body
-from spice.runs import PeoplePairs, Plan, log_rows, plan_loaders, spice_train
+from spice.runs import Plan, ValidationPairs, log_rows, plan_loaders, spice_train
 from spice.train import System, load_system, make_system, system_learner
 
 def new(seed=0, **changes):
@@ -31,7 +31,7 @@ def features(): return load_features('people')
 @pytest.fixture(scope='module')
 def batch():
     "A drawn batch of true pairs"
-    pairs = PeoplePairs(People(64, 'train', samples=1, device='cpu'), 4)
+    pairs = ValidationPairs(People(64, 'train', samples=1, device='cpu'), 4)
     return Draw(free_body('cpu'))(collate([pairs[i] for i in range(4)]))
 
 @pytest.fixture(scope='module')
@@ -238,7 +238,7 @@ def test_pairs_from_a_dataset(data, tmp_path, bad_input):
     with pytest.raises(DataError, match='no two photos of one outfit'): Couples(one)
 
 @pytest.fixture
-def few_to_validate(monkeypatch): monkeypatch.setattr('spice.runs.PeoplePairs', lambda people: PeoplePairs(people, 2))
+def few_to_validate(monkeypatch): monkeypatch.setattr('spice.runs.ValidationPairs', lambda people: ValidationPairs(people, 2))
 
 def test_only_paired_systems_get_the_truth(data, few_to_validate, bad_input):
     for source in ('people', str(data)):

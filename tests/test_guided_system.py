@@ -14,7 +14,7 @@ from spice.infer import Reposer, demo_person, repose, spice_repose
 from spice.keypoints import Keypoints
 from spice.losses import Adversarial
 from spice.people import People, free_body
-from spice.places import inside
+from spice.places import inner_matte
 from spice.rounds import Rounds, people_album
 from spice.strangers import meet, part_statistics, parts_term, small_critic, stranger_terms
 from spice.train import load_system, make_system
@@ -153,7 +153,7 @@ def test_saved_and_loaded(tool, tmp_path):
 def test_colours_come_from_inside_the_outline():
     matte = torch.zeros(1, 1, 256, 256)
     matte[..., 100:150, 100:150] = 1
-    assert inside(matte).sum() == 48*48 and inside(matte[..., ::2, ::2]).sum() == 25*25   # small pictures keep all
+    assert inner_matte(matte).sum() == 48*48 and inner_matte(matte[..., ::2, ::2]).sum() == 25*25   # small pictures keep all
 
 def test_carried_without_its_trust():
     x = torch.rand(1, 15, 8, 8)

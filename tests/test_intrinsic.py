@@ -13,13 +13,13 @@ from spice.data import PeoplePhotos, Prepared, prepare
 from spice.evaluate import evaluate
 from spice.features import FeatureSettings, Features, load_features
 from spice.infer import Reposer, repose
-from spice.intrinsic import (PARTS, UNIT, ConditionalCritic, DrawTruth, FeatureWarp, FlowRegression, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights,
-                             PixelWarp, Residual, WarpGenerator, flow_error, gated, has, image_terms, paper_run)
+from spice.intrinsic import (SYSTEM_PARTS, UNIT, ConditionalCritic, DrawTruth, FeatureWarp, FlowRegression, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights,
+                             PixelWarp, Residual, WarpGenerator, flow_error, gated, has, image_terms, intrinsic_paper_run)
 from spice.keypoints import pose_discs
 from spice.loaders import Batch, Draw, Flip, PairSteps, Sessions, collate, step_loaders
 from spice.losses import end_point_error
 from spice.people import People, Pool, free_body
-from spice.runs import PeoplePairs, Plan, log_rows, plan_loaders, spice_train, train
+from spice.runs import Plan, ValidationPairs, log_rows, plan_loaders, spice_train, train
 from spice.surface import BACKGROUND, HIDDEN, SEEN, resize_flow, warp
 from spice.train import load_system, make_system, system_learner
 from spice.video import animate
@@ -42,7 +42,7 @@ def new(seed=0, **changes):
 @pytest.fixture(scope='module')
 def raw():
     "Pairs as bytes and numbers"
-    pairs = PeoplePairs(People(64, 'train', samples=1, device='cpu'), 4)
+    pairs = ValidationPairs(People(64, 'train', samples=1, device='cpu'), 4)
     return collate([pairs[i] for i in range(4)])
 
 @pytest.fixture(scope='module')
@@ -52,7 +52,7 @@ def batch(raw): return DrawTruth(free_body('cpu'))(raw)
 def data(tmp_path_factory): return prepare(PeoplePhotos(64, train=4, valid=2, test=1, views=3), tmp_path_factory.mktemp('data')/'people')
 
 @pytest.fixture
-def few(monkeypatch): monkeypatch.setattr('spice.runs.PeoplePairs', partial(PeoplePairs, count=2))
+def few(monkeypatch): monkeypatch.setattr('spice.runs.ValidationPairs', partial(ValidationPairs, count=2))
 
 # the truth, Eq. (1)
 
@@ -219,7 +219,7 @@ def test_published_architecture():
                                                                     adversarial=dict(generator=2e-4, critic=2e-5), pixels=dict(pixels=2e-4, critic=2e-5))
     assert not [k for k, o in system.generator.named_modules() if isinstance(o, torch.nn.Conv2d) and o.bias is not None and k != 'decoder.last.1']
 
-@pytest.mark.parametrize('without', ['', *PARTS])
+@pytest.mark.parametrize('without', ['', *SYSTEM_PARTS])
 def test_ablations(batch, without):
     system = new(without=without)
     has_flow, stages = has(without, 'flow'), list(system.stages())
@@ -313,7 +313,7 @@ def test_starts_with_a_flow_network(tmp_path):
     assert not torch.equal(first.generator.decoder.last[1].weight, second.generator.decoder.last[1].weight)
 
 def test_paper_run():
-    plan = paper_run('somewhere')
+    plan = intrinsic_paper_run('somewhere')
     assert plan.steps == [o*11_157 for o in (10, 5, 5, 2)] and (plan.bs, plan.ema, plan.preset) == (8, 0., 'paper')
 
 # runs
@@ -359,7 +359,7 @@ def test_a_run_on_a_dataset(data, tmp_path, bad_input):
     assert 'flows' not in load_system(tmp_path/'plain', 'cpu')(Draw(wheels=False, torso=False)(pairs_of(2)))
 
 def pairs_of(n):
-    pairs = PeoplePairs(People(64, 'train', samples=1, device='cpu'), n)
+    pairs = ValidationPairs(People(64, 'train', samples=1, device='cpu'), n)
     return collate([pairs[i] for i in range(n)])
 
 def test_only_the_stage_that_asks_gets_the_truth(few, monkeypatch):

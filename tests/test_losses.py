@@ -11,7 +11,7 @@ import roma
 import torch
 import torch.nn.functional as F
 
-from spice.consistency import Appearance, bounding_boxes, crops, part_masks, pose_loss, shape_loss, torso_masks, turn_between, turn_weight
+from spice.consistency import Appearance, bounding_boxes, crops, dense_part_masks, pose_loss, shape_loss, torso_masks, turn_between, turn_weight
 from spice.core import SpiceError
 from spice.discriminator import Discriminator, discriminator_settings
 from spice.features import load_features
@@ -235,7 +235,7 @@ def test_masks_at_the_target_use_its_camera():
     body = free_body('cpu')
     assert torch.equal(torso_masks(body, target.rotmats, source.betas, target.camera), target.surface.torso)
     assert not torch.equal(torso_masks(body, target.rotmats, source.betas, source.camera), target.surface.torso)
-    parts = part_masks(body, source.rotmats, source.betas, source.camera)
+    parts = dense_part_masks(body, source.rotmats, source.betas, source.camera)
     assert torch.equal(parts.any(1), source.surface.mask) and int(parts.sum(1).max()) == 1
     assert torch.equal(parts[:, 1], source.surface.torso[:, 0])
 

@@ -16,9 +16,9 @@ from spice.features import load_features
 from spice.keypoints import heatmaps, pose_mask
 from spice.loaders import Batch, Draw, collate
 from spice.losses import content, critic_loss, generator_loss, squares, weighted_cross_entropy
-from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, motion, region_style, smaller
+from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, part_motion, region_style, smaller
 from spice.people import PARSING, People, Pool
-from spice.pseudo_pairs import FLIPPED, PARTS, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
+from spice.pseudo_pairs import BOX_PARTS, FLIPPED, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
 from spice.restyle import EDITS, HumanParser, edit_parsing, human_parser, label_table, parse_folder, redraw, relabel, spice_parse, swap_sides, transfer_clothes
 from spice.runs import Plan, log_rows, run_stage, spice_train, stage_learner, train
 from spice.train import load_system, make_system, system_learner
@@ -65,7 +65,7 @@ def test_boxes_of_half_a_person():
     one = nobody.clone()
     one[0, [2, 3, 10]] = torch.tensor([[30., 20., 1.], [30., 20., 1.], [30., 55., 1.]])    # a limb that points at the camera, and a foot
     boxes, there = part_boxes(one)
-    assert [PARTS[i] for i in there[0].nonzero()[:, 0]] == ['right upper arm']
+    assert [BOX_PARTS[i] for i in there[0].nonzero()[:, 0]] == ['right upper arm']
     assert float(torch.linalg.det(boxes[0, 2, :, :2]).abs()) > 0
     assert float(part_masks(one, (64, 64))[0, 2].sum()) > 0 and float(part_masks(one, (64, 64)).sum(1).amax()) == 1
 
@@ -161,15 +161,15 @@ def test_eq9_gradient(many):
     assert gradcheck(lambda o: faces(o, points, 4)[0], image)
 
 def test_deformable_skip_gradient(many):
-    move = motion(many.points[:1].double(), many.points[1:2].double(), (64, 64))
+    move = part_motion(many.points[:1].double(), many.points[1:2].double(), (64, 64))
     assert gradcheck(move, torch.randn(1, 2, 8, 8, dtype=torch.float64, requires_grad=True))
 
 def test_parts_go_where_they_belong(many):
     "A colour for each part of the source lands in the target's box"
     a, b = many.points[0:1], many.points[1:2]
-    move = motion(a, b, (64, 64))
+    move = part_motion(a, b, (64, 64))
     for j in range(10):
-        if not (part_boxes(a)[1] & part_boxes(b)[1])[0, j] or j == PARTS.index('torso'): continue
+        if not (part_boxes(a)[1] & part_boxes(b)[1])[0, j] or j == BOX_PARTS.index('torso'): continue
         paint, want = part_masks(a, (64, 64))[:, j:j + 1], part_masks(b, (64, 64))[:, j:j + 1]
         assert float((move(paint)*want).sum()/want.sum()) > .8
 
@@ -316,7 +316,7 @@ def test_mirrored_maps(batch):
     assert torch.equal(out['source_parsing'][1], batch['source_parsing'][1]) and not [k for k in out if k.endswith('_flip')]
     assert torch.equal(out['pseudo_parsing'][0], torch.tensor(FLIPPED)[batch['target_parsing'][0].flip(1)])    # with its source
     assert torch.equal(out['target_points'], batch['target_points'])
-    boxes = part_masks(out['source_points'], (64, 64))[0, PARTS.index('head')]
+    boxes = part_masks(out['source_points'], (64, 64))[0, BOX_PARTS.index('head')]
     assert float(out['source_parsing'][0][boxes > 0].gt(0).float().mean()) > .3                            # joints and map still agree
 
 @pytest.fixture(scope='module')

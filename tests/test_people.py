@@ -7,7 +7,7 @@ from pin_people import FILE, numbers, ten
 from spice.body import load_body
 from spice.core import DataError, one_thread, read_image
 from spice.fabric import DYES, cell_chance, dye, noise
-from spice.garments import KINDS, cuts_of, dress, halve, measures
+from spice.garments import KINDS, cuts_of, dress, measures, quarter_triangles
 from spice.people import PARSING, SPLITS, VIEWS, People, Pool, free_body, parse
 from spice.photo import dyes_of, grain
 from spice.poses import chance, draw_rows, pose_rows, settle
@@ -216,7 +216,7 @@ def test_dyes_stay_in_range():
 def test_halving_keeps_the_surface():
     faces = np.array([[0, 1, 2], [2, 1, 3]])
     points = np.array([[0., 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
-    pairs, finer = halve(faces, 4)
+    pairs, finer = quarter_triangles(faces, 4)
     area = lambda p, f: np.linalg.norm(np.cross(p[f[:, 1]] - p[f[:, 0]], p[f[:, 2]] - p[f[:, 0]]), axis=1).sum()/2
     assert abs(area(points[pairs].mean(1), finer) - area(points, faces)) < 1e-12
 

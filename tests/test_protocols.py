@@ -10,7 +10,7 @@ from test_evaluate import Echo
 
 import spice.evaluate as ev
 from spice.core import DataError, SpiceError, to_pil
-from spice.data import Item, PeoplePhotos, Prepared, Shot, Source, prepare
+from spice.data import Item, PeoplePhotos, Prepared, Source, StoredPerson, prepare
 from spice.evaluate import evaluate, evaluate_rows, open_row, spice_eval, weights_hash
 from spice.guided import GuidedNet, GuidedSettings
 from spice.measures import BODY_REGIONS, identity, make_measure
@@ -28,7 +28,7 @@ class Street(Source):
         o = self.photos[i:i + 1]
         body = dict(rotmats=o.rotmats[0], betas=o.betas[0], focal=o.camera.focal[0], center=o.camera.center[0], translation=o.camera.translation[0])
         matte = Image.fromarray((o.parsing[0] > 0).numpy().astype(np.uint8)*255) if self.mattes else None
-        return [Shot(self.items[i].name, to_pil(o.image)[0], o.keypoints, body, matte)]
+        return [StoredPerson(self.items[i].name, to_pil(o.image)[0], o.keypoints, body, matte)]
 
 def small(name, **changes): return replace(PROTOCOLS[name], size=(64, 64), extra=(), **changes)
 

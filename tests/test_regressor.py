@@ -11,7 +11,7 @@ from spice.body import load_body
 from spice.core import DataError, ImageError, SpiceError, WeightsError, set_seed
 from spice.data import PeoplePhotos, Prepared, prepare
 from spice.people import People, Pool, free_body
-from spice.regressor import (FitLoop, Placed, Regressed, Regressor, RegressorTraining, RegressorWeights, Shots, load_spin, normalised, people_mean,
+from spice.regressor import (FitLoop, PlacedBodies, RegressedBodies, Regressor, RegressorTraining, RegressorWeights, Shots, load_spin, normalised, people_mean,
                              read_mean, regressor_errors, regressor_settings, regressor_step, regressor_terms, rotmats_to_six, six_to_rotmats,
                              spice_regressor, squared, train_regressor, weighted)
 from spice.smplify import Fits, Fitter, fit_keypoints
@@ -214,16 +214,16 @@ def test_photos_that_are_none(bad_input):
         with pytest.raises(ImageError, match='images of shape'): squared(images, 64)
 
 def test_views(body):
-    found = Regressed(*Regressor('tiny').start(1).__dict__.values())
+    found = RegressedBodies(*Regressor('tiny').start(1).__dict__.values())
     small, large = (found.view((s, s)).project(torch.zeros(1, 1, 3))[0, 0] for s in (64, 256))
     torch.testing.assert_close(small[:2]*4, large[:2])
     torch.testing.assert_close(found.view((200, 100)).to_weak(), found.camera)
-    behind = Regressed(found.rotmats, found.betas, -found.camera)
+    behind = RegressedBodies(found.rotmats, found.betas, -found.camera)
     assert behind.view(64).translation[0, 2] > 0, 'a negative scale still gives a camera before the body'
 
 def test_mirror_is_its_own_inverse_and_mirrors_keypoints(body, pool):
     p, every = photos_of(pool), torch.ones(12, dtype=torch.bool)
-    truth = Regressed(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
+    truth = RegressedBodies(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
     other = truth.mirror(every)
     torch.testing.assert_close(other.mirror(every).rotmats, truth.rotmats)
     shown = other.view(64).project(body.skeleton(other.rotmats, other.betas)[1])
@@ -235,30 +235,30 @@ def test_mirror_is_its_own_inverse_and_mirrors_keypoints(body, pool):
 
 def test_losses_vanish_at_the_truth_only(body, pool):
     p = photos_of(pool)
-    truth = Regressed(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
+    truth = RegressedBodies(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
     assert all(v < 1e-5 for v in regressor_terms(body, truth, p.points, 64, truth).values())
-    for wrong, terms in ((Regressed(truth.rotmats.flip(0), truth.betas, truth.camera), ('keypoints', 'joints', 'pose')),
-                         (Regressed(truth.rotmats, truth.betas + 1, truth.camera), ('keypoints', 'joints', 'betas')),
-                         (Regressed(truth.rotmats, truth.betas, truth.camera + torch.tensor([0., .1, 0])), ('keypoints',))):
+    for wrong, terms in ((RegressedBodies(truth.rotmats.flip(0), truth.betas, truth.camera), ('keypoints', 'joints', 'pose')),
+                         (RegressedBodies(truth.rotmats, truth.betas + 1, truth.camera), ('keypoints', 'joints', 'betas')),
+                         (RegressedBodies(truth.rotmats, truth.betas, truth.camera + torch.tensor([0., .1, 0])), ('keypoints',))):
         found = regressor_terms(body, wrong, p.points, 64, truth)
         assert {k for k, v in found.items() if v > 1e-4} == set(terms)
 
 def test_losses_in_their_units(body, pool):
     p = photos_of(pool)
-    truth = Regressed(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
+    truth = RegressedBodies(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
     moved = torch.cat([p.points[..., :2] + torch.tensor([3.2, 0.]), torch.ones(12, 18, 1)], 2)
     shown = truth.view(64).project(body.skeleton(truth.rotmats, truth.betas)[1])[..., :2]
     exact = torch.cat([shown + torch.tensor([3.2, 0.]), torch.ones(12, 18, 1)], 2)
     torch.testing.assert_close(regressor_terms(body, truth, exact, 64)['keypoints'], torch.tensor(.1**2/2), atol=1e-5, rtol=1e-3)   # a tenth of half the picture, in x alone
     unseen = torch.cat([moved[..., :2], torch.zeros(12, 18, 1)], 2)
     assert regressor_terms(body, truth, unseen, 64)['keypoints'] == 0
-    flat = Regressed(truth.rotmats, truth.betas, torch.zeros_like(truth.camera))
+    flat = RegressedBodies(truth.rotmats, truth.betas, torch.zeros_like(truth.camera))
     torch.testing.assert_close(regressor_terms(body, flat, p.points, 64)['camera'], torch.tensor(1.))
 
 def test_teachers_that_are_not_sure_teach_nothing(body, pool):
     p = photos_of(pool)
-    truth = Regressed(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
-    wrong, none, first = Regressed(p.rotmats.flip(0), p.betas + 2, truth.camera), torch.zeros(12, dtype=torch.bool), torch.arange(12) == 0
+    truth = RegressedBodies(p.rotmats, p.betas, p.camera.to_weak(), body.hash)
+    wrong, none, first = RegressedBodies(p.rotmats.flip(0), p.betas + 2, truth.camera), torch.zeros(12, dtype=torch.bool), torch.arange(12) == 0
     terms = regressor_terms(body, truth, p.points, 64, wrong, none)
     assert terms['pose'] == terms['betas'] == terms['joints'] == 0
     torch.testing.assert_close(regressor_terms(body, truth, p.points, 64, wrong, first)['betas'], torch.tensor(4.))
@@ -290,7 +290,7 @@ def test_improving_never_makes_it_worse(body, pool):
     p, loop, rows = photos_of(pool), FitLoop(12, Fitter(body), 64), torch.arange(12)
     loop.improve(rows, p.points)
     before = loop.state_dict()
-    turned = Regressed(p.rotmats, p.betas, p.camera.to_weak(), body.hash).mirror(torch.ones(12, dtype=torch.bool))  # a start that faces the wrong way
+    turned = RegressedBodies(p.rotmats, p.betas, p.camera.to_weak(), body.hash).mirror(torch.ones(12, dtype=torch.bool))  # a start that faces the wrong way
     better = loop.improve(rows, p.points, turned)
     assert (loop.table['energy'] <= before['energy']).all()
     assert torch.equal(loop.table['rotmats'][~better], before['rotmats'][~better])
@@ -302,7 +302,7 @@ def test_a_mirrored_photo_is_fitted_unmirrored(body, pool):
     "A perfect regressor of mirrored photos gives perfect starts"
     p, loop, every = photos_of(pool), FitLoop(12, Fitter(body), 64), torch.ones(12, dtype=torch.bool)
     class Perfect(Regressor):
-        def forward(self, images): return Regressed(p.rotmats, p.betas, p.camera.to_weak(), body.hash).mirror(every)
+        def forward(self, images): return RegressedBodies(p.rotmats, p.betas, p.camera.to_weak(), body.hash).mirror(every)
     batch = dict(image=p.image, points=p.points, index=torch.arange(12))
     terms = regressor_step(Perfect('tiny'), batch, body, loop, every)
     assert loop.table['error'].mean() < 1 and terms['keypoints'] < 1e-4
@@ -422,7 +422,7 @@ def test_a_trunk_from_another_network(tmp_path):
 def test_settings_that_are_wrong():
     with pytest.raises(SpiceError, match='no backbone'): Regressor(regressor_settings('tiny', backbone='vgg'))
     with pytest.raises(SpiceError, match='no preset'): Regressor('hmr')
-    assert Placed.__dataclass_fields__.keys() == {'rotmats', 'betas', 'camera', 'body'}
+    assert PlacedBodies.__dataclass_fields__.keys() == {'rotmats', 'betas', 'camera', 'body'}
 
 def test_the_command(tmp_path, capsys):
     how = dict(preset='tiny', steps=2, bs=4, photos=6, test=9, size=64, device='cpu')

@@ -17,7 +17,7 @@ from spice.generator import generator_settings
 from spice.loaders import Draw, PoolSteps, collate, pool_loaders
 from spice.people import People, Pool, free_body
 from spice.regressor import Regressor, regressor_settings
-from spice.runs import PeoplePairs, Plan, claim, log_rows, pairs_of, run_stage, spice_train, train
+from spice.runs import Plan, ValidationPairs, claim, log_rows, pairs_of, run_stage, spice_train, train
 from spice.train import SYSTEMS, frozen, load_system, make_system, system_learner
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +90,7 @@ def test_missing_tools_are_named(dls, bad_input):
 
 def pairs_batch(n, size=64):
     "A drawn batch of true pairs"
-    pairs = PeoplePairs(People(size, 'train', samples=1, detail=1, device='cpu'), n)
+    pairs = ValidationPairs(People(size, 'train', samples=1, detail=1, device='cpu'), n)
     return Draw(free_body('cpu'))(collate([pairs[i] for i in range(n)]))
 
 def overfit(steps, f_3d, rate=1e-3):
@@ -185,7 +185,7 @@ def test_players_are_clipped_apart(dls, f_3d):
 
 def test_best_is_nearest_to_the_truth(f_3d):
     "Not what the generator and its critic think of each other"
-    pool, pairs = Pool(People(64, 'train', samples=1, detail=1, device='cpu'), 4, batch=4), PeoplePairs(People(64, 'valid', samples=1, detail=1, device='cpu'), 3)
+    pool, pairs = Pool(People(64, 'train', samples=1, detail=1, device='cpu'), 4, batch=4), ValidationPairs(People(64, 'valid', samples=1, detail=1, device='cpu'), 3)
     dls = pool_loaders(pool, pairs, bs=2, steps=1, renew=0.)
     learn = quietly(system_learner(new(), dls, 'full', regressor=f_3d, metrics=Judged()), 1)
     offs = [(o['target_image'], learn.model(o)['image']) for o in dls.valid]

@@ -14,9 +14,9 @@ from spice.keypoints import belief_maps
 from spice.loaders import Batch, Draw, collate, pool_loaders
 from spice.losses import content, critic_loss, generator_loss, patch_style, squares
 from spice.people import People, Pool, free_body
-from spice.runs import PeoplePairs, log_rows
+from spice.runs import ValidationPairs, log_rows
 from spice.train import HOMES, SYSTEMS, load_system, make_system, system_class, system_learner, system_names
-from spice.upis import JohnsonNet, PastPictures, PatchCritic, UpisLoss, UpisWeights, patch_side, paper_run, visible_maps
+from spice.upis import JohnsonNet, PastPictures, PatchCritic, UpisLoss, UpisWeights, patch_side, upis_paper_run, visible_maps
 
 ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
@@ -39,7 +39,7 @@ def new(**settings):
     with seeded(0): return make_system('upis', 'tiny', **settings)
 @pytest.fixture(scope='module')
 def pairs():
-    found = PeoplePairs(People(64, 'train', samples=1, detail=1, device='cpu'), 4)
+    found = ValidationPairs(People(64, 'train', samples=1, detail=1, device='cpu'), 4)
     return Draw(free_body('cpu'))(collate([found[i] for i in range(4)]))
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_goes_on_exactly(tmp_path):
     assert last_checkpoint(tmp_path/'rest').name == 'step_0000006.pt'
 
 def test_papers_schedule():
-    plan, callbacks = paper_run('somewhere', photos=1200, epochs=30, full=10, accumulate=2)
+    plan, callbacks = upis_paper_run('somewhere', photos=1200, epochs=30, full=10, accumulate=2)
     assert (plan.system, plan.preset, plan.bs, plan.epoch, plan.steps, plan.ema, plan.accumulate) == ('upis', 'paper', 12, 100, [3000], 0., 2)
     (fall,) = callbacks()
     assert [round(fall.share(o), 6) for o in (0, 1000, 2000, 3000)] == [1., 1., .5, 0.]

@@ -17,7 +17,7 @@ from PIL import Image
 from spice.body import JOINTS
 from spice.callbacks import History
 from spice.core import DataError, SpiceError, read_image, save_image, seeded, to_pil
-from spice.infer import Reposer, Result
+from spice.infer import ReposeResult, Reposer
 from spice.keypoints import KEYPOINTS
 from spice.people import People
 from spice.pose_files import write_openpose
@@ -261,7 +261,7 @@ def test_browser_asks_once_and_keeps_the_newest():
     assert len(asked) == count + 1 and browser.picture().size == (48, 86)
 
 @pytest.mark.parametrize('made, titles', [(Image.new('RGB', (8, 8)), ['result']), (np.zeros((8, 8, 3), np.uint8), ['result']),
-                                          (Result(Image.new('RGB', (8, 8)), dict(flow=Image.new('RGB', (8, 8)))), ['flow', 'result']),
+                                          (ReposeResult(Image.new('RGB', (8, 8)), dict(flow=Image.new('RGB', (8, 8)))), ['flow', 'result']),
                                           (dict(a=Image.new('RGB', (8, 8)), b=Image.new('RGB', (9, 9))), ['a', 'b'])])
 def test_browser_takes_pictures_results_and_dictionaries(made, titles):
     browser = Browser({'x': 1}, ['walk'], lambda source, pose: made)
