@@ -267,7 +267,7 @@ def test_command_with_folders(tool, photo, mine, people, tmp_path, capsys):
     spice_repose(str(tmp_path/'photos'/'a.png'), 'walk,sit', **how)
     assert json.loads(capsys.readouterr().out) == dict(made=[str(tmp_path/'out'/'a_sit.png')], there=1, wrong=[])
     spice_repose(str(tmp_path/'photos'/'a.png'), 'walk', **{**how, 'json': False}, overwrite=True)
-    assert '1 pictures in' in capsys.readouterr().out and (tmp_path/'out'/'a_walk.png').stat().st_mtime_ns > before
+    assert '1 picture in' in capsys.readouterr().out and (tmp_path/'out'/'a_walk.png').stat().st_mtime_ns > before
     with pytest.raises(DataError, match='1 could not be made'): spice_repose(str(tmp_path/'photos'/'a.png'), 'nowhere.json', **how)
 
 def test_doubtful_fits_are_said(tool, photo, mine):
