@@ -831,8 +831,10 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
             made.append(save_image(result.image, path))
             if steps: save_image(result.show(), path.with_name(f'{path.stem}_steps.png'))
     if json: print(dumps(dict(made=[str(o) for o in made], there=there, wrong=wrong), indent=1))
-    else: print('\n'.join([f'{len(made)} {"picture" if len(made) == 1 else "pictures"} in {out}' + (f', {there} were there already' if there else ''),
-                           *(f"{o['what']}: {o['error']}" for o in wrong)]))
+    else:
+        count = f'{len(made)} {"picture" if len(made) == 1 else "pictures"} in {out}'
+        if there: count += f', {there} were there already'
+        print('\n'.join([count, *(f"{o['what']}: {o['error']}" for o in wrong)]))
     if wrong: raise DataError(f'{len(wrong)} could not be made', 'See the lines above')
     return made
 

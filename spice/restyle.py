@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -130,9 +131,12 @@ class HumanParser:
         sized = (F.interpolate(o[None], (p.height, p.width), mode='bilinear', align_corners=False)[0]
                  for o, p in zip(logits, photos))
         return [self.table[o.argmax(0)].cpu() for o in sized]
-    def maps(self, photo)->dict: # for `Reposer`
-        "What is known of a photo"
-        return dict(parsing=self([photo])[0])
+
+# %% ../nbs/54b_restyle.ipynb #3c9b7a11
+@patch
+def maps(self:HumanParser, photo)->dict: # for `Reposer`
+    "What is known of a photo"
+    return dict(parsing=self([photo])[0])
 
 # %% ../nbs/54b_restyle.ipynb #7eb3dcfb
 def human_parser(name:str=PARSER, # of a segmentation model: a folder, or hf:owner/name
@@ -202,6 +206,7 @@ def restyle(photo,               # who is dressed: anything `read_image` takes
     if edit: parsing = edit_parsing(parsing.argmax(1), batch['target_points'], edit)
     return to_pil(redraw(tool.system, batch, parsing).cpu())[0]
 
+# %% ../nbs/54b_restyle.ipynb #5e2d8f07
 @command
 def spice_restyle(photo:str,          # who is dressed
                   other:str='',       # the photo whose clothes they get; empty keeps their own, for an edit
