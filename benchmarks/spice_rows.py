@@ -1,6 +1,6 @@
 """The rows of chapter 62 against their own warped sources, their grid, their curves, and a sheet of the same twelve pairs.
 
-    python benchmarks/spice_rows.py _ckpt/spice --rows paper,mended        # writes benchmarks/results/spice_own_warp.json, spice_curves.csv, nbs/images/spice_rows.jpg
+    python benchmarks/spice_rows.py _ckpt/spice --rows paper,mended        # writes benchmarks/results/spice_own_warp.json, spice_curves.csv, nbs/images/spice_rows.webp
 
 The other figures are `spice_eval`'s (see `spice.at_work.row_commands`).
 """
@@ -41,7 +41,7 @@ def main():
     with writing(RESULTS/'spice_own_warp.json') as f: Path(f).write_text(json.dumps(dict(pairs=args.count, rows=found), indent=1))
     lines = [','.join(['row', 'photos', *CURVES]), *(line for o in systems for line in curves(args.folder/o))]
     with writing(RESULTS/'spice_curves.csv') as f: Path(f).write_text('\n'.join(lines) + '\n')
-    save_image(row_sheet(systems, PeoplePairs(PROTOCOLS['people-64'], 1000, 'cpu').case(SHOWN)), RESULTS.parent.parent/'nbs'/'images'/'spice_rows.jpg')
+    save_image(row_sheet(systems, PeoplePairs(PROTOCOLS['people-64'], 1000, 'cpu').case(SHOWN)), RESULTS.parent.parent/'nbs'/'images'/'spice_rows.webp')
     print(json.dumps(found, indent=1))
 
 if __name__ == '__main__': main()

@@ -416,7 +416,7 @@ def make_pairs(protocol:Protocol, data=None, count:int|None=None, device=None, b
     if data is None:
         raise SpiceError(f'{protocol.name} needs a prepared dataset', "Give data='FOLDER', which spice_prepare made")
     home = PAIR_KINDS.get(protocol.pairs)
-    kind = import_module(home).KINDS[protocol.pairs] if home else PreparedPairs
+    kind = import_module(home).PHOTO_PAIRS[protocol.pairs] if home else PreparedPairs
     return kind(protocol, data if isinstance(data, Prepared) else Prepared(data), count, device, body)
 
 # %% ../nbs/30b_protocols.ipynb #96e7a9d2

@@ -63,7 +63,7 @@ WIDE_EXAMPLES = {
     '30c_photo_protocols': 3, '31_evaluate': 8, '31a_editing': 4, '40_infer': 5, '41_video': 22, '42_widgets': 7,
     '42a_app': 10, '43_checks': 1, '50_gfla': 10, '51_upis': 14, '52_dense_pose_transfer': 15,
     '53_intrinsic_flow': 14, '54_pseudo_pairs': 5, '54a_parsing': 9, '54b_restyle': 2, '60_benchmark': 5,
-    '61_shipped': 5, '62_at_work': 4}
+    '61_shipped': 5, '62_at_work': 3}
 LONG_CELLS = {
     '01b_pose_files': 'from_array',
     '03b_surface': 'Surface',
