@@ -151,8 +151,8 @@ def write_openpose(keypoints:Keypoints, # who is in the picture
               for person in to_array(keypoints, joints)]
     h, w = keypoints.size
     with writing(path) as f:
-        f.write_text(json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h}),
-                     encoding='utf-8')
+        text = json.dumps({'version': 1.3, 'people': people, 'canvas_width': w, 'canvas_height': h})
+        f.write_text(text, encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/01b_pose_files.ipynb #03053faf

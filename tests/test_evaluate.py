@@ -90,13 +90,13 @@ def small(p, **changes): return replace(PROTOCOLS[p], **changes)
 
 def test_protocols_name_what_there_is():
     assert set(PROTOCOLS) == {'people-64', 'people-128', 'people-256', 'people-crop-128', 'people-crop-256', 'gfla-256', 'cfld-256x176', 'clean', 'fashion-video',
-                              'ccp-round', 'ccp-round-256', 'ccp-repose', 'ccp-repose-128'}
+                              'ccp-round', 'ccp-round-256', 'ccp-repose', 'ccp-repose-128', 'upis-256', 'dpt-256', 'market'}
     for name, p in PROTOCOLS.items():
         assert p.name == name and set(p.measures) | set(p.extra) <= set(ev.NEEDS) and p.frame in pr.FRAME_CHANGES
         assert through(torch.zeros(1, 3, 8, 8), p.codec).shape == (1, 3, 8, 8)
         field = {'lpips', 'fid', 'fid-field'}
         if name.startswith('people'): assert p.count == p.real_count == 1000 and not field & set(p.measures) and {'lpips', 'fid'} <= set(p.extra)
-        else: assert not any('people' in m for m in (*p.measures, *p.extra)) and (field & set(p.measures) or name.startswith('ccp'))
+        else: assert not any('people' in m for m in (*p.measures, *p.extra)) and (field & set(p.measures) or name.startswith('ccp') or 'is' in p.extra)
 
 def test_codecs():
     bytes_ = torch.arange(256.).view(1, 1, 16, 16).expand(1, 3, 16, 16)
