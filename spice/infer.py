@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SHIPPED', 'KEPT', 'MOST_SEEN', 'SURE', 'SHOWN', 'demo_photos', 'matte_of', 'demo_person', 'Seen', 'Recent',
            'content_key', 'pixels_of', 'own_detector', 'Reposer', 'pick_person', 'maps_in', 'cut_map', 'matte_around',
-           'Aim', 'shown', 'ReposeResult', 'EncodedSource', 'pasted', 'repose', 'demo_result', 'spice_demo', 'files_of',
-           'planned', 'joints_for', 'whom', 'spice_repose', 'front_picture']
+           'Aim', 'shown', 'ReposeResult', 'EncodedSource', 'of_one_kind', 'pasted', 'repose', 'demo_result',
+           'spice_demo', 'files_of', 'planned', 'joints_for', 'whom', 'spice_repose', 'front_picture']
 
 # %% ../nbs/40_infer.ipynb #59810dfa
 import hashlib, math, os, warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from json import dumps
 from pathlib import Path
 import numpy as np
@@ -497,7 +497,7 @@ def batch_of(self:Reposer, seen:list, aims:list)->Batch:
 
 @patch
 def _known(self:Reposer, side, items):
-    "The maps that all of these have"
+    "The maps that all of these have; `of_one_kind` leaves none out"
     return {f'{side}_{k}': torch.stack([o.maps[k] for o in items]).to(self.device) for k in items[0].maps
             if all(k in o.maps for o in items)}
 
@@ -547,6 +547,13 @@ def make(self:Reposer, seen:list, aims:list, drawn:bool=True)->tuple: # the draw
     out = self.system.generator(None, source.heat, heat, source.wheel, source.rows)
     return self.batch_of(seen, aims) if drawn else None, dict(image=out.image, flows=out.flows, masks=out.masks)
 
+# %% ../nbs/40_infer.ipynb #1f6e0c5d
+def of_one_kind(pairs, most:int): # lists of at most so many, in order
+    "Batches of sources and targets that have the same maps"
+    kind = lambda pair: (set(pair[0].maps), set(pair[1].maps))
+    for _, some in groupby(pairs, kind):
+        while batch := list(islice(some, most)): yield batch
+
 # %% ../nbs/40_infer.ipynb #d3458d4d
 @patch
 def stream(self:Reposer,
@@ -562,8 +569,7 @@ def stream(self:Reposer,
     elif size not in (None, self.size[0]) or background != 'keep':
         raise DataError(f'this system makes pictures of {self.size[1]} x {self.size[0]} pixels, background and all',
                         'Leave size and background out, or take a guided model')
-    pairs = iter(pairs)
-    while some := list(islice(pairs, self.batch)):
+    for some in of_one_kind(pairs, self.batch):
         seen, aims = ([o[i] for o in some] for i in (0, 1))
         batch, made = self.make(seen, aims, return_all)
         steps = self.steps(batch, made) if return_all else {}

@@ -337,7 +337,10 @@ class PreparedPairs:
         return dict(data=self.data.manifest['kind'], split='test', pairs=self.protocol.pairs, frame=self.protocol.frame,
                     dataset=self.data.manifest['hash'],
                     names=sha256(text).hexdigest()[:16], bodies=self.data.bodies['how'] if self.body else 'none',
-                    body=self.body.hash if self.body else '')
+                    body=self.body.hash if self.body else '') | self.given
+    @property
+    def given(self): # which maps systems get from files
+        return {k: names for k, names in zip(('source_maps', 'target_maps'), self.maps) if names}
     def __iter__(self):
         for i in range(0, len(self.rows), CHUNK): yield self.case(self.rows[i:i + CHUNK])
 

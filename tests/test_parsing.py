@@ -352,6 +352,7 @@ def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
     result = evaluate(system, replace(PROTOCOLS['clean'], size=(64, 64), real=('test',), measures=('l1',), extra=()), data=data, device='cpu')
     pairs = data.pairs['test']
     assert result.values['l1']['count'] == len(pairs)
+    assert result.pairs['source_maps'] == result.pairs['target_maps'] == ['parsing'], 'a result says what systems were given'
     for k in range(2): assert torch.equal(given[k], torch.stack([data.parsing(data.index[o[k]]) for o in pairs]))
     people = People(64, 'test', samples=1, device='cpu').photos([1], 0)
     known = lambda photo: dict(parsing=people.parsing[0])
@@ -359,6 +360,18 @@ def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
     seen = tool.see(people.image[0], people.keypoints)
     assert torch.equal(seen.maps['parsing'], people.parsing[0])
     with pytest.raises(SpiceError, match='the target has no map and no photo'): repose(people.image[0], 'walk', tool, keypoints=people.keypoints)
+
+def test_a_photo_keeps_its_map_beside_photos_without(bad_input):
+    "What is known of a photo does not depend on who is reposed with it"
+    from spice.infer import Reposer, repose
+    two = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
+    with seeded(0): system = new()
+    tool = Reposer(system, device='cpu', maps=lambda photo: dict(parsing=two.parsing[0]) if photo is two_photos[0] else {})
+    two_photos, joints = [two.image[0], two.image[1]], [two.keypoints[0], two.keypoints[1]]
+    both = repose(two_photos, 'walk', tool, keypoints=joints)
+    alone = [repose(o, 'walk', tool, keypoints=k) for o, k in zip(two_photos, joints)]
+    bare = repose(two_photos[0], 'walk', Reposer(system, device='cpu'), keypoints=joints[0])
+    assert both[0] == alone[0] != bare and both[1] == alone[1]
 
 def test_bad_maps(prepared, tmp_path, bad_input):
     bad = tmp_path/'bad.npy'
