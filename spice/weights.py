@@ -86,12 +86,12 @@ def find_weights(source, # a folder, a name of `list_models`, or hf:owner/name
         except Exception as e:
             raise WeightsError(f'the Hub does not give {name} of {place} ({type(e).__name__})',
                                'Check the name and the net') from None
-    if Path(source).is_dir():
-        if (path := Path(source)/name).is_file(): return path
-        raise WeightsError(f'{source} holds no {name}', 'Give a folder written by save_pretrained')
     parts, known = Path(source).parts, list_models()
-    if parts[:1] and parts[0] in known and '..' not in parts:
-        if (path := packaged('models').joinpath(*parts)/name).is_file(): return path
+    places = [Path(source)] # a folder beside you wins; one that only has a model's name, such as `photos`, does not
+    if parts[:1] and parts[0] in known and '..' not in parts: places.append(packaged('models').joinpath(*parts))
+    found = next((path for place in places if (path := place/name).is_file()), None)
+    if found: return found
+    if Path(source).is_dir(): raise WeightsError(f'{source} holds no {name}', 'Give a folder written by save_pretrained')
     raise WeightsError(f'{source}: there is no such folder or model',
                        f"Give a folder, a Hub id, or one of {', '.join(known)}; a Hub id is written {HUB}owner/name")
 

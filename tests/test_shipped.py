@@ -1,8 +1,9 @@
 """The models that ship: small enough, whole, of the figures on its card, and better than doing nothing."""
 from pathlib import Path
 import numpy as np
+import pytest
 from PIL import Image
-from spice.core import packaged, to_pil
+from spice.core import SpiceError, packaged, to_pil
 from spice.evaluate import evaluate_rows, read_results, weights_hash
 from spice.infer import Reposer, demo_photos, repose
 from spice.people_detector import PeopleDetector
@@ -25,6 +26,14 @@ def test_all_parts_load():
     system = SYSTEMS['spice'].from_pretrained('people', 'cpu')
     assert system.size == (64, 64) and not system.training and {'generator', 'critic', 'flow'} == set(system.parts())
     assert PeopleDetector('people/detector', 'cpu').net.name and Regressor.from_pretrained('people/f_3d', 'cpu').name
+
+def test_a_folder_of_the_same_name_hides_no_model(tmp_path, monkeypatch):
+    "Many have a folder `photos` beside them; only one with a model in it stands before the model that ships"
+    for name in ('photos', 'people/detector'): (tmp_path/name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert load_system('photos', 'cpu').size == (256, 256) and PeopleDetector('people/detector', 'cpu').net.name
+    (tmp_path/'photos'/'config.json').write_text('{}')
+    with pytest.raises(SpiceError): load_system('photos', 'cpu')
 
 def test_card_and_figures_are_of_these_weights():
     found, card = read_results(ROOT/'benchmarks'/'results'/'people_model.json'), packaged('models/people/README.md').read_text()
