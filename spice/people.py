@@ -6,7 +6,7 @@
 __all__ = ['PARSING', 'PARSING_COLOURS', 'THICK', 'SPLITS', 'VIEWS', 'parse', 'Photos', 'free_body', 'seen_joints', 'People',
            'gather_outfits', 'paint_parsing', 'replace_scores', 'Pool']
 
-# %% ../nbs/06a_people.ipynb #7c04fa6c
+# %% ../nbs/06a_people.ipynb #5fa49249
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -20,10 +20,12 @@ from torch import Tensor
 from .body import Body, load_body
 from .camera import Camera, points_to_view, world_to_view
 from .core import DataError, get_device, one_thread, progress, show_images, to_pil, writing
-from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, Cuts, cuts_of, dress
+from .dressing import dress
+from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, Cuts, cuts_of
 from .keypoints import Keypoints, frame_size
+from .motions import motion
 from .photo import CROPS, Dyes, dyes_of, photograph
-from .poses import EVERYDAY, POSES, chance, draw_rows, get, motion, settle, turn
+from .poses import EVERYDAY, POSES, chance, draw_rows, get, settle, turn
 from .surface import render_body
 from .wardrobe import ATTRIBUTES, labels, outfit
 
