@@ -7,7 +7,7 @@ __all__ = ['HAIRLINE', 'LAYER_MAKERS', 'curtain', 'tail', 'bun', 'scalp', 'spect
            'cap_layer', 'hanging_layer', 'tail_layer', 'bun_layer', 'hat_layer', 'glasses_layer', 'wearers',
            'layer_mesh', 'DressedMesh', 'dress', 'extents', 'clay_figures']
 
-# %% ../nbs/05c_dressing.ipynb #0ea86368
+# %% ../nbs/05c_dressing.ipynb #00216d34
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from .body import Body, free_layer, rest_pose
-from .contact import follow
+from .body import Body, free_layer
+from .contact import joint_motions
 from .fabric import noise, side_by_side
 from .garments import (BODY, CLOTH_LAYERS, EYES, GLASSES, HAIR, HAT, STOOL, Cuts, GarmentLayer, Mesh, _mesh, _part, _rows,
                             bends, bump, cut_jacket, cut_legs, cut_shoes, cut_skirt, cut_top, least, piece, ramp, relax)
@@ -256,7 +256,7 @@ def _add_layer(parts, layer, cuts, bend, betas, detail, motion):
     verts = mesh.posed(at_rest, *(o[who] for o in motion))
     _add(parts, who, layer.kind, verts, mesh.faces, mesh.rest, keep, back)
 
-# %% ../nbs/05c_dressing.ipynb #954cf2ad
+# %% ../nbs/05c_dressing.ipynb #181b9e51
 def dress(body:Body,                         # the free body
           rotmats:Float[Tensor, 'n 24 3 3'], # with y up
           betas:Float[Tensor, 'n 10'],
@@ -266,15 +266,13 @@ def dress(body:Body,                         # the free body
           seated=None,                       # [n], 1 for those who need a stool
          )->DressedMesh:
     "Put clothes and hair on bodies in their poses"
-    parts, bend, joints = [], bends(rotmats), body.skeleton(rest_pose(len(betas), rotmats.device), betas)[0]
-    turns, places = follow(rotmats, joints)
-    skin = body(rotmats, betas).verts
+    parts, bend, motion, skin = [], bends(rotmats), joint_motions(rotmats, body, betas), body(rotmats, betas).verts
     normals, (under, keep) = vertex_normals(skin, body.faces), _covered(cuts, body)
     eyes = (body.faces >= len(body.rest) - 144).all(1)
     _add(parts, torch.arange(len(betas), device=skin.device), torch.where(eyes, EYES, BODY),
          skin - .006*under[..., None]*normals, body.faces, body.rest, keep, .05*under, normals)
-    if seated is not None: _add_stools(parts, body, skin, heights, seated, turns, places)
-    for layer in LAYER_MAKERS: _add_layer(parts, layer, cuts, bend, betas, detail, (turns, places, joints))
+    if seated is not None: _add_stools(parts, body, skin, heights, seated, *motion[:2])
+    for layer in LAYER_MAKERS: _add_layer(parts, layer, cuts, bend, betas, detail, motion)
     return DressedMesh(*(torch.cat(o) for o in zip(*parts)), len(betas))
 
 # %% ../nbs/05c_dressing.ipynb #c350f81d

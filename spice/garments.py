@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'SHOE_KINDS', 'KINDS', 'BODY', 'TOP', 'JACKET',
            'LEGS', 'SKIRT', 'SHOES', 'COLLAR', 'HAIR', 'HAT', 'GLASSES', 'STOOL', 'EYES', 'GarmentLayer',
-           'CLOTH_LAYERS', 'quarter_triangles', 'relax', 'Mesh', 'ramp', 'piece', 'measures', 'Cuts', 'cuts_of',
-           'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends',
-           'bump', 'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer',
-           'skirt_layer', 'shoes_layer', 'collar_layer']
+           'CLOTH_LAYERS', 'quarter_triangles', 'relax', 'Mesh', 'ramp', 'piece', 'measures', 'Cuts', 'stack_cuts',
+           'cuts_of', 'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar',
+           'bends', 'bump', 'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer',
+           'legs_layer', 'skirt_layer', 'shoes_layer', 'collar_layer']
 
 # %% ../nbs/05b_garments.ipynb #f15b6dd1
 from collections import namedtuple
@@ -168,7 +168,7 @@ def _lower_measures(o, draw):
                       leg_ease=.8*EASE[bottom['fit']],
                       flare=max(draw('flare'), 0)*.03*wide, jeans=float(bottom['kind'] == 'jeans'))
 
-# %% ../nbs/05b_garments.ipynb #3aca777c
+# %% ../nbs/05b_garments.ipynb #07629b74
 def measures(outfit:dict)->dict: # {name: number}
     "The numbers that cut an outfit's cloth"
     draw = lambda what: float(chance(outfit['seed'], f'cut {what}')[0])*2 - 1            # in [-1, 1)
@@ -188,12 +188,15 @@ class Cuts:
     def __len__(self): return len(self.numbers['seed'])
     def __getitem__(self, rows): return Cuts({k: v[rows] for k, v in self.numbers.items()})
 
+def stack_cuts(rows:list, device='cpu')->Cuts: # from `measures`
+    "The columns of some outfits' measures"
+    return Cuts({k: torch.tensor([[o[k]] for o in rows], dtype=torch.float32, device=device) for k in rows[0]})
+
 def cuts_of(outfits:list, # dictionaries
             device='cpu',
            )->Cuts:
     "Stack the measures of outfits"
-    rows = [measures(o) for o in outfits]
-    return Cuts({k: torch.tensor([[o[k]] for o in rows], dtype=torch.float32, device=device) for k in rows[0]})
+    return stack_cuts([measures(o) for o in outfits], device)
 
 # %% ../nbs/05b_garments.ipynb #eb7d28c7
 def least(*values): # tensors that broadcast
