@@ -81,7 +81,7 @@ def _layer_dyes(outfit):
 
 EYE_COLOURS = ((.20, .12, .07), (.30, .20, .11), (.32, .36, .22), (.30, .42, .52))
 
-# %% ../nbs/06_photo.ipynb #d2ed2f05
+# %% ../nbs/06_photo.ipynb #1ba0f569
 def _marks(outfit):
     "Details that are painted on clothes and faces"
     top, bottom, u = outfit['top'], outfit['bottom'] or {}, chance(outfit['seed'], 'marks', 6)
@@ -93,6 +93,7 @@ def _marks(outfit):
                 make_up=women and u[2] < .6, stubble=not women and u[4] < .5,
                 iris=EYE_COLOURS[int(u[3]*len(EYE_COLOURS))])
 
+# %% ../nbs/06_photo.ipynb #deca6997
 def dye_rows(outfit:dict)->dict: # arrays, one entry for each kind of layer; `marks`
     "The table rows of one outfit"
     pattern, colours, scale, share = (np.array(o, dtype=None if isinstance(o[0], str) else np.float32)
@@ -170,7 +171,7 @@ def paint_eyes(colour, samples, m):
     glint = bump(torch.hypot(x - .0015 - .0302*x.sign(), y - .6936), .0014)
     return torch.maximum(out, glint[:, None])
 
-# %% ../nbs/06_photo.ipynb #80c79939
+# %% ../nbs/06_photo.ipynb #b90387cc
 def _lay_on(colour, rgb, share):
     "Another colour over the samples, by a share"
     return torch.lerp(colour, colour.new_tensor(rgb), share[:, None])
@@ -193,6 +194,7 @@ def _placket(samples, m):
     "1 on the front of shirts, where the buttons are"
     return ((samples.kind == TOP) & (samples.rest[:, 2] > .02))*m['buttons']
 
+# %% ../nbs/06_photo.ipynb #e029fccd
 def paint_cloth(colour, samples, m):
     "Seams and stitches, belts, buttons, the ribs of knits"
     (x, y, z), (u, v), keep = samples.rest.unbind(1), unroll(samples.kind, samples.rest), samples.keep
@@ -339,16 +341,15 @@ def light_up(colour:Float[Tensor, 'm 3'], samples:PixelSamples, lit, open_, ligh
     lamp = light.colour[i]*(diffuse*(.55 + .45*open_))[:, None] + bleed[:, None]*n.new_tensor([.9, .25, .15])
     return colour**2.2*(room + 1.02*lamp) + (spec + sheen*open_)[:, None]*light.colour[i]
 
-# %% ../nbs/06_photo.ipynb #aee9349d
+# %% ../nbs/06_photo.ipynb #5ed64c85
 PAPERS = ((.93, .93, .93), (.88, .88, .89), (.96, .95, .93), (.80, .81, .83), (.90, .86, .81), (.83, .87, .89),
           (.90, .84, .84), (.68, .70, .72), (.86, .87, .80), (.55, .57, .61))
 
-def _floor_shadow(dressed, points, floor, light, camera, pitch_turn):
+def _floor_shadow(dressed, points, floor, light, camera, up):
     "How dark the floor is at each pixel [n, h, w]"
     n, (h, w) = dressed.count, camera.size
     pick = ((dressed.number % 3 == 0) & (dressed.keep >= 0)).nonzero()[:, 0]              # every third is enough
     image, place = dressed.owner[pick], points[pick]
-    up = pitch_turn[:, :, 1] # the world's upright in the camera's frame
     height = (place*up[image]).sum(1) - floor[image]
     fall = (light.to*up).sum(1).clamp(min=.25)
     on_floor = place - light.to[image]*(height/fall[image])[:, None]
@@ -429,7 +430,29 @@ def develop(samples:PixelSamples, linear, background, count:int)->Float[Tensor, 
     out = out.clamp(min=0)*1.10/(1 + .10*out.clamp(min=0))
     return out.clamp(0, 1).pow(1/2.2).view(n, h, w, 3).movedim(3, 1)
 
-# %% ../nbs/06_photo.ipynb #f7b0b92d
+# %% ../nbs/06_photo.ipynb #6a2a790f
+def _tilted(dressed, pitch, pivot):
+    "Points and normals as a camera sees them that looks down, and the turn about the pelvis that does it"
+    tilt, owner = turn(torch.stack([pitch, 0*pitch, 0*pitch], 1)), dressed.owner
+    points = (tilt[owner]@(dressed.verts - pivot[owner])[..., None])[..., 0] + pivot[owner]
+    return points, (tilt[owner]@dressed.normals[..., None])[..., 0], tilt
+
+def _backdrop(dressed, points, pivot, tilt, seeds, light, camera):
+    "The studio with everybody's shadow on the floor"
+    up = tilt[:, :, 1] # the world's upright in the camera's frame
+    lowest = extents(dressed, (points*up[dressed.owner]).sum(1, keepdim=True))[0][:, 0]
+    wall = pivot + up*(lowest - (pivot*up).sum(1))[:, None] - tilt[:, :, 2]*1.3
+    horizon = _project(wall, camera, torch.arange(len(wall), device=wall.device))[:, 1]
+    dark = _floor_shadow(dressed, points, lowest, light, camera, up)
+    return studio(seeds, horizon, camera.size, light)*(1 - .8*dark)
+
+def _grained(image, seeds):
+    "With a camera's noise, which is stronger in some pictures"
+    strength = .004 + .008*chance(seeds, 'grain')[:, 0]
+    seeds = torch.as_tensor(np.asarray(seeds) % (1 << 31), device=image.device)
+    return image + image.new_tensor(strength).view(-1, 1, 1, 1)*grain(seeds, tuple(image.shape[2:]))
+
+# %% ../nbs/06_photo.ipynb #4b654a11
 def photograph(dressed:DressedMesh,
                dyes:Dyes,
                light_seeds,                  # of lamp and studio, one a person
@@ -445,23 +468,13 @@ def photograph(dressed:DressedMesh,
                still:bool=False,             # one frame around all: for film
               )->tuple: # images [n, 3, h, w] in [-1, 1], the camera, what the samples saw
     "Photos of dressed people"
-    n, device, owner = dressed.count, dressed.verts.device, dressed.owner
-    tilt = turn(torch.stack([pitch, 0*pitch, 0*pitch], 1))
-    points = (tilt[owner]@(dressed.verts - pivot[owner])[..., None])[..., 0] + pivot[owner]
-    normals = (tilt[owner]@dressed.normals[..., None])[..., 0]
+    points, normals, tilt = _tilted(dressed, pitch, pivot)
     low, high = extents(dressed, points)
     if still: low, high = low.amin(0).expand_as(low), high.amax(0).expand_as(high)
     camera = frame_people(low, high, *ends.unbind(1), crop, fill, shift, size)
-    seen, light, up = see(dressed, points, normals, camera, samples), draw_light(light_seeds, device), tilt[:, :, 1]
-    metres = (camera.translation[:, 2]/camera.focal/samples).clamp(min=.002)              # what a sample spans
-    lit, free = shadows(seen, dressed, points, light, max(96, int(1.25*max(size)))), openness(seen, n, size)
-    linear = light_up(albedo(seen, dyes, metres), seen, lit, free, light)
-    lowest = extents(dressed, (points*up[owner]).sum(1, keepdim=True))[0][:, 0]
-    wall = pivot + up*(lowest - (pivot*up).sum(1))[:, None] - tilt[:, :, 2]*1.3
-    background = studio(light_seeds, _project(wall, camera, torch.arange(n, device=device))[:, 1], size, light)
-    dark = _floor_shadow(dressed, points, lowest, light, camera, tilt)
-    image = develop(seen, linear, background*(1 - .8*dark), samples**2)
-    strength = torch.as_tensor(.004 + .008*chance(grain_seeds, 'grain')[:, 0], dtype=torch.float32,
-                               device=device).view(-1, 1, 1, 1)
-    image = image + strength*grain(torch.as_tensor(np.asarray(grain_seeds) % (1 << 31), device=device), size)
-    return image.clamp(0, 1)*2 - 1, camera, seen
+    seen, light = see(dressed, points, normals, camera, samples), draw_light(light_seeds, points.device)
+    metres = (camera.translation[:, 2]/camera.focal/samples).clamp(min=.002) # what a sample spans
+    lit = shadows(seen, dressed, points, light, max(96, int(1.25*max(size))))
+    linear = light_up(albedo(seen, dyes, metres), seen, lit, openness(seen, dressed.count, size), light)
+    image = develop(seen, linear, _backdrop(dressed, points, pivot, tilt, light_seeds, light, camera), samples**2)
+    return _grained(image, grain_seeds).clamp(0, 1)*2 - 1, camera, seen
