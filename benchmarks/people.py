@@ -9,7 +9,7 @@ as in training, where each is used many times. The rows below it say where the t
 import numpy as np
 import torch
 from common import Bench
-from spice.garments import dress
+from spice.dressing import dress
 from spice.people import People, free_body, gather_outfits
 from spice.poses import draw_rows, get, settle
 

@@ -24,12 +24,10 @@ from torch import Tensor, nn
 from .core import DataError, cache_folder, given_file, packaged, reading
 from .files import plain, read_arrays, read_pickle, read_text
 
-# %% ../nbs/02_body.ipynb #8b30d82c
+# %% ../nbs/02_body.ipynb #84e236a7
 JOINTS = ('pelvis', 'left_hip', 'right_hip', 'spine1', 'left_knee', 'right_knee', 'spine2', 'left_ankle', 'right_ankle',
-          'spine3',
-          'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder', 'right_shoulder',
-          'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist',
-          'left_hand', 'right_hand')
+          'spine3', 'left_foot', 'right_foot', 'neck', 'left_collar', 'right_collar', 'head', 'left_shoulder',
+          'right_shoulder', 'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist', 'left_hand', 'right_hand')
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 FACE_POINTS = ('nose', 'right_eye', 'left_eye', 'right_ear', 'left_ear')
 
@@ -69,17 +67,16 @@ def _check_model(model, name):
     return model | dict(shapedirs=model['shapedirs'][..., :10],
                         posedirs=model.get('posedirs', np.zeros((v, 3, 207), np.float32)))
 
-# %% ../nbs/02_body.ipynb #2b2f4627
+# %% ../nbs/02_body.ipynb #e09eee03
 def read_smpl(path, # an official .pkl, or a .npz with the same names
              )->dict: # arrays by name
     "The arrays of a user's SMPL file; nothing in it is run"
-    path = given_file(path, 'an SMPL .pkl or .npz')
-    todo = 'Give an SMPL .pkl or .npz'
+    path, todo = given_file(path, 'an SMPL .pkl or .npz'), 'Give an SMPL .pkl or .npz'
     model = read_arrays(path, todo, only=[*NEEDED, 'posedirs']) if path.suffix == '.npz' else read_pickle(path, todo)
     if not isinstance(model, dict):
         raise DataError(f'{path} holds a {type(model).__name__.strip("_").lower()}, no table of arrays',
-                        'Give an SMPL .pkl or .npz')
-    with reading(path, 'Give an SMPL .pkl or .npz'): return _check_model(model, str(path))
+                        todo)
+    with reading(path, todo): return _check_model(model, str(path))
 
 # %% ../nbs/02_body.ipynb #eddc5733
 @dataclass
@@ -111,7 +108,7 @@ def free_about()->dict: # name, source, licence ...
     "What the free body's file says of itself"
     with np.load(packaged('free_body.npz')) as f: return json.loads(str(f['about']))
 
-# %% ../nbs/02_body.ipynb #002fdff9
+# %% ../nbs/02_body.ipynb #a5b928e6
 def _free_model():
     "The free body's arrays under SMPL's names"
     mesh = free_layer('body')
@@ -120,8 +117,8 @@ def _free_model():
         regressor = np.zeros((24, v), np.float32)
         regressor[f['regressor_joints'].astype(int), f['regressor_vertices'].astype(int)] = f['regressor_shares']
     return dict(v_template=mesh.template, shapedirs=mesh.shapes, J_regressor=regressor, weights=mesh.weights,
-                f=mesh.faces,
-                kintree_table=np.stack([np.array(PARENTS), np.arange(24)]), posedirs=np.zeros((v, 3, 207), np.float32))
+                f=mesh.faces, kintree_table=np.stack([np.array(PARENTS), np.arange(24)]),
+                posedirs=np.zeros((v, 3, 207), np.float32))
 
 def _free_face_points(mesh):
     "Vertex numbers of nose tip, eyes and ears, found as the points that stick out most"
@@ -132,13 +129,13 @@ def _free_face_points(mesh):
     nose = pick(head & ~eyes & (abs(x) < .005) & (y < y[eyes].mean()) & (y > y[eyes].mean() - .06), z)
     return [nose, pick(eyes & (x < 0), z), pick(eyes & (x > 0), z), pick(head & ~eyes, -x), pick(head & ~eyes, x)]
 
-# %% ../nbs/02_body.ipynb #c99540af
+# %% ../nbs/02_body.ipynb #0d432b1d
 def read_uv(path,  # a Wavefront file with texture coordinates
             faces, # [f, 3] of the body, to check that it is the same mesh
            )->np.ndarray: # [f, 3, 2]
     "Texture coordinates of each face's corners"
-    coordinates, corners, order = [], [], []
-    with reading(path, 'Give the smpl_uv.obj of this body'):
+    coordinates, corners, order, todo = [], [], [], 'Give the smpl_uv.obj of this body'
+    with reading(path, todo):
         for line in read_text(path).splitlines():
             kind, *values = line.split() or ['']
             if kind == 'vt': coordinates.append([float(o) for o in values[:2]])
@@ -147,10 +144,9 @@ def read_uv(path,  # a Wavefront file with texture coordinates
                 corners.append([int(o.split('/')[1]) - 1 for o in values])
         inside = all(0 <= o < len(coordinates) for row in corners for o in row) and np.isfinite(coordinates).all()
     if not inside:
-        raise DataError(f'{path} names texture coordinates that it does not hold', 'Give the smpl_uv.obj of this body')
+        raise DataError(f'{path} names texture coordinates that it does not hold', todo)
     if np.shape(order) != np.shape(faces) or (np.array(order) != faces).any():
-        raise DataError(f'{path} describes another mesh ({len(order)} faces, the body has {len(faces)})',
-                        'Give the smpl_uv.obj of this body')
+        raise DataError(f'{path} describes another mesh ({len(order)} faces, the body has {len(faces)})', todo)
     return np.array(coordinates, np.float32)[np.array(corners)]
 
 # %% ../nbs/02_body.ipynb #0508e926
@@ -180,7 +176,7 @@ def _hash_arrays(model):
         h.update(np.ascontiguousarray(model[k], np.float32).tobytes())
     return h.hexdigest()[:16]
 
-# %% ../nbs/02_body.ipynb #203f58c3
+# %% ../nbs/02_body.ipynb #a8d1af30
 class Body(nn.Module):
     "A posable body in SMPL's form"
     def __init__(self,
@@ -194,9 +190,8 @@ class Body(nn.Module):
         own = dict(vertex_ids['smplh']) | dict(zip(('nose', 'reye', 'leye', 'rear', 'lear'), face_points))
         own = {k: min(int(i), len(model['v_template']) - 1) for k, i in own.items()}     # the others are not used here
         with redirect_stdout(io.StringIO()): # it greets every ten-number body with a warning
-            self.smpl = SMPL('', data_struct=Struct(**model), vertex_ids=own, create_betas=False,
-                             create_body_pose=False,
-                             create_global_orient=False, create_transl=False, num_betas=10)
+            self.smpl = SMPL('', data_struct=Struct(**model), vertex_ids=own, num_betas=10, create_betas=False,
+                             create_body_pose=False, create_global_orient=False, create_transl=False)
         tensor = lambda o: torch.as_tensor(np.asarray(o), dtype=torch.float32)
         self.register_buffer('faces', torch.as_tensor(np.asarray(model['f']).astype(np.int64)), persistent=False)
         self.register_buffer('face_uv', tensor(face_uv), persistent=False)

@@ -8,9 +8,9 @@ __all__ = ['STOPPED', 'PHOTO_HINT', 'PICTURE_FORMATS', 'MOST_PIXELS', 'SpiceErro
            'to_pil', 'writing', 'can_write', 'picture_name', 'save_image', 'show_images', 'small', 'get_device',
            'set_seed', 'seeded', 'one_thread', 'cache_folder', 'packaged', 'file_hash', 'find_file', 'progress']
 
-# %% ../nbs/00_core.ipynb #d9a6c07a
-import functools, hashlib, io, logging, math, os, platform, random, signal, stat, sys, tempfile, warnings
-from contextlib import contextmanager
+# %% ../nbs/00_core.ipynb #768f4fa1
+import functools, hashlib, io, logging, math, os, platform, random, secrets, signal, stat, sys, warnings
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from multiprocessing import parent_process
 from pathlib import Path
@@ -125,11 +125,18 @@ def reading(name,      # a path, or what is read
         why = getattr(e, 'strerror', None) or str(e).strip().split('\n')[0][:80]
         raise error(f'{name} {says} ({type(e).__name__}{": " if why else ""}{why})', todo) from None
 
-# %% ../nbs/00_core.ipynb #25f057de
+# %% ../nbs/00_core.ipynb #e7bd5241
 PHOTO_HINT = 'Give a JPEG, PNG or WebP picture'
 PICTURE_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF')
 MOST_PIXELS = 120_000_000
 logging.getLogger('PIL').setLevel(logging.CRITICAL) # what it logs, the error says too
+
+@contextmanager
+def _quiet():
+    "Without Pillow's warnings of size and of odd tags"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
 
 def open_picture(file,    # a path or a stream of bytes
                  name='', # for messages; empty is the path
@@ -137,8 +144,7 @@ def open_picture(file,    # a path or a stream of bytes
                 )->Image.Image: # only its head is read; `load` reads the rest
     "A picture in one of the listed formats"
     name = name or file
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                                     # Pillow's, of size and of odd tags
+    with _quiet():
         Image.init()
         try: image = Image.open(file, formats=[o for o in formats if o in Image.OPEN])
         except Image.DecompressionBombError as e:
@@ -152,24 +158,22 @@ def open_picture(file,    # a path or a stream of bytes
                          'Make it smaller first')
     return image
 
-# %% ../nbs/00_core.ipynb #f0a5873c
+# %% ../nbs/00_core.ipynb #dcb00ced
 def _decode(file, name):
     "A loaded PIL image from a path or stream"
     image = open_picture(file, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
+    with _quiet():
         try: image.load()
         except Exception as e:
             raise ImageError(f'{name} is damaged or cut off ({e})', 'Save or download it again') from None
     return image
 
-# %% ../nbs/00_core.ipynb #b651c7d0
+# %% ../nbs/00_core.ipynb #ab98b873
 def _scale_deep(image):
     "8-bit greyscale of a 16-bit, 32-bit or float picture"
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all(): raise ImageError('the picture holds NaN or infinite values', PHOTO_HINT)
-    if image.mode == 'F': top = 1. if values.max(initial=0) <= 1 else 255.
-    else: top = 65535.
+    top = 65535. if image.mode != 'F' else 255. if values.max(initial=0) > 1 else 1.
     if values.min(initial=0) < 0 or values.max(initial=0) > top:
         raise ImageError(f'values from {values.min():g} to {values.max():g} fit neither 8 nor 16 bits', PHOTO_HINT)
     values *= 255/top                                                # in place: deep pictures are large
@@ -227,40 +231,44 @@ def _from_tensor(tensor):
                          'Give floats from -1 to 1, or bytes')
     return _from_array((array.clip(-1, 1) + 1) / 2)
 
-# %% ../nbs/00_core.ipynb #1808fbc7
+# %% ../nbs/00_core.ipynb #fad402fe
 def read_image(source, # a path, bytes, a PIL image, an array or a tensor
               )->Image.Image: # upright, RGB, transparency on white
     "Any picture as an RGB image"
+    name = ''
     if isinstance(source, (str, os.PathLike)):
         path = given_file(source, 'one JPEG, PNG or WebP picture', error=ImageError)
         image, name = _decode(path, str(path)), f'{path}: '
     elif isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source): raise ImageError('no bytes were given', PHOTO_HINT)
-        image, name = _decode(io.BytesIO(source), 'the bytes given'), ''
-    elif isinstance(source, Image.Image): image, name = source, ''
-    elif isinstance(source, np.ndarray): image, name = _from_array(source), ''
-    elif isinstance(source, Tensor): image, name = _from_tensor(source), ''
+        image = _decode(io.BytesIO(source), 'the bytes given')
+    elif isinstance(source, Image.Image): image = source
+    elif isinstance(source, np.ndarray): image = _from_array(source)
+    elif isinstance(source, Tensor): image = _from_tensor(source)
     else:
         raise ImageError(f'{type(source).__name__} is no picture',
                          'Give a path, bytes, a PIL image, an array or a tensor')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')                                 # of odd EXIF
-            return _upright_rgb(image, image is not source)
+        with _quiet(): return _upright_rgb(image, image is not source)
     except ImageError as e: raise ImageError(f'{name}{e}') from None
     except Exception as e:                       # EXIF alone fails in five ways
         raise ImageError(f'{name}the picture can not be converted to RGB ({type(e).__name__}: {e})',
                          'Save it as PNG') from None
 
-# %% ../nbs/00_core.ipynb #c6e5435c
+# %% ../nbs/00_core.ipynb #cfcd4107
+def _read_all(images):
+    "RGB images of one picture or of a list"
+    images = [read_image(o) for o in (images if isinstance(images, (list, tuple)) else [images])]
+    if not images: raise ImageError('an empty list of pictures', 'Give at least one')
+    return images
+
 def to_tensor(images,                    # a picture or a list of pictures, each anything `read_image` takes
               size:int|tuple|None=None,  # (h, w) to resize to, an int for a square; None keeps the size
               device=None,               # where the tensor goes; None is the CPU
              )->Float[Tensor, 'b 3 h w']: # in [-1, 1]
     "A batch of pictures as a tensor"
     if isinstance(images, Tensor) and images.ndim == 4: images = list(images)
-    images = [read_image(o) for o in (images if isinstance(images, (list, tuple)) else [images])]
-    if not images: raise ImageError('an empty list of pictures', 'Give at least one')
+    images = _read_all(images)
     if size is not None:
         h, w = (size, size) if isinstance(size, int) else size
         images = [o if o.size == (w, h) else o.resize((w, h), Image.Resampling.BICUBIC) for o in images]
@@ -281,20 +289,17 @@ def to_pil(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]; values outside are cli
     arrays = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return [Image.fromarray(o) for o in arrays.movedim(1, 3).cpu().numpy()]
 
-# %% ../nbs/00_core.ipynb #b433e491
-_tidied = set() # folders
-
+# %% ../nbs/00_core.ipynb #6c1d95a3
+@functools.cache # once for each folder
 def _tidy(folder)->str: # what temporary names begin with
-    "Remove what killed processes of this machine left in a folder, once"
+    "Remove what killed processes of this machine left in a folder"
     mine = f'.writing-{platform.node()[:40]}-'
-    if folder not in _tidied and os.name == 'posix':
-        for old in folder.glob('.writing-*'):
-            pid = old.name.removeprefix(mine).partition('-')[0]
-            try: pid.isdigit() and os.kill(int(pid), 0)                # signal 0 only asks
-            except ProcessLookupError: old.unlink(missing_ok=True)
-            except (OSError, OverflowError): pass                      # somebody else's
-    _tidied.add(folder)
-    return f'{mine}{os.getpid()}-'
+    for old in folder.glob('.writing-*') if os.name == 'posix' else ():
+        pid = old.name.removeprefix(mine).partition('-')[0]
+        try: pid.isdigit() and os.kill(int(pid), 0) # signal 0 only asks
+        except ProcessLookupError: old.unlink(missing_ok=True)
+        except (OSError, OverflowError): pass # somebody else's
+    return mine
 
 def _full(error)->str:
     "Why the disk refused, if that is what an error is about"
@@ -303,7 +308,12 @@ def _full(error)->str:
              'IoError', 'I/O error') # torch's, safetensors'
     return 'the disk is full, or refuses' if any(o in str(error) for o in words) else ''
 
-# %% ../nbs/00_core.ipynb #61e46854
+# %% ../nbs/00_core.ipynb #40e43aa7
+def _closed(path, error):
+    "The error for a place that can't be written to"
+    return DataError(f'{path}: can not write there ({getattr(error, "strerror", None) or error})',
+                     'Choose a folder that can be written to')
+
 @contextmanager
 def writing(path, # where the finished file goes; its folder is made
            ):     # yields a temporary path with the same ending
@@ -311,17 +321,13 @@ def writing(path, # where the finished file goes; its folder is made
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_tidy(path.parent), suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except (OSError, ValueError) as e: # a zero, or letters that the system can't write
-        raise DataError(f'{path}: can not write there ({getattr(e, "strerror", None) or e})',
-                        'Choose a folder that can be written to') from None
-    temporary = Path(name)
+        temporary = path.parent/f'{_tidy(path.parent)}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}'
+        temporary.touch(exist_ok=False)
+    except (OSError, ValueError) as e: raise _closed(path, e) from None # a zero, or letters that the system can't write
     try:
         yield temporary
         with open(temporary, 'rb+') as f: os.fsync(f.fileno())
-        mode = 0o666 & ~_umask() if not path.exists() else path.stat().st_mode & 0o777
-        temporary.chmod(mode)
+        if path.exists(): temporary.chmod(path.stat().st_mode & 0o777)
         temporary.replace(path)
     except SpiceError: raise
     except Exception as e:
@@ -329,28 +335,18 @@ def writing(path, # where the finished file goes; its folder is made
         raise DataError(f'{path}: writing failed ({_full(e)})', 'Free some space or choose another folder') from e
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #11fcb62d
-def _umask():
-    "The process's file mode mask, which can only be read by setting it"
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-# %% ../nbs/00_core.ipynb #308f5d38
+# %% ../nbs/00_core.ipynb #8ef60eba
 def can_write(path): # of a file that will be written after long work
     "Refuse a place that can't be written to before the work"
     path = Path(path)
     try:
-        try: path.lstat()
-        except FileNotFoundError: pass
+        with suppress(FileNotFoundError): path.lstat()
         folder = next(o for o in path.absolute().parents if o.exists())
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise OSError(21, 'a folder, or closed')
-    except (OSError, ValueError) as e:
-        raise DataError(f'{path}: can not write there ({getattr(e, "strerror", None) or e})',
-                        'Choose a folder that can be written to') from None
+    except (OSError, ValueError) as e: raise _closed(path, e) from None
 
-# %% ../nbs/00_core.ipynb #690f573e
+# %% ../nbs/00_core.ipynb #6511e4da
 def picture_name(path):
     "Refuse an ending that no picture has"
     if Path(path).suffix.lower() not in Image.registered_extensions():
@@ -362,24 +358,18 @@ def save_image(image, # anything `read_image` takes
               )->Path: # where it is
     "Write a picture, whole or not at all"
     path = Path(path)
-    # keeps its alpha
-    clear = isinstance(image, Image.Image) and image.mode == 'RGBA' and path.suffix.lower() in ('.png', '.webp')
+    ending = path.suffix.lower()
+    clear = isinstance(image, Image.Image) and image.mode == 'RGBA' and ending in ('.png', '.webp') # keeps its alpha
     image = image if clear else read_image(image)
     picture_name(path)
+    how = dict(quality=95, subsampling=0) if ending in ('.jpg', '.jpeg') else {}
     with writing(path) as temporary:
-        try:
-            image.save(temporary,
-                       **(dict(quality=95, subsampling=0) if path.suffix.lower() in ('.jpg', '.jpeg') else {}))
+        try: image.save(temporary, **how)
         except (KeyError, ValueError) as e:
             raise ImageError(f'{path}: can not be written ({e})', 'End the name in .png') from None
     return path
 
-# %% ../nbs/00_core.ipynb #85bf98f4
-def _as_images(images):
-    "A list of RGB images from a list, a batch or one picture"
-    if isinstance(images, Tensor) and images.ndim == 4: return to_pil(images)
-    return [read_image(o) for o in (images if isinstance(images, (list, tuple)) else [images])]
-
+# %% ../nbs/00_core.ipynb #4de5ecf7
 def show_images(images,              # a batch, or a list of anything `read_image` takes
                 titles:list|None=None, # a word above each
                 cols:int|None=None,    # pictures in a row; None puts all in one
@@ -387,9 +377,9 @@ def show_images(images,              # a batch, or a list of anything `read_imag
                 pad:int=4,             # white pixels between pictures
                )->Image.Image: # the sheet
     "Lay pictures side by side, with titles"
-    images = [o.resize((round(o.width*scale), round(o.height*scale)), Image.Resampling.LANCZOS) if scale != 1 else o
-              for o in _as_images(images)]
-    if not images: raise ImageError('an empty list of pictures', 'Give at least one')
+    if isinstance(images, Tensor) and images.ndim == 4: images = to_pil(images)
+    images = _read_all(images)
+    if scale != 1: images = [ImageOps.scale(o, scale, Image.Resampling.LANCZOS) for o in images]
     cols = min(cols or len(images), len(images))
     w, h, head = max(o.width for o in images), max(o.height for o in images), 18 if titles else 0
     sheet = Image.new('RGB', (cols*(w+pad) + pad, math.ceil(len(images)/cols)*(h+head+pad) + pad), 'white')
@@ -411,19 +401,16 @@ def small(image,        # anything `read_image` takes
     read_image(image).save(buffer, 'JPEG', quality=quality)
     return Shown(buffer.getvalue(), format='jpeg')
 
-# %% ../nbs/00_core.ipynb #04afd26b
+# %% ../nbs/00_core.ipynb #80863e77
 def get_device(device:str|torch.device|None=None, # such as 'cuda', 'cuda:1', 'mps', 'cpu'; None picks
               )->torch.device:
     "The device to compute on: the one named, else `SPICE_DEVICE`, else the fastest there is"
     name = device or os.environ.get('SPICE_DEVICE')
-    if not name:
-        return torch.device('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available()
-                            else 'cpu')
+    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if not name: return torch.device('cuda' if cuda else 'mps' if mps else 'cpu')
     try: found = torch.device(name)
     except RuntimeError: raise SpiceError(f'{name!r} is no device', "Use 'cuda', 'mps' or 'cpu'") from None
-    there = {'cpu': True, 'mps': torch.backends.mps.is_available(),
-             'cuda': (found.index or 0) < torch.cuda.device_count()}
-    if not there.get(found.type, False):
+    if not dict(cpu=True, mps=mps, cuda=(found.index or 0) < cuda).get(found.type, False):
         raise SpiceError(f'the device {name!r} is not on this machine', "Leave it out, or use 'cpu'")
     return found
 

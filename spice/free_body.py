@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['METRES', 'LAYERS', 'SCALES', 'ORIGINS', 'JOINT_BONES', 'BONE_JOINTS', 'CURL', 'PROVENANCE', 'assets_folder',
            'read_obj', 'target_names', 'read_targets', 'shares', 'joint_of_bone', 'bone_of_joint', 'read_rig',
-           'shortest_turn', 't_pose_turns', 'to_t_pose', 'read_fingers', 'turn_by_degrees', 'relax_fingers',
-           'draw_person', 'sample_people', 'read_assets', 'shape_space', 'joint_regressor', 'triangles', 'strongest',
-           'rounded', 'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
+           'shortest_turn', 't_pose_turns', 'to_t_pose', 'read_fingers', 'relax_fingers', 'draw_person',
+           'sample_people', 'read_assets', 'shape_space', 'joint_regressor', 'triangles', 'strongest', 'rounded',
+           'fit_shape_space', 'build_free_body', 'save_free_body', 'build_report']
 
-# %% ../nbs/02a_free_body.ipynb #d365a8b1
+# %% ../nbs/02a_free_body.ipynb #97d4c566
 import gzip, importlib.util, itertools, json
 from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
+from scipy.spatial.transform import Rotation
 from .body import JOINTS, PARENTS
 from .core import DataError, writing
 
@@ -133,12 +134,11 @@ def read_rig(folder,       # the assets
     total = weights.sum(1, keepdims=True)
     return markers, np.where(total > 0, weights/np.maximum(total, 1e-9), np.eye(len(JOINTS))[0])
 
-# %% ../nbs/02a_free_body.ipynb #44d38dee
+# %% ../nbs/02a_free_body.ipynb #8c41575f
 def shortest_turn(a, b):
     "The smallest rotation that turns direction `a` into direction `b`"
     a, b = a/np.linalg.norm(a), b/np.linalg.norm(b)
-    x, y, z = np.cross(a, b)
-    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    K = np.cross(np.eye(3), np.cross(a, b)) # the matrix of the cross product with the axis
     return np.eye(3) + K + K@K/(1 + a@b)
 
 def t_pose_turns(joints, # [24, 3] in A-pose
@@ -195,13 +195,7 @@ def read_fingers(folder,       # the assets
         fingers.setdefault(side, {})[finger] = cubes, weights
     return fingers
 
-# %% ../nbs/02a_free_body.ipynb #4f291dd2
-def turn_by_degrees(axis, degrees):
-    "The rotation by an angle about an axis"
-    x, y, z = axis/np.linalg.norm(axis)
-    K, a = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]), np.radians(degrees)
-    return np.eye(3) + np.sin(a)*K + (1 - np.cos(a))*K@K
-
+# %% ../nbs/02a_free_body.ipynb #4423d6e7
 def relax_fingers(vertices,     # [v, 3]
                   fingers:dict, # from `read_fingers`
                  )->np.ndarray: # [v, 3]
@@ -211,11 +205,12 @@ def relax_fingers(vertices,     # [v, 3]
         at = {i: np.stack([vertices[o].mean(0) for o in cubes]) for i, (cubes, _) in hand.items()}     # (4, 3) each
         along = {i: (p[3] - p[0])/np.linalg.norm(p[3] - p[0]) for i, p in at.items()}
         across = (at[2][0] - at[5][0])*(1 if side == 'L' else -1) # the knuckles' line: the axis of bending
-        palm = .6*np.cross(across, along[3])/np.linalg.norm(across)
+        across = across/np.linalg.norm(across)
+        palm = .6*np.cross(across, along[3])
         for i, (_, weights) in hand.items():
             turn, place = shortest_turn(along[i], along[i] + along[3] + (palm if i == 1 else 0)), at[i][0]
             for k in range(3):
-                turn = turn_by_degrees(across, CURL[i][k])@turn
+                turn = Rotation.from_rotvec(np.radians(CURL[i][k])*across).as_matrix()@turn
                 out += weights[k][:, None]*((vertices - at[i][k])@turn.T + place - vertices)
                 place = place + turn@(at[i][k + 1] - at[i][k])
     return out

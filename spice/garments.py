@@ -5,43 +5,43 @@
 # %% auto #0
 __all__ = ['PIECES', 'SLEEVE_END', 'HEM', 'EASE', 'NECK_KINDS', 'HAIR_KINDS', 'SHOE_KINDS', 'KINDS', 'BODY', 'TOP', 'JACKET',
            'LEGS', 'SKIRT', 'SHOES', 'COLLAR', 'HAIR', 'HAT', 'GLASSES', 'STOOL', 'EYES', 'GarmentLayer',
-           'LAYER_MAKERS', 'quarter_triangles', 'relax', 'Mesh', 'piece', 'measures', 'Cuts', 'cuts_of', 'ramp',
-           'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar', 'bends',
-           'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer', 'legs_layer',
-           'skirt_layer', 'shoes_layer', 'collar_layer', 'curtain', 'tail', 'bun', 'scalp', 'hairline', 'strands',
-           'cap_layer', 'hanging_layer', 'tied_layer', 'hat_layer', 'spectacles', 'glasses_layer', 'DressedMesh',
-           'cylinder', 'dress', 'clay_figures']
+           'CLOTH_LAYERS', 'quarter_triangles', 'relax', 'Mesh', 'ramp', 'piece', 'measures', 'Cuts', 'stack_cuts',
+           'cuts_of', 'least', 'neckline', 'cut_top', 'cut_jacket', 'cut_legs', 'cut_skirt', 'cut_shoes', 'cut_collar',
+           'bends', 'bump', 'arm_folds', 'body_folds', 'leg_folds', 'skirt_folds', 'top_layer', 'jacket_layer',
+           'legs_layer', 'skirt_layer', 'shoes_layer', 'collar_layer']
 
-# %% ../nbs/05b_garments.ipynb #fc98fd66
+# %% ../nbs/05b_garments.ipynb #f15b6dd1
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, reduce
 import numpy as np
 import torch
-import torch.nn.functional as F
-
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 from torch import Tensor
-from .body import Body, free_layer
-from .fabric import noise, ridges
-from .poses import chance, follow
-from .render import rasterize_soup
-from .surface import CLAY, vertex_normals
+from .body import free_layer
+from .contact import MovedPoints
+from .fabric import noise, ridges, side_by_side
+from .poses import chance
+from .surface import vertex_normals
 from .wardrobe import ATTRIBUTES
 
-# %% ../nbs/05b_garments.ipynb #75c57a2a
+# %% ../nbs/05b_garments.ipynb #51e45773
+def _edges(faces):
+    "Every edge once [e, 2], and which of them the sides ab, bc and ca of each face are [3, f]"
+    sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
+    edges, index = np.unique(sides, axis=0, return_inverse=True)
+    return edges, index.reshape(3, -1)
+
 def quarter_triangles(faces:np.ndarray, # [f, 3]
                       count:int,        # of vertices
                      )->tuple: # pairs of vertices [v2, 2] whose means are the new vertices, new faces [4 f, 3]
     "Cut every triangle into four"
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
-    pairs, index = np.unique(edges, axis=0, return_inverse=True)
-    ab, bc, ca = count + index.reshape(3, -1)
-    a, b, c = faces.T
+    edges, index = _edges(faces)
+    (a, b, c), (ab, bc, ca) = faces.T, count + index
     own = np.repeat(np.arange(count)[:, None], 2, 1)
-    return (np.concatenate([own, pairs]),
+    return (np.concatenate([own, edges]),
             np.concatenate([np.stack(o, 1) for o in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]))
 
 def relax(values:np.ndarray, # [v, c]
@@ -49,74 +49,73 @@ def relax(values:np.ndarray, # [v, c]
           times:int,
          )->np.ndarray: # [v, c]
     "Move every vertex half way to the mean of its neighbours"
-    a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [1, 0]], faces[:, [2, 1]],
-                           faces[:, [0, 2]]]).T
-    near = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(values),)*2).tocsr()
-    near.data[:] = 1
+    a, b = _edges(faces)[0].T
+    near = coo_matrix((np.ones(2*len(a)), (np.r_[a, b], np.r_[b, a])), shape=(len(values),)*2).tocsr()
     share = np.asarray(near.sum(1)).clip(1)
     for _ in range(times): values = .5*values + .5*(near@values)/share
     return values
 
-# %% ../nbs/05b_garments.ipynb #6df28e4d
+# %% ../nbs/05b_garments.ipynb #b509b8cb
 @dataclass
-class Mesh:
-    "A piece of cloth or hair at rest, on some device"
-    rest: Float[Tensor, 'v 3']      # smooth positions, also the places that patterns and cuts are written in
-    shapes: Float[Tensor, 'v 3 10'] # how the ten numbers of the shape move it
-    weights: Float[Tensor, 'v 24']  # skinning
+class Mesh(MovedPoints):
+    "A piece of cloth or hair at rest; its smooth positions are also the places that patterns and cuts are written in"
     faces: Int[Tensor, 'f 3']
-    normals: Float[Tensor, 'v 3']   # at rest
 
-def _mesh(rest, shapes, weights, faces, device):
-    tensor = lambda o, t=torch.float32: torch.as_tensor(np.ascontiguousarray(o), dtype=t, device=device)
-    rest, faces = tensor(rest), tensor(faces, torch.int64)
-    return Mesh(rest, tensor(shapes), tensor(weights/weights.sum(1, keepdims=True)), faces,
-                vertex_normals(rest[None], faces)[0])
+def _rows(points, shapes, weights):
+    "What vertices carry, side by side: position [3], shape directions [3 x 10], weights [24]"
+    shapes = np.broadcast_to(shapes, (len(points), 3, 10)).reshape(-1, 30)
+    return np.concatenate([points, shapes, weights], 1).astype(np.float64)
 
-def _part(mesh, keep, device):
+def _mesh(rows, faces, device):
+    "The mesh of such rows"
+    tensor = lambda o: torch.as_tensor(np.ascontiguousarray(o), dtype=torch.float32, device=device)
+    rest, weights = tensor(rows[:, :3]), rows[:, 33:]
+    faces = torch.as_tensor(np.ascontiguousarray(faces), device=device)
+    return Mesh(rest, tensor(rows[:, 3:33].reshape(-1, 3, 10)), tensor(weights/weights.sum(1, keepdims=True)),
+                vertex_normals(rest[None], faces)[0], faces)
+
+def _part(rows, faces, keep, device):
     "Only the faces with a vertex to keep"
-    rest, shapes, weights, faces = mesh
     faces = faces[keep[faces].any(1)]
     used, index = np.unique(faces, return_inverse=True)
-    return _mesh(rest[used], shapes[used], weights[used], index.reshape(-1, 3), device)
+    return _mesh(rows[used], index.reshape(-1, 3), device)
 
-# %% ../nbs/05b_garments.ipynb #14a83f49
+# %% ../nbs/05b_garments.ipynb #3c449019
+def ramp(x, a, b): # tensors or arrays
+    "0 up to `a`, 1 from `b`, smooth between"
+    t = ((x - a)/(b - a)).clip(0, 1)
+    return t*t*(3 - 2*t)
+
 @lru_cache(8)
 def _fine(name, detail):
-    "A layer of the free body, halved and relaxed"
-    layer = free_layer(name)
-    faces, rows = layer.faces, np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1),
-                                               layer.weights], 1).astype(np.float64)
+    "A layer of the free body, halved and relaxed: its rows and faces"
+    layer, body = free_layer(name), free_layer('body')
+    rows, faces = _rows(layer.template, layer.shapes, layer.weights), layer.faces
     for step in range(detail):
         pairs, faces = quarter_triangles(faces, len(rows))
-        rows = rows[pairs].mean(1)
-        shoulder = (np.clip((rows[:, 1:2] - .34)/.10, 0, 1)*np.clip((.26 - abs(rows[:, :1]))/.04, 0, 1)
-                    if name == 'suit' else 0.)
-        # shoulders are hollow, and stay so
-        rows = (1 - shoulder)*relax(rows, faces, 5 if step == 0 else 3) + shoulder*relax(rows, faces, 1)
-    if name == 'suit':                                                                    # move as the skin below does
-        body = free_layer('body')
-        rows[:, 33:] = relax(body.weights[cKDTree(body.template[:-144]).query(rows[:, :3])[1]].astype(np.float64),
-                             faces, 3*detail)
-    return rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces
+        rows, less = rows[pairs].mean(1), 0.
+        if name == 'suit': # at the shoulders
+            less = np.clip((rows[:, 1:2] - .34)/.10, 0, 1)*np.clip((.26 - abs(rows[:, :1]))/.04, 0, 1)
+        rows = (1 - less)*relax(rows, faces, 5 if step == 0 else 3) + less*relax(rows, faces, 1)
+    if name == 'suit': # moves as the skin below does
+        nearest = cKDTree(body.template[:-144]).query(rows[:, :3])[1]
+        rows[:, 33:] = relax(body.weights[nearest].astype(np.float64), faces, 3*detail)
+    return rows, faces
 
-PIECES = {'upper': ('suit', lambda x, y, z: y > -.24), 'lower': ('suit', lambda x, y, z: (y < .14) & (x < .3)),
-          'feet': ('suit', lambda x, y, z: y < -.62),
-          'neck': ('suit', lambda x, y, z: (y > .50) & (x < .13)), 'skirt': ('skirt', lambda x, y, z: y < 1)}
-
-# %% ../nbs/05b_garments.ipynb #aa6fceb0
-def _skirt_weights(rest):
-    "A skirt hangs on the pelvis; its left follows the left leg, its right the right one"
-    x, y, _ = rest.T
-    smooth = lambda t: np.clip(t, 0, 1)**2*(3 - 2*np.clip(t, 0, 1))
-    leg, knee, left = smooth((-y - .0)/.13), smooth((-y - .36)/.14), smooth((x + .085)/.17)
-    weights = np.zeros((len(rest), 24))
+# %% ../nbs/05b_garments.ipynb #ac533d6f
+def _skirt_weights(x, y):
+    "The skinning weights of a skirt"
+    leg, knee, left = ramp(-y, 0, .13), ramp(-y, .36, .50), ramp(x, -.085, .085)
+    weights = np.zeros((len(x), 24))
     weights[:, 0] = 1 - leg
     for joint, share in ((1, left*(1 - knee)), (2, (1 - left)*(1 - knee)), (4, left*knee), (5, (1 - left)*knee)):
         weights[:, joint] = leg*share
     return weights
 
-# %% ../nbs/05b_garments.ipynb #4e969b42
+PIECES = {'upper': ('suit', lambda x, y, z: y > -.24), 'lower': ('suit', lambda x, y, z: (y < .14) & (x < .3)),
+          'feet': ('suit', lambda x, y, z: y < -.62),
+          'neck': ('suit', lambda x, y, z: (y > .50) & (x < .13)), 'skirt': ('skirt', lambda x, y, z: y < 1)}
+
 @lru_cache(32)
 def piece(name:str,        # a key of `PIECES`
           detail:int=2,    # how often edges are halved
@@ -124,10 +123,10 @@ def piece(name:str,        # a key of `PIECES`
          )->Mesh:
     "A part of the suit, or the skirt"
     layer, inside = PIECES[name]
-    mesh = _fine(layer, detail)
-    x, y, z = mesh[0].T
-    if name == 'skirt': mesh = *mesh[:2], _skirt_weights(mesh[0]), mesh[3]
-    return _part(mesh, inside(abs(x), y, z), device)
+    rows, faces = _fine(layer, detail)
+    x, y, z = rows[:, :3].T
+    if name == 'skirt': rows = np.concatenate([rows[:, :33], _skirt_weights(x, y)], 1)
+    return _part(rows, faces, inside(abs(x), y, z), device)
 
 # %% ../nbs/05b_garments.ipynb #2f08c388
 SLEEVE_END = {'none': .0, 'short': .335, 'elbow': .43, 'three-quarter': .55, 'long': .655}
@@ -169,7 +168,7 @@ def _lower_measures(o, draw):
                       leg_ease=.8*EASE[bottom['fit']],
                       flare=max(draw('flare'), 0)*.03*wide, jeans=float(bottom['kind'] == 'jeans'))
 
-# %% ../nbs/05b_garments.ipynb #3aca777c
+# %% ../nbs/05b_garments.ipynb #07629b74
 def measures(outfit:dict)->dict: # {name: number}
     "The numbers that cut an outfit's cloth"
     draw = lambda what: float(chance(outfit['seed'], f'cut {what}')[0])*2 - 1            # in [-1, 1)
@@ -189,24 +188,20 @@ class Cuts:
     def __len__(self): return len(self.numbers['seed'])
     def __getitem__(self, rows): return Cuts({k: v[rows] for k, v in self.numbers.items()})
 
+def stack_cuts(rows:list, device='cpu')->Cuts: # from `measures`
+    "The columns of some outfits' measures"
+    return Cuts({k: torch.tensor([[o[k]] for o in rows], dtype=torch.float32, device=device) for k in rows[0]})
+
 def cuts_of(outfits:list, # dictionaries
             device='cpu',
            )->Cuts:
     "Stack the measures of outfits"
-    rows = [measures(o) for o in outfits]
-    return Cuts({k: torch.tensor([[o[k]] for o in rows], dtype=torch.float32, device=device) for k in rows[0]})
+    return stack_cuts([measures(o) for o in outfits], device)
 
-# %% ../nbs/05b_garments.ipynb #f93b2f6c
-def ramp(x, a, b):
-    "0 up to `a`, 1 from `b`, smooth between"
-    t = ((x - a)/(b - a)).clamp(0, 1)
-    return t*t*(3 - 2*t)
-
+# %% ../nbs/05b_garments.ipynb #eb7d28c7
 def least(*values): # tensors that broadcast
     "The smallest of several"
-    out = values[0]
-    for o in values[1:]: out = torch.minimum(out, o)
-    return out
+    return reduce(torch.minimum, values)
 
 def neckline(c, ax, y, z):
     "Distance from the edge of the neckline"
@@ -248,35 +243,35 @@ def cut_collar(c, ax, y, z):
     return least(y - .538, .606 - y,
                  torch.where(z > .03, ax - .010 - .35*(.60 - y).clamp(min=0), .3)) - 10*(1 - c.collar)
 
-# %% ../nbs/05b_garments.ipynb #41c8f24b
+# %% ../nbs/05b_garments.ipynb #8b29add6
 def bends(rotmats:Float[Tensor, 'n 24 3 3'])->dict: # {joint pair: radians [n, 2]}
     "How far elbows, knees, shoulders and hips are from the T-pose"
-    angle = lambda i: torch.arccos(((rotmats[:, i].diagonal(dim1=-2, dim2=-1).sum(-1) - 1)/2).clamp(-1, 1))
-    return {name: torch.stack([angle(a), angle(b)], 1)
-            for name, (a, b) in dict(elbow=(18, 19), knee=(4, 5), shoulder=(16, 17), hip=(1, 2)).items()}
+    angle = torch.arccos(((rotmats.diagonal(dim1=-2, dim2=-1).sum(-1) - 1)/2).clamp(-1, 1)) # (n, 24)
+    return dict(elbow=angle[:, [18, 19]], knee=angle[:, [4, 5]], shoulder=angle[:, [16, 17]], hip=angle[:, [1, 2]])
 
 def _sided(values, x):
     "The value of the own side [n, v], blended over the middle"
     left = ramp(x, -.04, .04)
     return values[:, :1]*left + values[:, 1:]*(1 - left)
 
-def _bump(a, at, width):
-    return torch.exp(-((a - at)/width)**2)
+def bump(x, width):
+    "1 at 0, less on both sides, next to nothing at twice the width"
+    return torch.exp(-(x/width)**2)
 
 def _crests(seed, a, b, c):
     "Crested noise [n, v] around 0"
-    return ridges(torch.stack(torch.broadcast_tensors(a + seed, b, c - 1.7*seed), -1))[..., 0] - .36
+    return ridges(side_by_side(a + seed, b, c - 1.7*seed))[..., 0] - .36
 
 def arm_folds(c, bend, x, y, z, end):
     "Folds of a sleeve that ends at |x| = end"
     ax, around = x.abs(), torch.atan2(y - .452, z - .012)
-    elbow = _bump(ax, .443, .075)*(.10 + .55*_sided(bend['elbow'], x))*(.45 + .55*torch.cos(around - .3))
+    elbow = bump(ax - .443, .075)*(.10 + .55*_sided(bend['elbow'], x))*(.45 + .55*torch.cos(around - .3))
     cuff = ramp(ax, end - .13, end - .03)*ramp(end, .5, .6)*.5
     amount = (elbow + cuff + .16)*ramp(ax, .19, .27)
     return amount*_crests(c.seed, ax*33 + 1.5*torch.cos(around), 1.1*torch.cos(around),
                           1.1*torch.sin(around) + 3*x.sign())
 
-# %% ../nbs/05b_garments.ipynb #9b112797
+# %% ../nbs/05b_garments.ipynb #1043fe81
 def body_folds(c, bend, x, y, z):
     "Folds of a top on the trunk: rays from the armpits, waves at the hem, rings at the waist"
     ax, around = x.abs(), torch.atan2(x, z)
@@ -285,7 +280,7 @@ def body_folds(c, bend, x, y, z):
     radial = _crests(c.seed + 3.3, 3.6*torch.atan2(y - .385, .20 - ax), armpit*7, x.sign() + 0*y)
     waves = ramp(.32 - y, .0, .40)*(1 - ramp(ax, .21, .26))
     upright = _crests(c.seed + 7.7, 3.1*torch.cos(around) + 6*x, 3.1*torch.sin(around), y*4.5)
-    waist = _bump(y, .12, .07)*(1 - ramp(ax, .2, .25))
+    waist = bump(y - .12, .07)*(1 - ramp(ax, .2, .25))
     rings = _crests(c.seed + 5.1, y*26 + 2*torch.cos(around), 1.3*torch.cos(around), 1.3*torch.sin(around))
     return rays*radial*.8 + .62*waves*upright + .50*waist*rings
 
@@ -293,7 +288,7 @@ def leg_folds(c, bend, x, y, z):
     "Folds of trousers: rings behind the knee and above the shoe, rays from the crotch"
     ax = x.abs()
     around = torch.atan2(ax - .125, z)
-    knee = _bump(y, -.41, .10)*(.22 + .42*_sided(bend['knee'], x))*(.6 - .4*torch.cos(around))
+    knee = bump(y + .41, .10)*(.22 + .42*_sided(bend['knee'], x))*(.6 - .4*torch.cos(around))
     shoe = ramp(-y, -c.cuff - .20, -c.cuff - .03)*ramp(-c.cuff, .78, .84)*.75
     rings = _crests(c.seed + 2.2, y*27 + 1.4*torch.cos(around), 1.1*torch.cos(around) + 2*x.sign(),
                     1.1*torch.sin(around))
@@ -303,389 +298,81 @@ def leg_folds(c, bend, x, y, z):
     upright = _crests(c.seed + 4.4, 1.7*torch.cos(around) + 5*x.sign(), 1.7*torch.sin(around), y*3.2)
     return (knee + shoe + .07)*rings + .7*rays*radial + .22*ramp(-y, .1, .4)*upright
 
-# %% ../nbs/05b_garments.ipynb #0f79fb3b
+# %% ../nbs/05b_garments.ipynb #44d2ad05
 def skirt_folds(c, bend, x, y, z):
     "Waves of a skirt, deeper towards the hem and with flare"
     around, down = torch.atan2(x, z), ramp(-y, -.06, .30)
-    pleats = torch.cos(c.pleats*around
-                       + 1.6*noise(torch.stack(torch.broadcast_tensors(2*torch.cos(around), 2*torch.sin(around),
-                                                                       c.seed), -1))[..., 0])
+    uneven = noise(side_by_side(2*torch.cos(around), 2*torch.sin(around), c.seed))[..., 0]
+    pleats = torch.cos(c.pleats*around + 1.6*uneven)
     soft = _crests(c.seed + 6.6, 2.6*torch.cos(around), 2.6*torch.sin(around), y*2.5)
     return down*((.35 + 1.5*c.skirt_flare)*pleats + .9*soft)
 
-# %% ../nbs/05b_garments.ipynb #bc9b1e9e
+# %% ../nbs/05b_garments.ipynb #76052257
 KINDS = ('body', 'top', 'jacket', 'legs', 'skirt', 'shoes', 'collar', 'hair', 'hat', 'glasses', 'stool', 'eyes')
 BODY, TOP, JACKET, LEGS, SKIRT, SHOES, COLLAR, HAIR, HAT, GLASSES, STOOL, EYES = range(len(KINDS))
-# code, `Mesh`, people [k], then for each of their vertices: keep, metres off the rest surface, metres back in depth,
-# [k, v] each
-GarmentLayer = namedtuple('GarmentLayer', 'kind mesh who keep offset back')
+# a number of `KINDS`, the mesh's name, a function of (cuts, bends, x, y, z) that gives keep, offset and back ([k, v],
+# or what broadcasts to it), the measure that says who wears it and its values there; None is everybody
+GarmentLayer = namedtuple('GarmentLayer', 'kind mesh make measure values', defaults=(None, None))
 
-def _places(mesh):
-    "x, |x|, y and z as rows [1, v]"
-    x, y, z = (o[None] for o in mesh.rest.T)
-    return x, x.abs(), y, z
+def _hang(ax, y, on_arms):
+    "Where cloth hangs free: more and more from the chest down, and by a share on the sleeves"
+    trunk = 1 - ramp(ax, .17, .24)
+    return trunk*ramp(.42 - y, .04, .34) + on_arms*(1 - trunk)
 
-def _worn(cuts, name):
-    return (cuts.numbers[name][:, 0] > 0).nonzero()[:, 0]
+def _under_tops(c, ax, y, z):
+    "Metres back, where a jacket or a top that isn't tucked in covers trousers and skirts"
+    return (.03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked)
+            + .03*ramp(cut_jacket(c, ax, y, z), .01, .02))
 
-# %% ../nbs/05b_garments.ipynb #ba86bc1c
-def top_layer(cuts, bend, detail, device):
+# %% ../nbs/05b_garments.ipynb #525309de
+def top_layer(c, bend, x, y, z):
     "Everybody's top"
-    mesh = piece('upper', detail, device)
-    x, ax, y, z = _places(mesh)
-    who = torch.arange(len(cuts), device=device)
-    trunk = 1 - ramp(ax, .17, .24)
-    hang = trunk*ramp(.42 - y, .04, .34) + .55*(1 - trunk)
-    tucked_in = 1 - .75*cuts.tucked*ramp(-y, -.16, -.06)
-    folds = arm_folds(cuts, bend, x, y, z, cuts.sleeve) + tucked_in*body_folds(cuts, bend, x, y, z)
-    offset = .0045 + cuts.knit*.004 + cuts.ease*(.25 + .75*hang) + (.45 + 42*cuts.ease)*.017*folds
-    near_neck = ramp(neckline(cuts, ax, y, z), .0, .07)*ramp(torch.where(cuts.sleeve < .1, .20 - ax, .3), .0, .04)
-    offset = torch.lerp(torch.full_like(offset, -.003), offset, .1 + .9*near_neck)               # edges lie close
-    offset = torch.where(cuts.tucked > 0, torch.lerp(offset, torch.full_like(offset, .002), ramp(-y, -.13, -.09)),
-                         offset.maximum(.004*near_neck - .003))
-    under = cuts.tucked*ramp(torch.maximum(cut_legs(cuts, ax, y, z), cut_skirt(cuts, ax, y, z)), .004, .012)
-    back = .03*under + .03*ramp(cut_jacket(cuts, ax, y, z), .01, .02)
-    return GarmentLayer(TOP, mesh, who, cut_top(cuts, ax, y, z), offset, back)
-
-# %% ../nbs/05b_garments.ipynb #92ddd7fe
-def jacket_layer(cuts, bend, detail, device):
-    "Open jackets"
-    who, mesh = _worn(cuts, 'over'), piece('upper', detail, device)
-    c, b, (x, ax, y, z) = cuts[who], {k: v[who] for k, v in bend.items()}, _places(mesh)
-    trunk = 1 - ramp(ax, .17, .24)
-    hang = trunk*ramp(.42 - y, .04, .34) + .6*(1 - trunk)
-    folds = .9*arm_folds(c, b, x, y, z, .66 + 0*c.seed) + .8*body_folds(c, b, x, y, z)
-    offset = .012 + c.ease*.8 + c.over_ease*(.35 + .65*hang) + .019*folds
-    offset = offset + .016*_bump(ax, .05 + .30*(y - .22).clamp(0, .3), .035)*(z > 0)*ramp(y, .1, .3) # lapels stand off
-    return GarmentLayer(JACKET, mesh, who, cut_jacket(c, ax, y, z), offset, 0*offset)
-
-# %% ../nbs/05b_garments.ipynb #019cbf27
-def legs_layer(cuts, bend, detail, device):
-    "Trousers, jeans and shorts"
-    who, mesh = _worn(cuts, 'legs'), piece('lower', detail, device)
-    c, b, (x, ax, y, z) = cuts[who], {k: v[who] for k, v in bend.items()}, _places(mesh)
-    thigh = ramp(-y, .0, .22)
-    offset = (.005 + c.leg_ease*(.15 + .85*thigh) + (c.flare + .35*c.leg_ease)*ramp(-y, .40, .82)
-              + (.50 + 45*c.leg_ease)*.015*leg_folds(c, b, x, y, z))
-    back = .03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked) + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
-    return GarmentLayer(LEGS, mesh, who, cut_legs(c, ax, y, z), offset.clamp(min=.003), back)
-
-def skirt_layer(cuts, bend, detail, device):
-    "Skirts, and the lower part of dresses"
-    who, mesh = _worn(cuts, 'skirt'), piece('skirt', detail, device)
-    c, b, (x, ax, y, z) = cuts[who], {k: v[who] for k, v in bend.items()}, _places(mesh)
-    out = ramp(-y, -.08, .45)
-    offset = .011 + .006*c.tucked + c.skirt_flare*.15*out + .011*skirt_folds(c, b, x, y, z)
-    back = .03*ramp(cut_top(c, ax, y, z), .004, .012)*(1 - c.tucked) + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
-    return GarmentLayer(SKIRT, mesh, who, cut_skirt(c, ax, y, z), offset, back)
-
-# %% ../nbs/05b_garments.ipynb #977c5498
-def shoes_layer(cuts, bend, detail, device):
-    "Everybody's shoes"
-    mesh = piece('feet', min(detail, 1), device)
-    x, ax, y, z = _places(mesh)
-    sole = ramp(-y, .893, .912)
-    offset = (.006 + .004*(cuts.shoes == 2) + torch.where(cuts.shoes == 1, .002, .007)*sole
-              + .006*(cuts.shoes == 2)*ramp(y, -.86, -.80))
-    back = .03*ramp(cut_legs(cuts, ax, y, z), .004, .012)
-    return GarmentLayer(SHOES, mesh, torch.arange(len(cuts), device=device), cut_shoes(cuts, ax, y, z), offset, back)
-
-def collar_layer(cuts, bend, detail, device):
-    "Shirt collars, folded down"
-    who, mesh = _worn(cuts, 'collar'), piece('neck', detail, device)
-    c, (_, ax, y, z) = cuts[who], _places(mesh)
-    offset = .007 + .024*ramp(.597 - y, .0, .055) + 0*c.seed
-    return GarmentLayer(COLLAR, mesh, who, cut_collar(c, ax, y, z), offset, 0*offset)
-
-# %% ../nbs/05b_garments.ipynb #1b55b7ee
-def _grid(rows, cols, closed=False):
-    "Faces of a grid of points, two triangles a cell"
-    i = np.arange(rows*cols).reshape(rows, cols)
-    if closed: i = np.concatenate([i, i[:, :1]], 1)
-    a, b, c, d = i[:-1, :-1].ravel(), i[:-1, 1:].ravel(), i[1:, :-1].ravel(), i[1:, 1:].ravel()
-    return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
-
-def _hung(points, faces, device):
-    "Hair points at rest follow the head, and below the chin more and more the back"
-    body, suit, y = free_layer('body'), free_layer('suit'), points[:, 1]
-    head = body.shapes[body.weights[:, 15] > .9].mean(0)
-    back = suit.shapes[(suit.template[:, 2] < -.04) & (abs(suit.template[:, 1] - .42) < .06)
-                       & (abs(suit.template[:, 0]) < .12)].mean(0)
-    on_head = np.clip((y - .46)/.14, 0, 1)[:, None]
-    weights = np.zeros((len(points), 24))
-    weights[:, 15], weights[:, 12], weights[:, 9] = on_head[:, 0], .45*(1 - on_head[:, 0]), .55*(1 - on_head[:, 0])
-    return _mesh(points, on_head[..., None]*head + (1 - on_head[..., None])*back, weights, faces, device)
-
-# %% ../nbs/05b_garments.ipynb #4ac3b686
-@lru_cache(8)
-def curtain(device='cpu')->Mesh:
-    "Hair that hangs around the back of the head, down to the shoulder blades"
-    rows, cols = 56, 80
-    y = np.linspace(.796, .28, rows)[:, None]
-    angle = np.linspace(-2.15, 2.15, cols)[None]                                           # 0 is straight back
-    low = np.clip((.60 - y)/.12, 0, 1)
-    low, skull = low*low*(3 - 2*low), np.sqrt(1 - np.clip((y - .70)/.112, 0, 1)**2)
-    bulge = .006*np.sin(np.pi*np.clip((.76 - y)/.2, 0, 1))
-    wide, deep = .077*skull + .021 + bulge + .030*low, .105*skull + .016 + bulge + .040*low
-    x, z = wide*np.sin(angle), .045 - deep*np.cos(angle)
-    points = np.stack([x + 0*y, y + 0*angle, z + 0*y], -1).reshape(-1, 3)
-    return _hung(points, _grid(rows, cols)[:, ::-1], device)
-
-# %% ../nbs/05b_garments.ipynb #43e7ca04
-@lru_cache(8)
-def tail(device='cpu')->Mesh:
-    "A pony tail"
-    t, angle = np.linspace(0, 1, 28)[:, None], np.linspace(0, 2*np.pi, 18, endpoint=False)[None]
-    y, z = .735 - .02*t - .26*t**1.6, -.050 - .11*np.sin(np.pi*np.minimum(t*.85, 1))*(1 - .35*t)
-    r = .012 + .024*np.sin(np.pi*np.clip(t*.9 + .06, 0, 1))**.8
-    points = np.stack([1.1*r*np.sin(angle), y + .5*r*np.cos(angle)*(1 - t), z - .9*r*np.cos(angle)], -1).reshape(-1, 3)
-    return _hung(points, _grid(28, 18, closed=True), device)
-
-@lru_cache(8)
-def bun(device='cpu')->Mesh:
-    "A bun at the back of the crown"
-    t, angle = np.linspace(.02, np.pi - .02, 16)[:, None], np.linspace(0, 2*np.pi, 24, endpoint=False)[None]
-    points = np.stack([.043*np.sin(t)*np.sin(angle), .772 + .040*np.cos(t) + 0*angle,
-                       -.062 + .040*np.sin(t)*np.cos(angle)], -1).reshape(-1, 3)
-    return _hung(points, _grid(16, 24, closed=True), device)
-
-# %% ../nbs/05b_garments.ipynb #e6f15995
-@lru_cache(8)
-def scalp(device='cpu')->Mesh:
-    "The body's head, a little smoother"
-    layer = free_layer('body')
-    rows = np.concatenate([layer.template, layer.shapes.reshape(len(layer.template), -1), layer.weights],
-                          1).astype(np.float64)
-    skin = np.arange(len(rows)) < len(rows) - 144
-    faces = layer.faces[skin[layer.faces].all(1)]
-    rows = relax(rows, faces, 3)
-    x, y, z = layer.template.T
-    return _part((rows[:, :3], rows[:, 3:33].reshape(-1, 3, 10), rows[:, 33:], faces), (y > .57) & (abs(x) < .12),
-                 device)
-
-# %% ../nbs/05b_garments.ipynb #c4f95373
-def hairline(c, ax, y, z):
-    "Distance inside the hairline"
-    height = torch.zeros_like(z)
-    ends = ((-.07, .612), (-.02, .622), (.012, .690), (.030, .700), (.060, .722), (.090, .752), (.150, .765))
-    for (z0, y0), (z1, y1) in zip(ends, ends[1:]):
-        height = torch.where((z >= z0) & (z < z1), y0 + (z - z0)/(z1 - z0)*(y1 - y0), height)
-    height = torch.where(z >= .150, .765, torch.where(z < -.07, .612, height))
-    fringe = c.fringe*ramp(z, .05, .09)*(1 - ramp(ax, .045, .065))*.034*((c.hair == 1) | (c.hair == 2) | (c.hair == 0))
-    ear = torch.hypot((y - .665)/1.3, z - .020) - .026                                    # ears stay free
-    return torch.minimum(y - height + fringe, torch.where(ax > .066, ear, .3))
-
-def strands(c, x, y, z, fine=1.):
-    "Noise drawn out along falling hair"
-    around = torch.atan2(x, .045 - z)
-    return noise(torch.stack(torch.broadcast_tensors(around*13*fine + c.seed, y*7, z*7 + 0*c.seed), -1))
-
-# %% ../nbs/05b_garments.ipynb #b2d1b7d3
-def cap_layer(cuts, bend, detail, device):
-    "Hair on the scalp"
-    mesh, who = scalp(device), (cuts.hair[:, 0] != 6).nonzero()[:, 0]
-    c, (x, ax, y, z) = cuts[who], _places(mesh)
-    line = hairline(c, ax, y, z)
-    s = strands(c, x, y, z)
-    curly, short, crown = c.hair == 5, c.hair == 0, ramp(y, .66, .775)
-    thick = torch.where(short, .004 + (.012 + .016*c.hair_length)*crown,
-                        torch.where((c.hair == 3) | (c.hair == 4), .006 + .004*crown, .010 + .010*crown))
-    curls = noise(torch.stack(torch.broadcast_tensors(x*62 + c.seed, y*62, z*62), -1))[..., 0]
-    thick = torch.where(curly, (.030 + .028*c.hair_length)*(.55 + .45*crown) + .009*curls,
-                        thick + .0025*s[..., 0] + .0016*strands(c, x, y, z, 3.)[..., 1])
-    part = _bump(x - .028*c.parting, 0., .006)*ramp(y, .74, .77)*((c.hair == 1) | (c.hair == 2))
-    thick = (thick - .007*part)*torch.where(c.hat > 0, 1 - .75*ramp(y, .69, .72), 1.)
-    keep = line + .005*s[..., 1] + .003*curls*curly
-    return GarmentLayer(HAIR, mesh, who, keep, thick*ramp(line, -.004, torch.where(curly, .05, .026)) + .0012,
-                        .02*ramp(y, .74, .76)*c.hat)
-
-# %% ../nbs/05b_garments.ipynb #6254d4dc
-def hanging_layer(cuts, bend, detail, device):
-    "Long hair and bobs"
-    mesh, who = curtain(device), ((cuts.hair[:, 0] == 1) | (cuts.hair[:, 0] == 2)).nonzero()[:, 0]
-    c, (x, _, y, z) = cuts[who], _places(mesh)
-    angle = torch.atan2(x, .045 - z)
-    bob, s = (c.hair == 2).float(), strands(c, x, y, z)
-    end = (torch.where(bob > 0, .592 - .035*c.hair_length, .50 - .17*c.hair_length) + .016*s[..., 0]
-           + .010*strands(c, x, y, z, 3.)[..., 1])
-    # below the chin it stays behind the shoulders
-    front = torch.lerp(2.15 - 0*y, 1.28 + 0*y, ramp(-y, -.62, -.50)) + .10*s[..., 1]
-    wave = .006*torch.sin(26*y + 3*angle.abs() + c.seed)*(1 - bob)
-    offset = (.004*s[..., 0] + .0025*strands(c, x, y, z, 2.6)[..., 0] + wave + bob*.012*_bump(y, .64, .05)
-              - bob*.014*ramp(-y, -.60, -.56))
-    return GarmentLayer(HAIR, mesh, who, least(y - end, (front - angle.abs())*.1), offset, 0*offset)
-
-def tied_layer(cuts, bend, detail, device, which):
-    "Pony tails and buns"
-    mesh, who = (tail, bun)[which](device), (cuts.hair[:, 0] == 3 + which).nonzero()[:, 0]
-    c, (x, _, y, z) = cuts[who], _places(mesh)
-    s = noise(torch.stack(torch.broadcast_tensors(x*90 + c.seed, y*(10, 60)[which], z*40), -1))
-    end = .60 - .13*c.hair_length + .02*s[..., 0] if which == 0 else .5 + 0*c.seed
-    return GarmentLayer(HAIR, mesh, who, y - end + 0*s[..., 0], .004*s[..., 1], 0*s[..., 0])
-
-# %% ../nbs/05b_garments.ipynb #1c2a606f
-def hat_layer(cuts, bend, detail, device):
-    "Knitted hats"
-    mesh, who = scalp(device), _worn(cuts, 'hat')
-    c, (x, _, y, z) = cuts[who], _places(mesh)
-    brim = y - .718 - .10*(z - .05).clamp(min=0) - .02*ramp(-z, -.03, .05)
-    ribs = .0016*torch.cos(torch.atan2(x, z - .04)*34)
-    return GarmentLayer(HAT, mesh, who, brim + 0*c.seed, .016 + .010*ramp(y, .74, .80)
-                        + .004*(1 - ramp(brim, .014, .022)) + ribs + 0*c.seed, 0*c.seed + 0*y)
-
-# %% ../nbs/05b_garments.ipynb #3e085d57
-@lru_cache(8)
-def spectacles(device='cpu')->Mesh:
-    "A strip in front of the eyes that bends back to the ears"
-    rows, s = 19, np.linspace(-.20, .20, 121)[None]
-    y, a = np.linspace(.662, .716, rows)[:, None], np.abs(s)
-    bend = np.clip(a - .066, 0, None)
-    x, z = np.sign(s)*(np.minimum(a, .066) + .14*bend), .158 - .12*np.minimum(a, .066)**2/.066 - bend
-    points = np.stack([x + 0*y, y + 0*s, z + 0*y], -1).reshape(-1, 3)
-    weights = np.zeros((len(points), 24)); weights[:, 15] = 1
-    body = free_layer('body')
-    face = body.shapes[(body.template[:, 2] > .10) & (abs(body.template[:, 1] - .69) < .02)].mean(0)
-    return _mesh(points, np.broadcast_to(face, (len(points), 3, 10)), weights, _grid(rows, 121), device)
-
-def glasses_layer(cuts, bend, detail, device):
-    "Glasses and sunglasses"
-    mesh, who = spectacles(device), _worn(cuts, 'glasses')
-    c, (_, ax, y, z) = cuts[who], _places(mesh)
-    lens = .020 - (((ax - .031)/1.32).abs()**3 + (y - .688).abs()**3)**(1/3)
-    lens = torch.where(z > .135, lens, -.1)
-    bar = torch.where((ax < .012) | (z < .152), .0022 - (y - .694).abs(), -.1)
-    rim = torch.minimum(lens, .0036 - lens)
-    return GarmentLayer(GLASSES, mesh, who, torch.maximum(torch.where(c.glasses == 2, lens, rim), bar),
-                        0*lens + 0*c.seed, 0*lens + 0*c.seed)
-
-# %% ../nbs/05b_garments.ipynb #3d9352eb
-@dataclass
-class DressedMesh:
-    "The triangles of a batch of dressed people"
-    verts: Float[Tensor, 'v 3']   # metres, posed, y up
-    normals: Float[Tensor, 'v 3']
-    rest: Float[Tensor, 'v 3']    # the place in the T-pose, for patterns
-    keep: Float[Tensor, ' v']     # at least 0 where there is cloth
-    back: Float[Tensor, ' v']     # metres to add to the depth when comparing
-    owner: Int[Tensor, ' v']      # the person
-    number: Int[Tensor, ' v']     # of the vertex in its layer
-    faces: Int[Tensor, 'f 3']
-    image: Int[Tensor, ' f']      # the person
-    kind: Int[Tensor, ' f']       # BODY, TOP, ...
-    count: int                    # people
-
-def _skin(at_rest, weights, turns, shift):
-    "Linear blend skinning of [k, v, 3]"
-    blend = torch.einsum('vj,njk->nvk', weights,
-                         torch.cat([turns, shift[..., None]], -1).flatten(2)).unflatten(2, (3, 4))
-    return (blend[..., :3]@at_rest[..., None])[..., 0] + blend[..., 3]
-
-# %% ../nbs/05b_garments.ipynb #8b100275
-def _add(parts, kind, verts, faces, normals, rest, keep, back, who):
-    "Append a layer worn by people `who`"
-    k, v = keep.shape
-    there = keep[:, faces].amax(2) > 0                                                    # (k, f)
-    person, face = there.nonzero().unbind(1)
-    start = sum(len(o.verts) for o in parts)
-    parts.append(DressedMesh(verts.reshape(-1, 3), normals.reshape(-1, 3), rest[None].expand(k, v, 3).reshape(-1, 3),
-                             keep.reshape(-1), back.reshape(-1),
-                             who.repeat_interleave(v), torch.arange(v, device=who.device).repeat(k),
-                             faces[face] + (person*v)[:, None] + start, who[person], kind[face], 0))
-
-# %% ../nbs/05b_garments.ipynb #3acd8b9f
-def _covered(c, body):
-    "How much of each body vertex is under cloth [n, v], and how far it may be seen [n, v]"
-    x, y, z = (o[None] for o in body.rest.T)
     ax = x.abs()
-    hidden = [cut_top(c, ax, y, z), torch.where(c.over > 0, cut_jacket(c, ax, y, z), -1.), cut_legs(c, ax, y, z),
-              torch.where((ax < .3), cut_skirt(c, ax, y, z), -1.), cut_shoes(c, ax, y, z)]
-    under = torch.stack(torch.broadcast_tensors(*hidden)).amax(0)
-    hidden[3] = hidden[3] - .12 # a skirt swings: thighs near its hem stay drawn
-    return ramp(under, .0, .008), .022 - torch.stack(torch.broadcast_tensors(*hidden)).amax(0)
+    tucked_in = 1 - .75*c.tucked*ramp(-y, -.16, -.06)
+    folds = arm_folds(c, bend, x, y, z, c.sleeve) + tucked_in*body_folds(c, bend, x, y, z)
+    offset = .0045 + c.knit*.004 + c.ease*(.25 + .75*_hang(ax, y, .55)) + (.45 + 42*c.ease)*.017*folds
+    near_neck = ramp(neckline(c, ax, y, z), .0, .07)*ramp(torch.where(c.sleeve < .1, .20 - ax, .3), .0, .04)
+    offset = torch.lerp(torch.full_like(offset, -.003), offset, .1 + .9*near_neck) # edges lie close
+    offset = torch.where(c.tucked > 0, torch.lerp(offset, torch.full_like(offset, .002), ramp(-y, -.13, -.09)),
+                         offset.maximum(.004*near_neck - .003))
+    under = c.tucked*ramp(torch.maximum(cut_legs(c, ax, y, z), cut_skirt(c, ax, y, z)), .004, .012)
+    return cut_top(c, ax, y, z), offset, .03*under + .03*ramp(cut_jacket(c, ax, y, z), .01, .02)
 
-@lru_cache(8)
-def cylinder(device='cpu')->Mesh:
-    "A stool: a drum of height 1 and radius 1, its top in the origin's plane"
-    angle = np.linspace(0, 2*np.pi, 40, endpoint=False)[None]
-    r, y = (np.array([0, .5, .93, .98, 1, 1, 1, 1, 1, 1, 1.])[:, None],
-            np.array([0, 0, 0, -.02, -.05, -.1, -.2, -.4, -.6, -.8, -1.])[:, None])
-    points = np.stack([r*np.sin(angle), y + 0*angle, r*np.cos(angle)], -1).reshape(-1, 3)
-    return _mesh(points, np.zeros((len(points), 3, 10)), np.eye(24)[np.zeros(len(points), int)],
-                 _grid(11, 40, closed=True), device)
+def jacket_layer(c, bend, x, y, z):
+    "Open jackets"
+    ax, end = x.abs(), torch.full_like(c.seed, .66)
+    folds = .9*arm_folds(c, bend, x, y, z, end) + .8*body_folds(c, bend, x, y, z)
+    offset = .012 + c.ease*.8 + c.over_ease*(.35 + .65*_hang(ax, y, .6)) + .019*folds
+    lapels = bump(ax - (.05 + .30*(y - .22).clamp(0, .3)), .035)*(z > 0)*ramp(y, .1, .3)
+    return cut_jacket(c, ax, y, z), offset + .016*lapels, 0.
 
-# %% ../nbs/05b_garments.ipynb #ae477cbb
-def _add_stools(parts, body, skin, heights, seated, turns, places):
-    "A stool under those who sit"
-    who = (seated > .5).nonzero()[:, 0]
-    if not len(who): return
-    mesh = cylinder(str(skin.device))
-    under = body.smpl.lbs_weights[:, 0] > .5
-    seat = skin[who][:, under, 1].amin(1) + .012
-    size = torch.stack([torch.full_like(seat, .19), seat - places[who, 0, 1] + heights[who],
-                        torch.full_like(seat, .19)], 1)
-    ahead = turns[who, 0, :, 2]*.06
-    middle = torch.stack([places[who, 0, 0] + ahead[:, 0], seat, places[who, 0, 2] + ahead[:, 2]], 1)
-    verts = middle[:, None] + mesh.rest*size[:, None]
-    _add(parts, torch.full_like(mesh.faces[:, 0], STOOL), verts, mesh.faces, vertex_normals(verts, mesh.faces),
-         mesh.rest, torch.ones_like(verts[..., 0]),
-         -.025*torch.ones_like(verts[..., 0]), who)
+# %% ../nbs/05b_garments.ipynb #4b7a3a01
+def legs_layer(c, bend, x, y, z):
+    "Trousers, jeans and shorts"
+    ax, thigh = x.abs(), ramp(-y, .0, .22)
+    offset = (.005 + c.leg_ease*(.15 + .85*thigh) + (c.flare + .35*c.leg_ease)*ramp(-y, .40, .82)
+              + (.50 + 45*c.leg_ease)*.015*leg_folds(c, bend, x, y, z))
+    return cut_legs(c, ax, y, z), offset.clamp(min=.003), _under_tops(c, ax, y, z)
 
-# %% ../nbs/05b_garments.ipynb #782a04bc
-LAYER_MAKERS = (top_layer, jacket_layer, legs_layer, skirt_layer, shoes_layer, collar_layer, cap_layer, hanging_layer,
-                partial(tied_layer, which=0), partial(tied_layer, which=1), hat_layer, glasses_layer)
+def skirt_layer(c, bend, x, y, z):
+    "Skirts, and the lower part of dresses"
+    flare = c.skirt_flare*.15*ramp(-y, -.08, .45)
+    offset = .011 + .006*c.tucked + flare + .011*skirt_folds(c, bend, x, y, z)
+    return cut_skirt(c, x.abs(), y, z), offset, _under_tops(c, x.abs(), y, z)
 
-# %% ../nbs/05b_garments.ipynb #ac9eca61
-def dress(body:Body,                         # the free body
-          rotmats:Float[Tensor, 'n 24 3 3'], # with y up
-          betas:Float[Tensor, 'n 10'],
-          cuts:Cuts,                         # of the outfits, one for each person
-          detail:int=2,                      # how often the edges of cloth are halved
-          heights=None,                      # [n] of the pelvis over the floor, for stools
-          seated=None,                       # [n], 1 for those who need a stool
-         )->DressedMesh:
-    "Put clothes and hair on bodies in their poses"
-    device, parts = rotmats.device, []
-    joints, bend = body.skeleton(torch.eye(3, device=device).expand(len(betas), 24, 3, 3), betas)[0], bends(rotmats)
-    turns, places = follow(rotmats, joints)
-    shift = places - (turns@joints[..., None])[..., 0]
-    skin = body(rotmats, betas).verts
-    normals, (under, keep) = vertex_normals(skin, body.faces), _covered(cuts, body)
-    eyes = (body.faces >= len(body.rest) - 144).all(1)
-    _add(parts, torch.where(eyes, EYES, BODY), skin - .006*under[..., None]*normals, body.faces, normals, body.rest,
-         keep, .05*under,
-         torch.arange(len(betas), device=device))
-    if seated is not None: _add_stools(parts, body, skin, heights, seated, turns, places)
-    for make in LAYER_MAKERS:
-        layer = make(cuts, bend, detail, device)
-        mesh, who = layer.mesh, layer.who
-        if not len(who): continue
-        at_rest = (mesh.rest + torch.einsum('vck,nk->nvc', mesh.shapes, betas[who])
-                   + layer.offset[..., None]*mesh.normals)
-        verts = _skin(at_rest, mesh.weights, turns[who], shift[who])
-        _add(parts, torch.full_like(mesh.faces[:, 0], layer.kind), verts, mesh.faces, vertex_normals(verts, mesh.faces),
-             mesh.rest,
-             layer.keep.expand(len(who), -1), layer.back.expand(len(who), -1), who)
-    join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    return DressedMesh(*(join(o) for o in ('verts', 'normals', 'rest', 'keep', 'back', 'owner', 'number', 'faces',
-                                           'image',
-                                           'kind')), len(betas))
+def shoes_layer(c, bend, x, y, z):
+    "Everybody's shoes"
+    sole = ramp(-y, .893, .912)
+    offset = (.006 + .004*(c.shoes == 2) + torch.where(c.shoes == 1, .002, .007)*sole
+              + .006*(c.shoes == 2)*ramp(y, -.86, -.80))
+    return cut_shoes(c, x.abs(), y, z), offset, .03*ramp(cut_legs(c, x.abs(), y, z), .004, .012)
 
-# %% ../nbs/05b_garments.ipynb #eb94771d
-def clay_figures(dressed:DressedMesh,
-                 size:int=256, # pixels
-                )->Float[Tensor, 'n 3 h w']:
-    "Dressed people without colours"
-    n, corner = dressed.count, dressed.verts[dressed.faces]
-    lows = torch.stack([corner[dressed.image == i].flatten(0, 1).amin(0) for i in range(n)])
-    highs = torch.stack([corner[dressed.image == i].flatten(0, 1).amax(0) for i in range(n)])
-    scale = .94*size/(highs - lows)[:, :2].amax(1)
-    middle = (lows + highs)/2
-    place = (corner - middle[dressed.image][:, None])*scale[dressed.image][:, None, None]
-    px = torch.stack([size/2 + place[..., 0], size/2 - place[..., 1],
-                      10 - corner[..., 2] + dressed.back[dressed.faces]], -1)
-    seen = rasterize_soup(px, dressed.image, n, size, dressed.keep[dressed.faces])
-    normal = F.normalize((dressed.normals[dressed.faces[seen.face]]*seen.bary[..., None]).sum(1), dim=1)
-    light = .25 + .42*normal[:, 2].abs() + .42*(normal@torch.tensor([-.5, .6, .62], device=normal.device)).clamp(min=0)
-    out = torch.ones(n*size*size, 3, device=normal.device)
-    out[seen.pixel] = (light[:, None]*out.new_tensor(CLAY)).clamp(0, 1)*2 - 1
-    return out.view(n, size, size, 3).movedim(3, 1)
+def collar_layer(c, bend, x, y, z):
+    "Shirt collars, folded down"
+    return cut_collar(c, x.abs(), y, z), .007 + .024*ramp(.597 - y, .0, .055), 0.
+
+# %% ../nbs/05b_garments.ipynb #abd601cc
+CLOTH_LAYERS = (GarmentLayer(TOP, 'upper', top_layer), GarmentLayer(JACKET, 'upper', jacket_layer, 'over', (1,)),
+           GarmentLayer(LEGS, 'lower', legs_layer, 'legs', (1,)),
+           GarmentLayer(SKIRT, 'skirt', skirt_layer, 'skirt', (1,)), GarmentLayer(SHOES, 'feet', shoes_layer),
+           GarmentLayer(COLLAR, 'neck', collar_layer, 'collar', (1,)))

@@ -6,7 +6,7 @@
 __all__ = ['PARSING', 'PARSING_COLOURS', 'THICK', 'SPLITS', 'VIEWS', 'parse', 'Photos', 'free_body', 'seen_joints', 'People',
            'gather_outfits', 'paint_parsing', 'replace_scores', 'Pool']
 
-# %% ../nbs/06a_people.ipynb #7c04fa6c
+# %% ../nbs/06a_people.ipynb #fa4a4e86
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -20,19 +20,20 @@ from torch import Tensor
 from .body import Body, load_body
 from .camera import Camera, points_to_view, world_to_view
 from .core import DataError, get_device, one_thread, progress, show_images, to_pil, writing
-from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, Cuts, cuts_of, dress
+from .dressing import dress
+from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, measures, stack_cuts
 from .keypoints import Keypoints, frame_size
-from .photo import CROPS, Dyes, dyes_of, photograph
-from .poses import EVERYDAY, POSES, chance, draw_rows, get, motion, settle, turn
+from .motions import motion
+from .photo import CROPS, dye_rows, photograph, stack_dyes
+from .poses import EVERYDAY, POSES, chance, draw_rows, get, settle, turn
 from .surface import render_body
 from .wardrobe import ATTRIBUTES, labels, outfit
 
-# %% ../nbs/06a_people.ipynb #aa0c4266
+# %% ../nbs/06a_people.ipynb #5596b096
 PARSING = ('background', 'face', 'hair', 'upper clothes', 'trousers', 'skirt', 'left arm', 'right arm', 'left leg',
            'right leg')
 PARSING_COLOURS = ((255, 255, 255), (244, 190, 150), (90, 60, 40), (72, 120, 200), (60, 150, 110), (220, 110, 150),
-                   (240, 200, 60), (200, 120, 40),
-                   (150, 90, 190), (100, 60, 150))
+                   (240, 200, 60), (200, 120, 40), (150, 90, 190), (100, 60, 150))
 
 def parse(kind:Int[Tensor, ' m'],     # layers of the samples
           rest:Float[Tensor, 'm 3'],  # their places in the T-pose
@@ -47,7 +48,7 @@ def parse(kind:Int[Tensor, ' m'],     # layers of the samples
         table[list(layers)] = label
     return torch.where(kind == BODY, skin, torch.where(kind == SHOES, 9 - left, table[kind]))
 
-# %% ../nbs/06a_people.ipynb #bb7675bd
+# %% ../nbs/06a_people.ipynb #bd15e30c
 @dataclass
 class Photos:
     "A batch of photos and the truth about them"
@@ -68,18 +69,20 @@ class Photos:
     def to(self, device): return Photos(*(getattr(self, o.name).to(device) for o in fields(self)))
     @property
     def size(self): return tuple(self.image.shape[2:])
-    @property
-    def keypoints(self): return Keypoints(self.points, self.size)
     @cached_property
     def surface(self): return render_body(free_body(str(self.image.device)), self.rotmats, self.betas, self.camera)
-    @property
-    def wheel(self): return self.surface.wheel                                            # R
 
-# %% ../nbs/06a_people.ipynb #7602c448
+# %% ../nbs/06a_people.ipynb #3a96afb7
 @lru_cache(4)
 def free_body(device:str='cpu')->Body:
     "The free body on a device"
     return load_body('free').to(device)
+
+@patch(as_prop=True)
+def keypoints(self:Photos): return Keypoints(self.points, self.size)
+
+@patch(as_prop=True)
+def wheel(self:Photos): return self.surface.wheel # R
 
 # %% ../nbs/06a_people.ipynb #29fc55af
 @patch
@@ -116,7 +119,7 @@ def seen_joints(points:Float[Tensor, 'b 18 3'], # x, y in pixels, depth in metre
 SPLITS = dict(train=(0, 1 << 40), valid=(1 << 41, 200), test=(1 << 42, 1000)) # first seed, how many outfits
 VIEWS = 128                                                                  # photos of one outfit
 
-# %% ../nbs/06a_people.ipynb #bb43db14
+# %% ../nbs/06a_people.ipynb #70957097
 @dataclass
 class People:
     "Photos of dressed people by number"
@@ -133,35 +136,36 @@ class People:
     device: str|torch.device|None = None      # None takes the fastest there is
 
     def __post_init__(self):
-        self.size, self.device = frame_size(self.size), get_device(self.device)
-        for what, value, known in (('split', self.split, SPLITS), ('crop', self.crop, [*CROPS, 'mixed']),
-                                   ('studio', self.studio, ['session', 'photo'])):
-            if value not in known: raise DataError(f'{what} is {value!r}', f'Take one of {", ".join(known)}')
-        if isinstance(self.poses, str):
-            self.names = dict(all=tuple(POSES), everyday=EVERYDAY).get(self.poses, (self.poses,))
-        else: self.names = tuple(self.poses)
-        unknown = [o for o in self.names if o not in POSES]
-        if unknown or not self.names:
-            raise DataError(f'unknown poses {unknown}', "Take 'all', 'everyday' or names of spice.poses.POSES")
-        self.detail = self.detail or (2 if max(self.size) > 150 else 1)
-
+        self._check()
     def __len__(self): return SPLITS[self.split][1]
 
-# %% ../nbs/06a_people.ipynb #77935479
+# %% ../nbs/06a_people.ipynb #7bed8ede
+@patch
+def _check(self:People):
+    "Refuse what there is not"
+    self.size, self.device = frame_size(self.size), get_device(self.device)
+    for what, value, known in (('split', self.split, SPLITS), ('crop', self.crop, [*CROPS, 'mixed']),
+                               ('studio', self.studio, ['session', 'photo'])):
+        if value not in known: raise DataError(f'{what} is {value!r}', f'Take one of {", ".join(known)}')
+    if isinstance(self.poses, str):
+        self.names = dict(all=tuple(POSES), everyday=EVERYDAY).get(self.poses, (self.poses,))
+    else: self.names = tuple(self.poses)
+    unknown = [o for o in self.names if o not in POSES]
+    if unknown or not self.names:
+        raise DataError(f'unknown poses {unknown}', "Take 'all', 'everyday' or names of spice.poses.POSES")
+    self.detail = self.detail or (2 if max(self.size) > 150 else 1)
+
+# %% ../nbs/06a_people.ipynb #e38583b3
 @lru_cache(4096)
 def _worn(seed):
-    "All that an outfit needs, made once: words, numbers"
+    "All that an outfit needs, made once: words, measures, dyes, labels"
     o = outfit(seed)
-    return o, cuts_of([o]), dyes_of([o]), labels(o)
+    return o, measures(o), dye_rows(o), labels(o)
 
 def gather_outfits(seeds, device):
     "Outfits, cuts, dyes and labels of some seeds"
-    o, cuts, dyes, marks = zip(*(_worn(int(s)) for s in seeds))
-    cuts = Cuts({k: torch.cat([c.numbers[k] for c in cuts]).to(device) for k in cuts[0].numbers})
-    table = {f.name: torch.cat([getattr(d, f.name) for d in dyes]).to(device) for f in fields(Dyes)
-             if f.name != 'marks'}
-    drawn = {k: torch.cat([d.marks[k] for d in dyes]).to(device) for k in dyes[0].marks}
-    return o, cuts, Dyes(**table, marks=drawn), torch.as_tensor(np.stack(marks), device=device)
+    o, cuts, dyes, words = zip(*(_worn(int(s)) for s in seeds))
+    return o, stack_cuts(cuts, device), stack_dyes(dyes, device), torch.as_tensor(np.stack(words), device=device)
 
 # %% ../nbs/06a_people.ipynb #147a7026
 @patch
@@ -300,7 +304,7 @@ def draw(self:People,
     u = chance(np.arange(count) + step*1_000_003, f'draw {self.split}', 2)
     return self.photos((u[:, 0]*len(self)).astype(np.int64), (u[:, 1]*VIEWS).astype(np.int64))
 
-# %% ../nbs/06a_people.ipynb #69c1d4b0
+# %% ../nbs/06a_people.ipynb #aa4cc753
 class Pool:
     "Many photos on the device, renewed as training goes"
     def __init__(self,
@@ -310,19 +314,12 @@ class Pool:
                  first:int=0,    # number of the first batch; processes that share a training take others
                 ):
         self.people, self.batch, self.step, self.oldest = people, batch, first, 0
-        self.origin = torch.zeros(count, 3, dtype=torch.long) # of each photo: batch number, its size, place in it
         parts = [self._make(min(batch, count - i)) for i in range(0, count, batch)]
         self.store = {k: torch.cat([p[0][k] for p in parts]) for k in parts[0][0]}
-        self.origin = torch.cat([p[1] for p in parts])
+        self.origin = torch.cat([p[1] for p in parts]) # of each photo: batch number, its size, place in it
     def __len__(self): return len(self.store['image'])
     def __repr__(self):
         return f'Pool: {len(self)} photos, {sum(o.numel()*o.element_size() for o in self.store.values())/1e6:.0f} MB'
-
-    def _make(self, count):
-        "The next photos, and where they come from"
-        self.step += 1
-        return self.photos(count, self.step), torch.stack([torch.full((count,), self.step), torch.full((count,), count),
-                                                           torch.arange(count)], 1)
 
     def photos(self, count:int, step:int)->dict:
         "Some photos as flat tensors, the same for the same numbers"
@@ -331,6 +328,14 @@ class Pool:
         image = ((o.image + 1)*127.5).round().to(torch.uint8)
         same = {k: getattr(o, k) for k in ('points', 'seen', 'rotmats', 'betas', 'attributes', 'outfits', 'views')}
         return same | dict(image=image, camera=cam, parsing=o.parsing.to(torch.uint8))
+
+# %% ../nbs/06a_people.ipynb #e4f48ffb
+@patch
+def _make(self:Pool, count):
+    "The next photos, and where they come from"
+    self.step += 1
+    return self.photos(count, self.step), torch.stack([torch.full((count,), self.step), torch.full((count,), count),
+                                                       torch.arange(count)], 1)
 
 # %% ../nbs/06a_people.ipynb #06c52620
 @patch

@@ -18,7 +18,7 @@ from torch import Tensor
 from .core import DataError, SpiceError
 from .keypoints import frame_size
 
-# %% ../nbs/03a_render.ipynb #ce906c3f
+# %% ../nbs/03a_render.ipynb #25f4d76c
 # flat pixel number in the batch, image, face [n] each, shares [n, 3]
 CoveredPixels = namedtuple('CoveredPixels', 'pixel image face bary')
 
@@ -39,7 +39,7 @@ class Fragments:
     @cached_property
     def covered(self):
         pixel = self.mask.view(-1).nonzero()[:, 0]
-        image = torch.div(pixel, max(1, self.pix_to_face[:1].numel()), rounding_mode='floor')
+        image = pixel//max(1, self.pix_to_face[:1].numel())
         return CoveredPixels(pixel, image, self.pix_to_face.view(-1).index_select(0, pixel),
                              self.bary.view(-1, 3).index_select(0, pixel))
     def to(self, device): return Fragments(*(o.to(device) for o in (self.pix_to_face, self.bary, self.zbuf)))
@@ -108,13 +108,12 @@ def _ready(x, y, z, size, perspective_correct, reach):
                        edge1=edge1, edge2=edge2,
                        area=area, depths=[1/o for o in z] if perspective_correct else z)
 
-# %% ../nbs/03a_render.ipynb #d954fb1a
+# %% ../nbs/03a_render.ipynb #4c6cf128
 def _set_up(verts_px, faces, size, perspective_correct=True, reach=0.):
     "The same for one mesh in many images"
     x, y, z = ([o.view(-1) for o in axis] for axis in _corners(verts_px, faces))
     keep, near = _ready(x, y, z, size, perspective_correct, reach)
-    image = torch.div(keep, len(faces), rounding_mode='floor')
-    return near._replace(face=keep - image*len(faces), pixel=near.pixel + image*(size[0]*size[1]))
+    return near._replace(face=keep % len(faces), pixel=near.pixel + keep//len(faces)*(size[0]*size[1]))
 
 # %% ../nbs/03a_render.ipynb #c4c3174b
 def _in_blocks(counts, block):
@@ -128,12 +127,11 @@ def _in_blocks(counts, block):
         i = torch.repeat_interleave(repeats, output_size=stop - start)
         yield i, torch.arange(start, stop, device=i.device) - first.index_select(0, i)
 
-# %% ../nbs/03a_render.ipynb #d878f5e2
+# %% ../nbs/03a_render.ipynb #bdb6d89c
 def _place(faces, i, k):
     "Row and column, in its face's box, of candidate `k`"
     k, wide = k.int(), faces.wide.index_select(0, i)
-    row = torch.div(k, wide, rounding_mode='floor')
-    return row, k - row*wide
+    return k//wide, k % wide
 
 def _hits(faces, i, row, col, perspective_correct=True, margin=0.):
     """Which candidates (face i, row and column in its box) are inside, or out by a share of at most `margin`, and the
@@ -147,38 +145,42 @@ def _hits(faces, i, row, col, perspective_correct=True, margin=0.):
     depth = sum(o*at(z) for o, z in zip(e, faces.depths))/area
     return inside, 1/depth if perspective_correct else depth
 
-# %% ../nbs/03a_render.ipynb #1d8f5556
+# %% ../nbs/03a_render.ipynb #c942e3dc
 NO_FACE = torch.iinfo(torch.int64).max # the key of a pixel that no face has reached
 
-def _nearest(verts_px, faces, size, perspective_correct, block):
-    "`pix_to_face` of some images, by blocks of candidates"
-    keys = torch.full((len(verts_px)*size[0]*size[1],), NO_FACE, device=verts_px.device)
-    near = _set_up(verts_px, faces, size, perspective_correct)
+def _nearest(near, count, size, perspective_correct, block, keep=None):
+    "The face at each pixel of `count` pictures, flat, -1 where there is none; by blocks of candidates"
+    keys = torch.full((count*size[0]*size[1],), NO_FACE, device=near.face.device)
     for i, k in _in_blocks(near.count, block):
         row, col = _place(near, i, k)
         inside, depth = _hits(near, i, row, col, perspective_correct)
         i, row, col = (o.index_select(0, inside) for o in (i, row, col))
+        if keep is not None: # of the soup below
+            there = _inside_pattern(near, i, row, col, keep)
+            i, row, col, depth = (o.index_select(0, there) for o in (i, row, col, depth))
         key = depth.float().view(torch.int32).long() << 32 | near.face.index_select(0, i)
         keys.scatter_reduce_(0, near.pixel.index_select(0, i) + row*size[1] + col, key, 'amin')
-    return torch.where(keys == NO_FACE, -1, keys & 0xffffffff).view(len(verts_px), *size)
+    return torch.where(keys == NO_FACE, -1, keys & 0xffffffff)
 
-# %% ../nbs/03a_render.ipynb #751f0962
-def _shares(verts_px, faces, pix_to_face, perspective_correct):
-    "Maps of the corners' shares and of depth, -1 on background"
-    b, h, w = pix_to_face.shape
-    pixel = (pix_to_face >= 0).view(-1).nonzero()[:, 0]
-    image, place = torch.div(pixel, h*w, rounding_mode='floor'), pixel % (h*w)
-    # (n, 3)
-    corner = faces.index_select(0, pix_to_face.view(-1).index_select(0, pixel)) + (image*verts_px.shape[1])[:, None]
-    # (3, n) each
-    x, y, z = verts_px.reshape(-1, 3).index_select(0, corner.T.reshape(-1)).double().T.contiguous().view(3, 3, -1)
-    e1, e2, area = (o[0] if isinstance(o, tuple) else o
-                    for o in _edges(x, y, place % w, torch.div(place, w, rounding_mode='floor')))
+# %% ../nbs/03a_render.ipynb #bed0f34c
+def _shares(x, y, z, place, width, perspective_correct):
+    "Shares of the corners [3, n] and depth [n] at places in a picture, from the corners [3, n]"
+    (e1, *_), (e2, *_), area = _edges(x, y, place % width, place//width)
     shares = torch.stack([area - e1 - e2, e1, e2]).clamp(min=0)/area
     if perspective_correct:
         shares = shares/z
         shares = shares/shares.sum(0)
-    values = torch.cat([shares, (shares*z).sum(0, keepdim=True)]).T.to(verts_px.dtype) # (n, 4)
+    return shares, (shares*z).sum(0)
+
+def _maps(verts_px, faces, pix_to_face, perspective_correct):
+    "Maps of the corners' shares and of depth, -1 on background"
+    b, h, w = pix_to_face.shape
+    pixel = (pix_to_face >= 0).view(-1).nonzero()[:, 0]
+    face, first = pix_to_face.view(-1).index_select(0, pixel), pixel//(h*w)*verts_px.shape[1]
+    corner = faces.index_select(0, face) + first[:, None] # (n, 3)
+    x, y, z = verts_px.reshape(-1, 3).index_select(0, corner.T.reshape(-1)).double().T.contiguous().view(3, 3, -1)
+    shares, depth = _shares(x, y, z, pixel % (h*w), w, perspective_correct)
+    values = torch.cat([shares, depth[None]]).T.to(verts_px.dtype) # (n, 4)
     maps = values.new_full((b*h*w, 4), -1.).index_copy(0, pixel, values).view(b, h, w, 4)
     return maps[..., :3].contiguous(), maps[..., 3].contiguous()
 
@@ -197,7 +199,7 @@ def _by_pytorch3d(verts_px, faces, size, perspective_correct):
     pix_to_face = pix_to_face[..., 0]
     return torch.where(pix_to_face >= 0, pix_to_face - first, -1), bary[..., 0, :], zbuf[..., 0]
 
-# %% ../nbs/03a_render.ipynb #f2c761ed
+# %% ../nbs/03a_render.ipynb #30c5f753
 def _block(block, device):
     "The size of a block: as asked, or fit for the device"
     if block is not None and block < 1:
@@ -213,8 +215,10 @@ def _by_torch(verts_px, faces, size, perspective_correct, block):
     images = max(1, 2*block//max(len(faces), size[0]*size[1]))
     parts = []
     for some in verts_px.split(images):
-        with torch.no_grad(): pix_to_face = _nearest(some, faces, size, perspective_correct, block)
-        parts.append((pix_to_face, *_shares(some, faces, pix_to_face, perspective_correct)))
+        with torch.no_grad():
+            near = _set_up(some, faces, size, perspective_correct)
+            pix_to_face = _nearest(near, len(some), size, perspective_correct, block).view(len(some), *size)
+        parts.append((pix_to_face, *_maps(some, faces, pix_to_face, perspective_correct)))
     return [torch.cat(o) if len(parts) > 1 else o[0] for o in zip(*parts)]
 
 # %% ../nbs/03a_render.ipynb #a1d67f6c
@@ -282,35 +286,18 @@ def interpolate_corners(fragments:Fragments,
     index = o.face[:, None]*3 + torch.arange(3, device=o.face.device)
     return paint(fragments, _weighted(corners.reshape(f*3, c), index, o.bary), background)
 
-# %% ../nbs/03a_render.ipynb #fdcf8622
+# %% ../nbs/03a_render.ipynb #73d8b7cb
 # flat pixel number in the batch, image, triangle [n] each, shares [n, 3], depth [n]
 Soup = namedtuple('Soup', 'pixel image face bary depth')
 
-def _inside_pattern(near, i, row, col, face, keep):
+def _inside_pattern(near, i, row, col, keep):
     "Which candidates lie where the cloth is"
     at = lambda o: o.index_select(0, i)
     e1, e2 = ((at(o[0]) + col*at(o[1]) + row*at(o[2]))/at(near.area) for o in (near.edge1, near.edge2))
-    k0, k1, k2 = keep.index_select(0, face).unbind(1)
+    k0, k1, k2 = keep.index_select(0, at(near.face)).unbind(1)
     return (k0*(1 - e1 - e2) + k1*e1 + k2*e2 >= 0).nonzero()[:, 0]
 
-def _nearest_of_soup(x, y, z, image, size, keep, block, count):
-    "The triangle at each pixel, -1 where there is none"
-    taken, near = _ready(x, y, z, size, False, 0.)
-    near = near._replace(pixel=near.pixel + image.index_select(0, taken)*(size[0]*size[1]))
-    keys = torch.full((count*size[0]*size[1],), NO_FACE, device=image.device)
-    for i, k in _in_blocks(near.count, block):
-        row, col = _place(near, i, k)
-        inside, depth = _hits(near, i, row, col, False)
-        i, row, col = (o.index_select(0, inside) for o in (i, row, col))
-        face = near.face.index_select(0, i)
-        if keep is not None:
-            there = _inside_pattern(near, i, row, col, face, keep)
-            face, i, row, col, depth = (o.index_select(0, there) for o in (face, i, row, col, depth))
-        key = depth.float().view(torch.int32).long() << 32 | face
-        keys.scatter_reduce_(0, near.pixel.index_select(0, i) + row*size[1] + col, key, 'amin')
-    return torch.where(keys == NO_FACE, -1, keys & 0xffffffff)
-
-# %% ../nbs/03a_render.ipynb #d7e923f8
+# %% ../nbs/03a_render.ipynb #8313fbf4
 def rasterize_soup(corners_px:Float[Tensor, 'f 3 3'], # x, y in pixels and depth of the corners of each triangle
                    image:Int[Tensor, ' f'],           # the picture that each triangle is in
                    count:int,                         # of pictures
@@ -324,16 +311,14 @@ def rasterize_soup(corners_px:Float[Tensor, 'f 3 3'], # x, y in pixels and depth
     corners_px, image = corners_px.to(where), image.to(where).long()
     keep = None if keep is None else keep.to(where).double()
     x, y, z = ([axis[:, k].contiguous() for k in range(3)] for axis in corners_px.unbind(2))
-    face = _nearest_of_soup(x, y, z, image, size, keep, _block(block, device), count)
+    taken, near = _ready(x, y, z, size, False, 0.)
+    near = near._replace(pixel=near.pixel + image.index_select(0, taken)*(size[0]*size[1]))
+    face = _nearest(near, count, size, False, _block(block, device), keep)
     pixel = (face >= 0).nonzero()[:, 0]
     face = face.index_select(0, pixel)
-    place = pixel % (size[0]*size[1])
-    x, y, z = ([o.index_select(0, face).double() for o in axis] for axis in (x, y, z))
-    (e1, *_), (e2, *_), area = _edges(x, y, place % size[1], torch.div(place, size[1], rounding_mode='floor'))
-    shares = torch.stack([area - e1 - e2, e1, e2], 1).clamp(min=0)/area[:, None]
-    depth = (shares*torch.stack(z, 1)).sum(1)
-    return Soup(*(o.to(device) for o in (pixel, image.index_select(0, face), face, shares.to(corners_px.dtype),
-                                         depth.to(corners_px.dtype))))
+    x, y, z = (torch.stack([o.index_select(0, face).double() for o in axis]) for axis in (x, y, z))
+    shares, depth = (o.to(corners_px.dtype) for o in _shares(x, y, z, pixel % (size[0]*size[1]), size[1], False))
+    return Soup(*(o.to(device) for o in (pixel, image.index_select(0, face), face, shares.T, depth)))
 
 # %% ../nbs/03a_render.ipynb #c35b3596
 GRID = 384 # cells a side
@@ -351,7 +336,7 @@ def _onto_grid(points_px, verts_px, size):
     place = lambda o: torch.cat([(o[..., :2] - low)*scale, o[..., 2:]], -1)
     return place(points), place(verts), inside
 
-# %% ../nbs/03a_render.ipynb #2d07de85
+# %% ../nbs/03a_render.ipynb #150330ed
 def _into_cells(points, inside):
     """Those inside, sorted by cell: their numbers, places from the cell's centre, depths; how many each cell has, and
     the first"""
@@ -359,7 +344,7 @@ def _into_cells(points, inside):
     number = inside.view(-1).nonzero()[:, 0]
     x, y, z = points.reshape(-1, 3).index_select(0, number).T
     col, row = (o.floor().clamp(0, GRID - 1) for o in (x, y))
-    cell = (torch.div(number, max(n, 1), rounding_mode='floor')*GRID + row.long())*GRID + col.long()
+    cell = (number//max(n, 1)*GRID + row.long())*GRID + col.long()
     order = cell.argsort()
     count = torch.bincount(cell, minlength=b*GRID*GRID)
     number, *place = (o.index_select(0, order) for o in (number, x - col - .5, y - row - .5, z))

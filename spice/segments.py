@@ -20,8 +20,9 @@ PARTS = ('background', 'torso back', 'torso front', 'right hand', 'left hand', '
          'left lower arm inside', 'right lower arm inside', 'left lower arm outside', 'right lower arm outside',
          'right head', 'left head')
 
-# %% ../nbs/02b_segments.ipynb #11506db3
+# %% ../nbs/02b_segments.ipynb #40662946
 def _joint(body, name): return body.rest_joints[JOINTS.index(name)]
+def _chain(body, *names): return torch.stack([_joint(body, o) for o in names])
 
 def _line(points, axis, joints):
     "The centre line of a chain of joints, of straight pieces, at the points' position along `axis`"
@@ -44,15 +45,15 @@ def regions(body:Body,                 # whose cuts
     leg = ~arm & (y < hip[1] + .6*(x - hip[0]))                                  # the crease of the groin
     return ~(arm | head | leg), head, arm, leg
 
-# %% ../nbs/02b_segments.ipynb #f6932072
+# %% ../nbs/02b_segments.ipynb #c17eb1df
 def _front(body, points, chain):
     "Points in front of a chain of joints"
-    return points[..., 2] > _line(points, 1, torch.stack([_joint(body, o) for o in chain]))[..., 2]
+    return points[..., 2] > _line(points, 1, _chain(body, *chain))[..., 2]
 
 def _arm_parts(body, points, left):
     "Numbers of hand and arm parts"
     x = points[..., 0].abs()
-    chain = torch.stack([_joint(body, f'left_{o}') for o in ('shoulder', 'elbow', 'wrist', 'hand')])
+    chain = _chain(body, 'left_shoulder', 'left_elbow', 'left_wrist', 'left_hand')
     mirrored = torch.cat([x[..., None], points[..., 1:]], -1)
     inside = points[..., 1] < _line(mirrored, 0, chain)[..., 1]
     upper = torch.where(inside, torch.where(left, 15, 16), torch.where(left, 17, 18))
@@ -68,7 +69,7 @@ def _leg_parts(body, points, left):
     lower = torch.where(front, torch.where(left, 14, 13), torch.where(left, 12, 11))
     return torch.where(y < ankle, torch.where(left, 5, 6), torch.where(y < knee, lower, upper))
 
-# %% ../nbs/02b_segments.ipynb #d54ba0a2
+# %% ../nbs/02b_segments.ipynb #e3f76a18
 TORSO_LINE = ('pelvis', 'spine1', 'spine2', 'spine3', 'neck')
 
 @patch
@@ -77,7 +78,7 @@ def torso(self:Body,
          )->Int[Tensor, '...']: # 0 none, 1 front, 2 back
     "Front and back of the torso, figure 5 of the paper"
     torso = regions(self, points)[0]
-    middle = torch.stack([_joint(self, o) for o in TORSO_LINE]).clone()
+    middle = _chain(self, *TORSO_LINE)
     # joints of the spine lie towards the back
     middle[:, 2] = (middle[:, 2] + _joint(self, 'left_shoulder')[2] + _joint(self, 'left_hip')[2])/3
     front = points[..., 2] > _line(points, 1, middle)[..., 2]
@@ -95,7 +96,7 @@ def parts(self:Body,
     out = torch.where(arm, _arm_parts(self, points, left), out)
     return torch.where(leg, _leg_parts(self, points, left), out)
 
-# %% ../nbs/02b_segments.ipynb #04afae3a
+# %% ../nbs/02b_segments.ipynb #44febae6
 def _fraction(value, low, high): return ((value - low)/(high - low)).clamp(0, 1)
 
 def _half_turn(across, out):
@@ -105,9 +106,8 @@ def _half_turn(across, out):
 def _limb_uv(body, points, part):
     "U and V on torso, head, arms and legs"
     x, y, z = points.unbind(-1)
-    spine = _line(points, 1, torch.stack([_joint(body, o) for o in TORSO_LINE]))
-    leg = torch.stack([_joint(body, f'left_{o}') for o in ('hip', 'knee', 'ankle')])
-    arm = torch.stack([_joint(body, f'left_{o}') for o in ('shoulder', 'elbow', 'wrist')])
+    spine = _line(points, 1, _chain(body, *TORSO_LINE))
+    leg, arm = _chain(body, 'left_hip', 'left_knee', 'left_ankle'), _chain(body, 'left_shoulder', 'left_elbow', 'left_wrist')
     at_leg, at_arm = _line(points, 1, leg), _line(torch.stack([x.abs(), y, z], -1), 0, arm)
     top, crotch, neck = body.rest[:, 1].max(), leg[0, 1] - .6*leg[0, 0], _joint(body, 'neck')[1]
     u_torso, u_head = _half_turn(x, (z - spine[..., 2]).abs()), _half_turn(z - _joint(body, 'head')[2], x.abs())
@@ -122,7 +122,7 @@ def _limb_uv(body, points, part):
     for which, us, vs in choices: u, v = torch.where(which, us, u), torch.where(which, vs, v)
     return u, v
 
-# %% ../nbs/02b_segments.ipynb #a86abb71
+# %% ../nbs/02b_segments.ipynb #8d7ce6a9
 @patch
 def iuv(self:Body,
         points:Float[Tensor, '... 3'], # of its T-pose
@@ -135,13 +135,11 @@ def iuv(self:Body,
     hand, foot = (part == 3) | (part == 4), (part == 5) | (part == 6)
     palm, sole = rest[rest[:, 0] > wrist[0]], rest[(rest[:, 1] < ankle[1]) & (rest[:, 0] > 0)]
     if len(palm):
-        u, v = (torch.where(hand, new, old) for new, old in
-                ((_fraction(z, palm[:, 2].min(), palm[:, 2].max()), u),
-                 (_fraction(x.abs(), wrist[0], palm[:, 0].max()), v)))
+        u = torch.where(hand, _fraction(z, palm[:, 2].min(), palm[:, 2].max()), u)
+        v = torch.where(hand, _fraction(x.abs(), wrist[0], palm[:, 0].max()), v)
     if len(sole):
-        u, v = (torch.where(foot, new, old) for new, old in
-                ((_fraction(x.abs(), sole[:, 0].min(), sole[:, 0].max()), u),
-                 (_fraction(z, sole[:, 2].min(), sole[:, 2].max()), v)))
+        u = torch.where(foot, _fraction(x.abs(), sole[:, 0].min(), sole[:, 0].max()), u)
+        v = torch.where(foot, _fraction(z, sole[:, 2].min(), sole[:, 2].max()), v)
     return torch.stack([part.to(points.dtype), u, v], -1)
 
 # %% ../nbs/02b_segments.ipynb #906fd646

@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from .body import Body
 from .camera import TURN, Camera, spin_focal
+from .contact import cross_matrix
 from .core import DataError
 from .keypoints import Keypoints, frame_size
 from .poses import pose_rows, shape_of, solve
 from .prior import PosePrior, load_prior
-from .rig import ACTIVE, POSE, SHAPE, Outline, Rig, Skin, State, cross_matrix, outline_of
+from .rig import ACTIVE, POSE, SHAPE, Outline, Rig, Skin, State, outline_of
 
 # %% ../nbs/08_smplify.ipynb #25d80604
 @dataclass(frozen=True)

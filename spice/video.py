@@ -35,9 +35,10 @@ from .fits import deviations # noqa: F401 (`fit_film` comes with it)
 from .infer import PICTURES, Aim, Reposer, Seen, person_box, pick_person, whom
 from .keypoints import Keypoints
 from .metrics import check_images, load_extractor, unit
+from .motions import MOTIONS, motion
 from .people import free_body
 from .pose_files import read_keypoints, read_openpose, read_pose
-from .poses import MOTIONS, motion, settle
+from .poses import settle
 from .smplify import Fits, Fitter, fit_keypoints
 from .surface import SEEN, render_body, warp
 

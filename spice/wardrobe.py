@@ -12,38 +12,33 @@ import numpy as np
 from .core import DataError
 from .poses import bells, chance
 
-# %% ../nbs/05_wardrobe.ipynb #93457514
+# %% ../nbs/05_wardrobe.ipynb #ea8df7ca
 CLOTH = {'black': (.055, .055, .065), 'white': (.93, .92, .90), 'grey': (.50, .50, .52), 'navy': (.10, .13, .27),
-         'blue': (.16, .32, .68),
-         'light blue': (.56, .71, .88), 'red': (.72, .10, .13), 'wine': (.36, .07, .14), 'pink': (.92, .62, .70),
-         'green': (.13, .44, .27), 'olive': (.37, .38, .20), 'beige': (.84, .75, .61), 'brown': (.38, .24, .15),
-         'yellow': (.93, .76, .25), 'orange': (.87, .45, .16), 'purple': (.42, .25, .56)}
+         'blue': (.16, .32, .68), 'light blue': (.56, .71, .88), 'red': (.72, .10, .13), 'wine': (.36, .07, .14),
+         'pink': (.92, .62, .70), 'green': (.13, .44, .27), 'olive': (.37, .38, .20), 'beige': (.84, .75, .61),
+         'brown': (.38, .24, .15), 'yellow': (.93, .76, .25), 'orange': (.87, .45, .16), 'purple': (.42, .25, .56)}
 SKIN_COLOURS = {'porcelain': (.96, .82, .74), 'light': (.91, .73, .61), 'tan': (.80, .60, .46),
-                'olive': (.72, .53, .38),
-                'brown': (.52, .35, .24), 'deep': (.34, .22, .155)}
+                'olive': (.72, .53, .38), 'brown': (.52, .35, .24), 'deep': (.34, .22, .155)}
 HAIR_COLOURS = {'black': (.065, .055, .05), 'dark brown': (.17, .105, .07), 'brown': (.32, .20, .12),
-                'blond': (.74, .57, .34),
-                'red': (.45, .17, .075), 'grey': (.56, .55, .54)}
+                'blond': (.74, .57, .34), 'red': (.45, .17, .075), 'grey': (.56, .55, .54)}
 SHOE = {'black': (.06, .06, .065), 'white': (.91, .91, .89), 'brown': (.34, .20, .12), 'navy': (.11, .14, .26),
         'red': (.62, .11, .12), 'beige': (.78, .68, .55)}
 
-# %% ../nbs/05_wardrobe.ipynb #47d5e7be
+# %% ../nbs/05_wardrobe.ipynb #0720390e
 STYLE_SHARES = {'women': .55, 'men': .45}
 TOPS = {'women': {'t-shirt': .20, 'long-sleeve': .14, 'shirt': .14, 'sweater': .14, 'tank': .14, 'dress': .24},
         'men': {'t-shirt': .32, 'long-sleeve': .20, 'shirt': .26, 'sweater': .17, 'tank': .05}}
 BOTTOMS = {'women': {'trousers': .30, 'jeans': .28, 'shorts': .16, 'skirt': .26},
            'men': {'trousers': .36, 'jeans': .36, 'shorts': .28}}
 SLEEVES = {'t-shirt': {'short': .75, 'elbow': .25}, 'long-sleeve': {'long': .8, 'three-quarter': .2},
-           'shirt': {'long': .62, 'short': .38},
-           'sweater': {'long': 1.}, 'tank': {'none': 1.},
+           'shirt': {'long': .62, 'short': .38}, 'sweater': {'long': 1.}, 'tank': {'none': 1.},
            'dress': {'none': .34, 'short': .32, 'elbow': .12, 'long': .22}}
 NECKS = {'t-shirt': {'round': .7, 'v': .3}, 'long-sleeve': {'round': .6, 'v': .25, 'high': .15},
-         'shirt': {'collar': 1.},
-         'sweater': {'round': .5, 'v': .2, 'high': .3},
+         'shirt': {'collar': 1.}, 'sweater': {'round': .5, 'v': .2, 'high': .3},
          'tank': {'round': .6, 'wide': .4}, 'dress': {'round': .45, 'v': .35, 'wide': .2}}
 LENGTHS = {'trousers': {'full': .78, 'cropped': .22}, 'jeans': {'full': .78, 'cropped': .22},
-           'shorts': {'short': .45, 'knee': .55},
-           'skirt': {'short': .40, 'knee': .36, 'midi': .24}, 'dress': {'short': .42, 'knee': .38, 'midi': .20}}
+           'shorts': {'short': .45, 'knee': .55}, 'skirt': {'short': .40, 'knee': .36, 'midi': .24},
+           'dress': {'short': .42, 'knee': .38, 'midi': .20}}
 FITS = {'slim': .34, 'regular': .40, 'loose': .26}
 PATTERNS = {'plain': .30, 'stripes': .11, 'bars': .06, 'checks': .09, 'dots': .09, 'floral': .10, 'print': .07,
             'blocks': .07, 'heather': .06, 'letters': .05}

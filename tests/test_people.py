@@ -6,8 +6,9 @@ import torch
 from pin_people import FILE, numbers, ten
 from spice.body import load_body
 from spice.core import DataError, one_thread, read_image
+from spice.dressing import dress
 from spice.fabric import DYES, cell_chance, dye, noise
-from spice.garments import KINDS, cuts_of, dress, measures, quarter_triangles
+from spice.garments import KINDS, cuts_of, measures, quarter_triangles
 from spice.people import PARSING, SPLITS, VIEWS, People, Pool, free_body, parse
 from spice.photo import dyes_of, grain
 from spice.poses import chance, draw_rows, pose_rows, settle
