@@ -71,7 +71,7 @@ LONG_CELLS = {
     '05b_garments': 'dress',
     '06_photo': 'paint_cloth photograph',
     '06a_people': 'Photos People Pool',
-    '07_data': 'Market PeoplePhotos',
+    '06b_sources': 'Market PeoplePhotos',
     '07a_loaders': 'Couples PoolSteps',
     '08_smplify': 'FitSettings descend fit fit_keypoints',
     '08a_fits': 'smooth FittedPool',
