@@ -11,9 +11,9 @@ from common import Bench
 from PIL import Image
 from spice.blazepose import BlazePose, Found
 from spice.core import to_pil
-from spice.data import shot_of
 from spice.matte import matte
 from spice.people import People
+from spice.sources import shot_of
 
 bench = Bench('People in photos: joints and mattes')
 photos = to_pil(People(512, 'valid', poses='everyday', yaw=60., device='cpu').photos(list(range(8))).image)

@@ -17,7 +17,7 @@ spectral norm out of the generator, and is taught the flow by the bodies' own.
 everything (25,600 photos). `paper` is the paper's own network, narrower, with its terms; `mended` has the preset `mended64` and its teachers. What is
 called `mended-...` changes one thing of `mended`. Without an f_3D in the folder they take the one that ships.
 """
-import argparse, json, shutil, sys, time
+import argparse, json, shutil, signal, sys, time
 from dataclasses import asdict
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,8 +27,9 @@ from spice.discriminator import discriminator_settings
 from spice.evaluate import read_results, table, weights_hash
 from spice.generator import generator_settings
 from spice.people import People, Pool, free_body
-from spice.people_detector import JointNet, detector_figures, train_detector
-from spice.regressor import Regressor, RegressorWeights, regressor_figures, train_regressor
+from spice.people_detector import JointNet, detector_figures
+from spice.network_training import train_detector, train_regressor
+from spice.regressor import Regressor, RegressorWeights, regressor_figures
 from spice.runs import Plan, log_rows, train
 from spice.train import load_system
 from fastai.callback.core import Callback # after spice, which keeps its warning quiet
@@ -48,16 +49,7 @@ class Deadline(Callback):
     "Stop when the time is over, as Ctrl-C would"
     def __init__(self, end): self.end = end
     def after_batch(self):
-        if time.time() > self.end: raise KeyboardInterrupt
-
-def watch(end, folder):
-    "The same for detector and f_3D"
-    def tell(training):
-        if training.count % 50 == 0: print(f'{folder.name}: step {training.count} of {training.steps}, loss {training.log[-1]["total"]:.4g}', flush=True)
-        if time.time() > end and training.count < training.steps:
-            training.save(folder/'state.pt')
-            raise SpiceError(f'{folder.name} stopped at step {training.count} of {training.steps}', 'The same command goes on from here')
-    return tell
+        if time.time() > self.end: signal.raise_signal(signal.SIGINT)
 
 def finished(folder): return (folder/'figures.json').is_file()
 
@@ -67,8 +59,8 @@ def joint_net(folder, size, first, seed, steps, end, device, quick):
     set_seed(seed)
     photos, test = (200, 40) if quick else (3200, 320)
     net = JointNet('people96').to(device)
-    started, tell = time.time(), watch(end, folder)
-    net = train_detector(Pool(People(size, 'train', samples=1, device=device), photos, first=first), steps, net, folder, every=100, tell=tell, bs=32, lr=2e-3, seed=seed)
+    started = time.time()
+    net = train_detector(Pool(People(size, 'train', samples=1, device=device), photos, first=first), steps, net, folder, every=100, cbs=[Deadline(end)], bs=32, lr=2e-3, seed=seed)
     note(folder, detector_figures(net, Pool(People(size, 'test', device=device), test)[torch.arange(test)]), steps, photos, started)
 
 def f_3d(folder, trunk, size, steps, end, device, quick):
@@ -80,7 +72,7 @@ def f_3d(folder, trunk, size, steps, end, device, quick):
     net.load_trunk(trunk)
     started = time.time()
     net = train_regressor(Pool(People(size, 'train', samples=1, device=device), photos, first=10**6), steps, net, 'fits', folder, every=100,
-                          tell=watch(end, folder), bs=32, lr=3e-4, weights=RegressorWeights(betas=.02))
+                          cbs=[Deadline(end)], bs=32, lr=3e-4, weights=RegressorWeights(betas=.02))
     note(folder, regressor_figures(net, Pool(People(size, 'test', device=device), test)[torch.arange(test)], free_body(str(device))), steps, photos, started)
 
 def note(folder, figures, steps, photos, started):

@@ -5,23 +5,25 @@
 # %% auto #0
 __all__ = ['TERM_WORDS', 'TERM_STARTS', 'BEHIND', 'History', 'in_words', 'curves', 'TermMetric', 'Judged', 'Samples',
            'fixed_batch', 'EMA', 'Accumulate', 'Clip', 'training_state', 'read_checkpoint', 'restore', 'not_finite',
-           'Checkpoints', 'save_weights', 'last_checkpoint', 'Guard', 'Decay', 'Bf16', 'Fast', 'Gauge']
+           'Checkpoints', 'save_weights', 'last_checkpoint', 'Guard', 'Decay', 'Bf16', 'Gauge']
 
-# %% ../nbs/21_callbacks.ipynb #69469236
+# %% ../nbs/21_callbacks.ipynb #276284fe
 import csv, json, math, time
 from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.schedule import SchedCos, SchedLin
 from fastai.callback.training import GradientAccumulation, GradientClip
-from fastai.learner import Metric
+from fastai.learner import AvgMetric
 from fastcore.basics import patch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .core import SpiceError, WeightsError, save_image, writing
 from .files import read_torch
 from .train import SystemLearner
 
-# %% ../nbs/21_callbacks.ipynb #599fda03
+# %% ../nbs/21_callbacks.ipynb #33a2aca3
 class History(Callback):
     "Terms by name, to a table and to `log.csv`"
     order, run_valid, clock = 60, False, -math.inf
@@ -31,7 +33,7 @@ class History(Callback):
                 ): self.path, self.every, self.rows, self.sums, self.photos = path and Path(path), every, [], [], 0
     def after_batch(self):
         self.sums.append(self.learn.step.log() | dict(loss=self.learn.loss))
-        self.photos += len(self.learn.xb[0]['source_image'])
+        self.photos += len(self.learn.xb[0])
         if len(self.sums) >= self.every: self.row()
     def after_fit(self):
         if self.sums: self.row()
@@ -113,20 +115,16 @@ def curves(rows:list,       # of `History`
     if path: fig.savefig(path)
     return fig
 
-# %% ../nbs/21_callbacks.ipynb #b2d1e4c8
-class TermMetric(Metric):
+# %% ../nbs/21_callbacks.ipynb #ab25eb96
+class TermMetric(AvgMetric):
     "One term, averaged over the photos of validation"
     def __init__(self, player:str, term:str): self.player, self.term = player, term
     @property
     def name(self): return self.term if self.term != 'total' else f'{self.player}_total'
-    def reset(self): self.sum, self.count = 0., 0
-    def accumulate(self, learn):
-        terms, n = learn.step.terms[self.player], len(learn.xb[0]['source_image'])
-        self.sum, self.count = (self.sum
-                                + n*float(torch.as_tensor(terms.total if self.term == 'total'
-                                                          else terms[self.term]).detach()), self.count + n)
-    @property
-    def value(self): return self.sum/self.count if self.count else None
+    def accumulate(self, learn): self.add(self.value_of(learn.step.terms[self.player]), len(learn.xb[0]))
+    def value_of(self, terms): return terms.total if self.term == 'total' else terms[self.term]
+    def add(self, value, photos:int):
+        self.total, self.count = self.total + photos*float(value), self.count + photos
 
 class Judged(TermMetric):
     "How far pictures are from the true photos, where there are both; the generator's own terms elsewhere"
@@ -135,8 +133,7 @@ class Judged(TermMetric):
     def accumulate(self, learn):
         made, true = learn.step.made.get('image'), learn.xb[0].get('target_image')
         if made is None or true is None or made.shape != true.shape: return super().accumulate(learn)
-        n = len(true)
-        self.sum, self.count = self.sum + n*float((made.float() - true).abs().mean()), self.count + n
+        self.add((made.float() - true).abs().mean(), len(true))
 
 # %% ../nbs/21_callbacks.ipynb #7c3d7f96
 class Samples(Callback):
@@ -169,7 +166,7 @@ def fixed_batch(dls, count:int):
 
 def _to(batch, device): return type(batch)({k: v.to(device) for k, v in batch.items()})
 
-# %% ../nbs/21_callbacks.ipynb #88e3f358
+# %% ../nbs/21_callbacks.ipynb #c33f7482
 class EMA(Callback):
     "Exponential average of the weights that learn"
     order = 55
@@ -181,7 +178,7 @@ class EMA(Callback):
         self.count += 1
         d = min(self.decay, (1 + self.count)/(10 + self.count)) # so that the start loses its weight sooner
         names, now = {k for k, _ in self.learn.model.named_parameters()}, self.learn.model.state_dict()
-        torch._foreach_lerp_([self.mean[k] for k in now if k in names], [now[k] for k in now if k in names], 1 - d)
+        get_ema_multi_avg_fn(d)([self.mean[k] for k in now if k in names], [now[k] for k in now if k in names], None)
         # the vectors of spectral norm have length 1, their means don't
         for k in now.keys() - names: self.mean[k].copy_(now[k])
     def swap(self):
@@ -216,7 +213,7 @@ class Clip(GradientClip):
     def before_step(self):
         for part in self.learn.model.groups(): torch.nn.utils.clip_grad_norm_(part, self.max_norm, self.norm_type)
 
-# %% ../nbs/21_callbacks.ipynb #97e6a318
+# %% ../nbs/21_callbacks.ipynb #f5759aa6
 def training_state(learn:SystemLearner)->dict: # tensors, numbers and text
     "All that the rest of the run depends on"
     steps, done = learn.dls.train.dataset, learn.done
@@ -227,6 +224,7 @@ def training_state(learn:SystemLearner)->dict: # tensors, numbers and text
                 ema=dict(mean=ema.mean, count=ema.count) if ema else None, **(history.state()
                                                                               if history else dict(history=None)),
                 least=keeper.least if keeper else math.inf, best=keeper.metric if keeper else '',
+                extra=learn.model.extra(),
                 pending=waiting.state() if waiting else None, chance=torch.get_rng_state(),
                 chance_cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
 
@@ -237,9 +235,10 @@ def read_checkpoint(path)->dict:
         raise WeightsError(f'{path} is no checkpoint of a training', 'Give a file from checkpoints/')
     return state
 
-# %% ../nbs/21_callbacks.ipynb #cd690818
+# %% ../nbs/21_callbacks.ipynb #d02df202
 def restore(learn:SystemLearner, state:dict): # noqa: F811
     "Bring a learner to a saved state"
+    learn.model.load_extra(state.get('extra', {}))
     now = dict(system=type(learn.model).__name__, stage=learn.model.at, steps=learn.dls.train.dataset.steps)
     for k, v in now.items():
         if state[k] != v:
@@ -322,21 +321,24 @@ def last_checkpoint(folder)->Path|None:
     "The newest one, if any"
     return max(Path(folder).glob('step_*.pt'), default=None)
 
-# %% ../nbs/21_callbacks.ipynb #8c5e1527
+# %% ../nbs/21_callbacks.ipynb #1174bd8e
 class Guard(Callback):
     "Stops at NaN, with the term's name and the batch"
     order, run_valid = 50, False
-    def __init__(self, folder='.'): self.folder, self.found = Path(folder), None
+    def __init__(self, folder='.'): self.folder, self.found = folder, None # None keeps no batch
     def after_loss(self):
         if bool(torch.isfinite(self.learn.loss).all()): return
         terms = {k: float(v) for k, v in self.learn.step.log().items() if not k.endswith('_total')}
         self.found = [k for k, v in terms.items() if not math.isfinite(v)] or ['the total']
-        path = self.folder/f'bad_batch_{self.learn.done:07d}.pt'
-        with writing(path) as f: torch.save({k: v.cpu() for k, v in self.learn.xb[0].items()}, f)
+        todo = 'lower the rate, or go on from the last checkpoint'
         raise SpiceError(f'{", ".join(self.found)} is not finite at step {self.learn.done}',
-                         f'The batch is in {path}; lower the rate, or go on from the last checkpoint')
+                         todo.capitalize() if self.folder is None else f'The batch is in {self.keep_batch()}; {todo}')
+    def keep_batch(self)->Path:
+        path = Path(self.folder)/f'bad_batch_{self.learn.done:07d}.pt'
+        with writing(path) as f: torch.save({k: v.cpu() for k, v in self.learn.xb[0].items()}, f)
+        return path
 
-# %% ../nbs/21_callbacks.ipynb #668ac936
+# %% ../nbs/21_callbacks.ipynb #5c54122c
 class Decay(Callback):
     "Rates that fall to a share of their start"
     order, run_valid = 45, False
@@ -347,13 +349,13 @@ class Decay(Callback):
                  form:str='cosine',    # or 'line'
                 ): self.steps, self.start, self.end, self.form = steps, start, end, form
     def share(self, done:int)->float:
-        p = min(max((done/self.steps - self.start)/max(1e-9, 1 - self.start), 0.), 1.)
-        return self.end + (1 - self.end)*((1 + math.cos(math.pi*p))/2 if self.form == 'cosine' else 1 - p)
+        curve = (SchedCos if self.form == 'cosine' else SchedLin)(1., self.end)
+        return curve(min(max((done/self.steps - self.start)/max(1e-9, 1 - self.start), 0.), 1.))
     def before_fit(self): self.rates = [g['lr'] for g in self.learn.opt.opt.param_groups]
     def before_batch(self):
         for g, rate in zip(self.learn.opt.opt.param_groups, self.rates): g['lr'] = rate*self.share(self.learn.done)
 
-# %% ../nbs/21_callbacks.ipynb #276029db
+# %% ../nbs/21_callbacks.ipynb #bf8d70bd
 class Bf16(Callback):
     "Autocast to bfloat16 around each step"
     order = MixedPrecision.order
@@ -365,17 +367,6 @@ class Bf16(Callback):
     def leave(self):
         if self.cast is not None: self.cast.__exit__(None, None, None)
         self.cast = None
-
-class Fast(Callback):
-    "Channels last, and compiled parts"
-    def __init__(self, channels_last:bool=True, compiled:bool=False):
-        self.channels_last, self.compiled, self.done_once = channels_last, compiled, False
-    def before_fit(self):
-        if self.done_once: return
-        if self.channels_last: self.learn.model.to(memory_format=torch.channels_last)
-        if self.compiled:
-            for part in self.learn.model.parts().values(): part.compile()
-        self.done_once = True
 
 # %% ../nbs/21_callbacks.ipynb #f359fa48
 class Gauge(Callback):

@@ -20,10 +20,10 @@ from .body import Body
 from .camera import Camera
 from .core import DataError, SpiceError, to_pil, to_tensor
 from .matte import FINE
-from .data import cut
 from .guided import Guided, GuidedNet, GuidedSettings, over, person_of
 from .people import free_body
 from .rounds import frame_camera
+from .sources import cut
 from .train import System
 
 # %% ../nbs/24_guided_system.ipynb #fed36d2a

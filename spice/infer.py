@@ -30,7 +30,7 @@ from .camera import Camera, frame_body, world_to_view
 from .core import (DataError, ImageError, WeightsError, can_write, command, get_device, inside, not_over,
                         picture_name,
                         progress, read_image, save_image, seeded, show_images, to_pil, to_tensor)
-from .data import PICTURES, box_in, cut, into_box, person_box, read_parsing
+from .data import read_parsing
 from .detector import detect, load_detector
 from .files import read_array
 
@@ -44,6 +44,7 @@ from .people_detector import PeopleDetector
 from .pose_files import read_iuv, read_keypoints, read_pose
 from .poses import POSES, pose_rows, settle
 from .smplify import Fits, Fitter, fit_keypoints
+from .sources import PICTURES, box_in, cut, into_box, person_box
 from .surface import flow_picture, render_body, resize_flow, warp
 from .train import Spice, System, load_system
 from .wardrobe import describe, outfit

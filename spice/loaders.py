@@ -311,9 +311,13 @@ class PoolSteps(Steps):
         return Batch(numbers | {f'{o}_image': store['image'][rows[o]] for o in self.shown}
                      | self.flips(k, store['image'].device))
 
-# %% ../nbs/07a_loaders.ipynb #5bb3b849
+# %% ../nbs/07a_loaders.ipynb #a4de6054
 class StepLoader(PhotoLoader):
     "A fastai loader of batches by number"
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        # each start takes a random number, which else the first batch after a checkpoint would miss, for dropout
+        self.fake_l.generator = torch.Generator()
     def __len__(self): return len(self.dataset)
     def before_iter(self):
         TfmdDL.before_iter(self)

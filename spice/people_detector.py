@@ -4,24 +4,19 @@
 
 # %% auto #0
 __all__ = ['JOINT_NETS', 'JointSettings', 'joint_settings', 'JointNet', 'to_square', 'from_square', 'read_maps', 'PeopleDetector',
-           'map_loss', 'JointTraining', 'train_detector', 'pck', 'detector_errors', 'detector_figures',
-           'spice_detector']
+           'map_loss', 'detector_step', 'pck', 'detector_errors', 'detector_figures']
 
-# %% ../nbs/09a_people_detector.ipynb #70c38f96
-from json import dumps
+# %% ../nbs/09a_people_detector.ipynb #5732cf2e
 from dataclasses import dataclass
-from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from .core import SpiceError, command, get_device, inside, set_seed, writing
-from .data import Prepared
+from .core import SpiceError, get_device
 from .detector import Detector
 from .keypoints import FLIP, Keypoints, cat_keypoints, from_heatmaps, heatmaps
 from .loaders import flip_person
-from .people import People, Pool
-from .regressor import Training, Trunk, begin, normalised, squared
+from .regressor import Trunk, normalised, squared
 from .weights import Pretrained
 
 # %% ../nbs/09a_people_detector.ipynb #0c159710
@@ -126,7 +121,7 @@ class PeopleDetector(Detector):
         maps = self.net(images.to(self.device)).sigmoid().float().cpu()
         return list(read_maps(maps, tuple(images.shape[2:]), self.net.settings.sigma, self.least))
 
-# %% ../nbs/09a_people_detector.ipynb #1cc0a386
+# %% ../nbs/09a_people_detector.ipynb #5685b420
 def map_loss(logits:Float[Tensor, 'b k h w'],
              maps:Float[Tensor, 'b k h w'],   # from 0 to 1
             )->Float[Tensor, '']:
@@ -134,30 +129,16 @@ def map_loss(logits:Float[Tensor, 'b k h w'],
     entropy = -(torch.xlogy(maps, maps) + torch.xlogy(1 - maps, 1 - maps))
     return (F.binary_cross_entropy_with_logits(logits, maps, reduction='none') - entropy).sum((2, 3)).mean()
 
-class JointTraining(Training):
-    "Chapter 09's training with maps"
-    def begin(self):
-        s = self.net.settings
-        s.learned_from = '+'.join(dict.fromkeys([*filter(None, s.learned_from.split('+')), self.shots.kind]))
-    def terms(self, batch, mirrored):
-        size, s = tuple(batch['image'].shape[2:]), self.net.settings
-        shown = flip_person(dict(source_image=batch['image'], source_points=batch['points']), 'source', mirrored,
-                            size[1])
-        logits = self.net(shown['source_image'])
-        square = to_square(Keypoints(shown['source_points'], size), logits.shape[-1])
-        return dict(maps=map_loss(logits, heatmaps(square.points, logits.shape[-1], sigma=s.sigma)))
-
-# %% ../nbs/09a_people_detector.ipynb #1116d7c3
-def train_detector(photos,                       # `Pool` or `Prepared`
-                   steps:int=1000,
-                   net:JointNet|str='people',    # or the name of a preset
-                   out=None,                     # a folder for the state and the result; a stopped run continues there
-                   every:int=200,                # steps from state to state
-                   tell=None,                    # called with the training after each step
-                   **options,                    # for `Training`: bs, lr, mirror, seed
-                  )->JointNet: # in evaluation mode
-    "Train a detector"
-    return JointTraining(JointNet(net) if isinstance(net, str) else net, photos, steps, **options).run(out, every, tell)
+def detector_step(net:JointNet,
+                  batch:dict,           # image, points
+                  mirrored:Tensor,      # [b] photos that are mirrored first
+                 )->dict: # terms by name
+    "The loss of one batch"
+    image, points = batch['image'], batch['points']
+    shown = flip_person(dict(source_image=image, source_points=points), 'source', mirrored, image.shape[3])
+    logits = net(shown['source_image'])
+    square = to_square(Keypoints(shown['source_points'], tuple(image.shape[2:])), logits.shape[-1])
+    return dict(maps=map_loss(logits, heatmaps(square.points, logits.shape[-1], sigma=net.settings.sigma)))
 
 # %% ../nbs/09a_people_detector.ipynb #eeafb63c
 def pck(found:Keypoints,
@@ -194,40 +175,3 @@ def detector_figures(net:JointNet,
     detector = PeopleDetector(net, str(photos.image.device))
     points = [[[round(v, 3) for v in joint] for joint in o.points[0].tolist()] for o in detector(photos.image[:8])]
     return dict(name=net.name, detector=detector_errors(detector, photos), examples=points)
-
-# %% ../nbs/09a_people_detector.ipynb #19921303
-@command
-def spice_detector(out:str,                  # the folder of the result
-                   root:str='',              # a prepared dataset; empty takes People
-                   preset:str='people',      # a key of `JOINT_NETS`
-                   steps:int=4000,           # in all
-                   bs:int=32,                # photos in a step
-                   lr:float=2e-3,            # rate at the start
-                   photos:int=3200,          # of People to train on
-                   test:int=320,             # of People to measure on
-                   size:int=128,             # pixels of People's photos
-                   trunk:str='',             # torchvision's weights to start from
-                   device:str='',            # empty takes the fastest there is
-                   json:bool=False,          # print the figures as JSON
-                  ):
-    """Train the detector, or continue where it was stopped. Example: spice_detector _data/detector --preset people96
-    --steps 1000"""
-    inside(1, 1e7, steps=steps, bs=bs, photos=photos, test=test)
-    inside(32, 1024, size=size)
-    inside(0, 1, lr=lr)
-    place = str(get_device(device or None))
-    set_seed(0)
-    net = JointNet(preset).to(place)
-    if trunk: net.load_trunk(trunk)
-    shots = Prepared(root) if root else None
-    begin(out, shots, preset, trunk, bs=bs, lr=lr, photos=photos, size=size)
-    shots = shots or Pool(People(size, 'train', device=place), photos)
-    net = train_detector(shots, steps, net, out, bs=bs, lr=lr)
-    figures = (detector_figures(net, Pool(People(size, 'test', device=place), test)[torch.arange(test)])
-               | dict(steps=steps, bs=bs, photos=photos))
-    with writing(Path(out)/'figures.json') as f: f.write_text(dumps(figures), encoding='utf-8')
-    numbers = {k: v for k, v in figures.items() if k != 'examples'}
-    words = (f'{net.name} on {test} test photos: {figures["detector"]["pck"]:.1%} of the joints within 5% of the '
-             f'person. Wrote {out}')
-    print(dumps(numbers) if json else words)
-    return Path(out)

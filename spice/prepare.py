@@ -19,13 +19,14 @@ from scipy.io import loadmat
 from .body import Body, load_body
 from .core import (DataError, ImageError, command, get_device, given_file, inside, read_image, reading, save_image,
                         show_images, to_pil)
-from .data import SOURCES, Item, Prepared, Source, open_source, pictures_below, prepare, shot_of
+from .data import SOURCES, Prepared, open_source, prepare
 from .detector import detect, load_detector
 from .files import read_json
 from .fits import fit_dataset, fit_numbers, fit_report
 from .keypoints import Keypoints
 from .people import PARSING
 from .smplify import Fitter
+from .sources import Item, Source, pictures_below, shot_of
 from .surface import render_body
 
 # %% ../nbs/08c_real_photos.ipynb #bd6ec1cf

@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'ValidationPairs', 'body_of', 'plan_loaders', 'weights_of',
-           'stage_learner', 'shows_bars', 'Stop', 'run_stage', 'train', 'as_after', 'check_numbers', 'check_plan',
-           'check_stage', 'run_card', 'log_rows', 'pairs_of', 'spice_train', 'paper_run', 'count_of', 'paper_plan']
+           'stage_learner', 'shows_bars', 'Stop', 'plain_errors', 'run_to', 'run_stage', 'train', 'as_after',
+           'check_numbers', 'check_plan', 'check_stage', 'run_card', 'log_rows', 'pairs_of', 'spice_train', 'paper_run',
+           'count_of', 'paper_plan']
 
-# %% ../nbs/23_runs.ipynb #35f6b089
+# %% ../nbs/23_runs.ipynb #7b07893f
 import inspect, json, os, platform, sys, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
+from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from .body import load_body
-from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Fast, Guard, History, Judged, Samples,
+from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Guard, History, Judged, Samples,
                              curves, last_checkpoint,
                              read_checkpoint, restore, save_weights)
-from .core import DataError, SpiceError, command, file_hash, get_device, inside, reading, set_seed
+from .core import DataError, SpiceError, WeightsError, command, file_hash, get_device, inside, reading, set_seed
 from .data import Prepared
 from .distributed import Together, average_, together, wait
 from .files import read_text
@@ -139,7 +141,7 @@ def weights_of(plan:Plan, system:System, stage:str):
     mine |= {k.partition('.')[2]: v for k, v in plan.weights.items() if k.startswith(f'{stage}.')}
     return replace(stages[stage], **mine) if mine else None
 
-# %% ../nbs/23_runs.ipynb #6bbd8552
+# %% ../nbs/23_runs.ipynb #5b365bfd
 def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:int, more=(), **tools)->SystemLearner:
     "A learner with all callbacks of a run, and `more`"
     now = system.stages()[stage]
@@ -153,14 +155,16 @@ def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:i
     if plan.accumulate > 1: cbs.append(Accumulate(plan.accumulate*plan.bs))
     if plan.decay < 1: cbs.append(Decay(steps, plan.decay))
     if plan.bf16: cbs.append(Bf16())
-    if plan.channels_last or plan.compiled: cbs.append(Fast(plan.channels_last, plan.compiled))
+    if plan.channels_last: cbs.append(ChannelsLast())
+    if plan.compiled:
+        for part in system.parts().values(): part.compile()
     return system_learner(system, dls, stage, weights, rates, cbs, Judged(), path=folder, **tools)
 
 def shows_bars()->bool:
     "Whether to show progress bars: in a terminal or a notebook"
     return sys.stderr.isatty() or 'ipykernel' in sys.modules
 
-# %% ../nbs/23_runs.ipynb #bfa37d84
+# %% ../nbs/23_runs.ipynb #1b18409f
 class Stop(Callback):
     "Save and stop on request"
     order, run_valid = 90, False
@@ -179,28 +183,41 @@ class Stop(Callback):
         if self.learn.iter < self.learn.n_iter - 1: self.after_epoch()      # else when the epoch was judged
     def after_epoch(self):
         if not self.now: return
-        self.learn.checkpoints.save()
+        if hasattr(self.learn, 'checkpoints'): self.learn.checkpoints.save()
         raise stopped(f'step {self.learn.done} of {self.steps}')
 
-# %% ../nbs/23_runs.ipynb #5dbfc5f4
-def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
-    "Train a stage to its end, from where it was stopped"
-    last = last_checkpoint(folder/'checkpoints')
-    if last is not None: restore(learn, read_checkpoint(last))
-    try:
-        with stopping() as asked, learn.added_cbs([Stop(asked, steps)]), (learn.no_bar() if quiet
-                                                                          or not shows_bars() else nullcontext()):
-            with learn.no_logging() if quiet else nullcontext(): learn.train_to(steps)
-    except SpiceError as e: raise type(e)(str(e).split('`:\n\t')[-1]) from None # without the callback that fastai names
+# %% ../nbs/23_runs.ipynb #953b5cc4
+@contextmanager
+def plain_errors(learn:SystemLearner):
+    "Errors without the callback that fastai names, and too little memory in words"
+    try: yield
+    except SpiceError as e: raise type(e)(str(e).split('`:\n\t')[-1]) from None
     except torch.OutOfMemoryError:
         raise SpiceError(f'the device has not enough memory for {len(learn.xb[0])} photos in a step',
                          'Give a smaller --bs, and --accumulate to make up for it') from None
-    if learn.history.sums: learn.history.row() # it was killed between its last step and its last row
-    learn.checkpoints.save()
+
+def run_to(learn:SystemLearner, folder:Path|None, steps:int, quiet:bool=False)->bool: # whether to stop now
+    "Train until `steps` are done, from the last checkpoint in the folder; None keeps nothing"
+    last = last_checkpoint(folder/'checkpoints') if folder else None
+    if last is not None: restore(learn, read_checkpoint(last))
+    if learn.done > steps:
+        raise WeightsError(f'this training has done {learn.done} steps already, not {steps}', 'Give as many, or more')
+    with (plain_errors(learn), stopping() as asked, learn.added_cbs([Stop(asked, steps)]),
+          nullcontext() if shows_bars() and not quiet else learn.no_bar(),
+          learn.no_logging() if quiet else nullcontext()): learn.train_to(steps)
+    if folder:
+        if learn.history.sums: learn.history.row() # it was killed between its last step and its last row
+        learn.checkpoints.save()
+    return asked()
+
+# %% ../nbs/23_runs.ipynb #20b6b4df
+def run_stage(learn:SystemLearner, folder:Path, steps:int, quiet:bool=False):
+    "Train a stage to its end, and keep weights and curves"
+    stop = run_to(learn, folder, steps, quiet)
     if learn.silent: return
     save_weights(learn, folder/'last')
     plt.close(curves(learn.history.rows, path=folder/'curves.png'))
-    if asked(): raise stopped(f'the end of a stage, {steps} steps')
+    if stop: raise stopped(f'the end of a stage, {steps} steps')
 
 # %% ../nbs/23_runs.ipynb #b20809b3
 def train(out, plan:Plan, device=None,

@@ -50,7 +50,7 @@ class Step:
         totals = {f'{player}_total': o.total for player, o in self.terms.items()}
         return {k: torch.as_tensor(v).detach() for o in (*self.terms.values(), totals) for k, v in o.items()}
 
-# %% ../nbs/20_train.ipynb #ead48c63
+# %% ../nbs/20_train.ipynb #3d63fada
 SYSTEMS = {} # {name: class}, filled when their modules are imported
 
 class System(Pretrained, nn.Module):
@@ -67,6 +67,8 @@ class System(Pretrained, nn.Module):
     def forward(self, batch)->dict: raise NotImplementedError # {'image': [b, 3, h, w], ...} for a drawn batch
     def columns(self, batch, made)->dict: raise NotImplementedError # {title: pictures}
     def use_body(self, body)->'System': return self           # for those that draw bodies themselves
+    def extra(self)->dict: return {}                          # what else a checkpoint has to hold
+    def load_extra(self, extra:dict): "Take it back, or refuse it"
     def photos_in(self, stage:str)->int: # photos of people that an item of its batches holds
         return 2 if self.paired else 1
     @property

@@ -35,11 +35,11 @@ from spice.files import cached_arrays, open_film, plain, read_array, read_arrays
 from spice.fits import spice_fit
 from spice.infer import Recent, Reposer, demo_person, files_of, pick_person, pixels_of, planned, spice_demo, spice_repose, whom
 from spice.keypoints import Keypoints, named_skeleton
-from spice.people_detector import JointNet, spice_detector
+from spice.network_training import spice_detector, spice_regressor
+from spice.people_detector import JointNet
 from spice.pose_files import read_annotations, read_keypoints, read_pose, to_array, write_openpose
 from spice.prepare import spice_prepare
 from spice.prior import read_gmm
-from spice.regressor import spice_regressor
 from spice.runs import spice_train
 from spice.train import load_system, make_system
 from spice.video import Frames, read_poses, spice_video, write_video

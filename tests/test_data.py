@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 from processes import Running, command
 from spice.core import DataError
-from spice.data import (PHOTOS_AT_ONCE, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, fit_canvas, flat_name, open_source, prepare, read_pairs)
+from spice.data import PHOTOS_AT_ONCE, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, open_source, prepare
 from spice.loaders import Paired
 from spice.keypoints import Keypoints
 from spice.prepare import spice_prepare
+from spice.sources import fit_canvas, flat_name, read_pairs
 
 def person(width=176, height=256, seed=0, missing=()):
     "Eighteen plausible whole pixel numbers in a photo"

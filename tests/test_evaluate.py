@@ -16,7 +16,7 @@ import spice.evaluate as ev
 import spice.protocols as pr
 from spice.body import load_body
 from spice.core import DataError, SpiceError, WeightsError, seeded
-from spice.data import DeepFashion, Item, PeoplePhotos, Prepared, Source, prepare, save_bodies
+from spice.data import DeepFashion, PeoplePhotos, Prepared, Source, prepare, save_bodies
 from spice.editing import answer, reshaped, retextured, shape_distance, shape_figure, t_pose_figure, texture_figure
 from spice.evaluate import (GroupedFID, Row, Table, difference, evaluate, evaluate_rows, open_row, read_result, read_results, sheet, spice_eval, table,
                             weights_hash)
@@ -27,6 +27,7 @@ from spice.people import free_body
 from spice.people_detector import JointNet
 from spice.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
 from spice.regressor import Regressor, regressor_settings
+from spice.sources import Item
 from spice.surface import BACKGROUND, SEEN
 from spice.train import System, make_system
 

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from PIL import Image
 
 from spice.core import ImageError, SpiceError, WeightsError, set_seed, to_pil
@@ -12,9 +13,9 @@ from spice.data import PhotoFolder, Prepared, prepare
 from spice.detector import Detector, detect
 from spice.keypoints import FLIP, Keypoints, heatmaps, named_skeleton
 from spice.people import People, Pool
-from spice.people_detector import (JointNet, JointTraining, PeopleDetector, detector_errors, from_square, joint_settings, map_loss, pck, read_maps, spice_detector,
-                                   to_square, train_detector)
-from spice.regressor import Regressor, squared
+from spice.network_training import JointTraining, spice_detector, train_detector
+from spice.people_detector import JointNet, PeopleDetector, detector_errors, detector_step, from_square, joint_settings, map_loss, pck, read_maps, to_square
+from spice.regressor import Regressor, Shots, squared
 
 @pytest.fixture(scope='module')
 def pool(): return Pool(People(64, 'train', device='cpu', samples=2), 12)
@@ -101,10 +102,9 @@ def test_pck_by_hand():
 def test_mirrored_photos_want_mirrored_joints(pool):
     "A batch of mirrored photos trains like photos that were mirrored before"
     net = JointNet('tiny').eval()
-    training = JointTraining(net, pool, 1, bs=12, mirror=1.)
-    batch, every = training.shots(torch.arange(12)), torch.ones(12, dtype=torch.bool)
+    batch, every = Shots(pool)(torch.arange(12)), torch.ones(12, dtype=torch.bool)
     with torch.no_grad():
-        a = training.terms(batch, every)['maps']
+        a = detector_step(net, batch, every)['maps']
         flipped = Keypoints(batch['points'], 64).flip()
         b = map_loss(net(batch['image'].flip(3)), heatmaps(to_square(flipped, 16).points, 16, sigma=1.))
     torch.testing.assert_close(a, b)
@@ -126,9 +126,10 @@ def test_ctrl_c_in_the_middle_of_a_step(pool, tmp_path, monkeypatch, at):
         set_seed(3)
         return JointNet('tiny')
     terms = JointTraining.terms
-    def impatient(self, *rest):
-        if self.count == at - 1 and not (tmp_path/'state.pt').exists(): os.kill(os.getpid(), signal.SIGINT)
-        return terms(self, *rest)
+    steps = iter(range(1, 9))
+    def impatient(self, batch):
+        if next(steps) == at: os.kill(os.getpid(), signal.SIGINT)
+        return terms(self, batch)
     whole = train_detector(pool, 4, make(), bs=6)
     monkeypatch.setattr(JointTraining, 'terms', impatient)
     with pytest.raises(SpiceError, match=f'stopped at step {at} of 4. The same command'): train_detector(pool, 4, make(), tmp_path, bs=6)
@@ -137,23 +138,23 @@ def test_ctrl_c_in_the_middle_of_a_step(pool, tmp_path, monkeypatch, at):
     with pytest.raises(WeightsError, match='has done 4 steps already, not 2'): train_detector(pool, 2, make(), tmp_path, bs=6)
 
 def test_nan_is_never_saved(pool, tmp_path):
-    training = JointTraining(JointNet('tiny'), pool, 3, 6)
-    training.step()
-    training.save(tmp_path/'state.pt')
-    with torch.no_grad(): next(training.net.parameters()).fill_(torch.nan)
-    before = (tmp_path/'state.pt').read_bytes()
-    with pytest.raises(SpiceError, match='is not finite after step 1, which is not saved'): training.save(tmp_path/'state.pt')
-    with pytest.raises(SpiceError, match='the loss is not finite at step 1'): training.step()
-    assert (tmp_path/'state.pt').read_bytes() == before
+    class Broken(Callback):
+        def after_step(self):
+            if self.learn.done == 1: next(self.learn.model.net.parameters()).data.fill_(torch.nan)
+    for every, says in ((1, 'is not finite after step 2, which is not saved'), (10, 'maps is not finite at step 2')):
+        with pytest.raises(SpiceError, match=says): train_detector(pool, 3, JointNet('tiny'), tmp_path/str(every), every, [Broken()], bs=6)
+    assert {o.name for o in tmp_path.rglob('*.pt')} == {'step_0000001.pt', 'bad_batch_0000002.pt'}
+    with pytest.raises(SpiceError, match='maps is not finite at step 2. Lower the rate'): train_detector(pool, 3, JointNet('tiny'), None, 10, [Broken()], bs=6)
 
 def test_saved_loaded_and_resumed(pool, tmp_path):
     def make():
         set_seed(3)
         return JointNet('tiny')
-    def stop(training):
-        if training.count == 3: raise KeyboardInterrupt
+    class Stop(Callback):
+        def after_batch(self):
+            if self.learn.done == 3: raise KeyboardInterrupt
     whole = train_detector(pool, 4, make(), bs=6)
-    with pytest.raises(KeyboardInterrupt): train_detector(pool, 4, make(), tmp_path, 2, stop, bs=6)
+    with pytest.raises(KeyboardInterrupt): train_detector(pool, 4, make(), tmp_path, 2, [Stop()], bs=6)
     train_detector(pool, 4, make(), tmp_path, 2, bs=6)
     again = JointNet.from_pretrained(tmp_path, 'cpu')
     for k, v in whole.state_dict().items(): torch.testing.assert_close(again.state_dict()[k], v, atol=1e-6, rtol=1e-5)

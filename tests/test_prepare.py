@@ -8,11 +8,12 @@ from processes import Running
 from scipy.io import savemat
 from skimage.data import astronaut
 from spice.core import DataError, ImageError, to_pil
-from spice.data import PhotoFolder, Prepared, prepare, shot_of
+from spice.data import PhotoFolder, Prepared, prepare
 from spice.detector import detect, load_detector
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.prepare import Ccp, book_labels, nearest_limb, only_person, spice_prepare
+from spice.sources import shot_of
 
 @pytest.fixture(scope='module')
 def photos(): return to_pil(People(256, 'valid', poses='everyday', yaw=60., device='cpu').photos([0, 1, 4]).image)

@@ -10,12 +10,13 @@ from test_evaluate import Echo
 
 import spice.evaluate as ev
 from spice.core import DataError, SpiceError, to_pil
-from spice.data import Item, PeoplePhotos, Prepared, Source, StoredPerson, prepare
+from spice.data import PeoplePhotos, Prepared, Source, StoredPerson, prepare
 from spice.evaluate import evaluate, evaluate_rows, open_row, spice_eval, weights_hash
 from spice.guided import GuidedNet, GuidedSettings
 from spice.measures import BODY_REGIONS, identity, make_measure
 from spice.people import People
 from spice.protocols import PROTOCOLS, PeoplePairs, answer_inputs, make_pairs
+from spice.sources import Item
 
 class Street(Source):
     "People in the form of Clothing Co-Parsing, with true joints, mattes and bodies"

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback.core import Callback
 
 from spice.body import load_body
 from spice.core import DataError, ImageError, SpiceError, WeightsError, set_seed
+from spice.callbacks import History, last_checkpoint, read_checkpoint
 from spice.data import PeoplePhotos, Prepared, prepare
+from spice.network_training import RegressorTraining, spice_regressor, train_regressor
 from spice.people import People, Pool, free_body
-from spice.regressor import (FitLoop, PlacedBodies, RegressedBodies, Regressor, RegressorTraining, RegressorWeights, Shots, load_spin, normalised, people_mean,
+from spice.regressor import (FitLoop, PlacedBodies, RegressedBodies, Regressor, RegressorWeights, Shots, load_spin, normalised, people_mean,
                              read_mean, regressor_errors, regressor_settings, regressor_step, regressor_terms, rotmats_to_six, six_to_rotmats,
-                             spice_regressor, squared, train_regressor, weighted)
+                             squared, weighted)
 from spice.smplify import Fits, Fitter, fit_keypoints
 from spice.weights import Pretrained
 from helpers import fake_smpl
@@ -338,32 +341,38 @@ def test_a_regressor_of_another_body_is_refused(pool):
 @pytest.mark.parametrize('how', ['fits', 'truth'])
 def test_overfits_one_batch(pool, body, how):
     set_seed(0)
-    log = []
-    net = train_regressor(pool, 50, Regressor('tiny'), how, bs=12, lr=3e-3, mirror=0., tell=lambda t: log.append(t.log[-1]['total']))
-    assert np.mean(log[-5:]) < .4*np.mean(log[:5])
+    history = History(every=5)
+    net = train_regressor(pool, 50, Regressor('tiny'), how, bs=12, lr=3e-3, mirror=0., cbs=[history])
+    assert history.rows[-1]['loss'] < .4*history.rows[0]['loss']
     p = photos_of(pool)
     net.train()
     errors, mean = regressor_errors(net, p, body), regressor_errors(lambda x: net.start(len(x)), p, body)
     assert errors['joints'] < .6*mean['joints'] and errors['reprojection'] < .6*mean['reprojection']
 
-def test_a_stopped_training_goes_on_as_if_nothing_had_happened(pool, tmp_path):
+class StopAt(Callback):
+    "Killed after some steps"
+    def __init__(self, step): self.step = step
+    def after_batch(self):
+        if self.learn.done == self.step: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('every', [2, 3]) # at the end of an epoch, and in the middle of one
+def test_a_stopped_training_goes_on_as_if_nothing_had_happened(pool, tmp_path, every):
     settings = regressor_settings('tiny', dropout=.3)
     def make():
         set_seed(5)
         return Regressor(settings.__class__(**asdict(settings)))
-    def stop(training):
-        if training.count == 3: raise KeyboardInterrupt
     whole = train_regressor(pool, 5, make(), bs=6)
-    with pytest.raises(KeyboardInterrupt): train_regressor(pool, 5, make(), bs=6, out=tmp_path, every=2, tell=stop)
-    assert (tmp_path/'state.pt').exists() and not (tmp_path/'model.safetensors').exists()
+    with pytest.raises(KeyboardInterrupt): train_regressor(pool, 5, make(), bs=6, out=tmp_path, every=every, cbs=[StopAt(4)])
+    assert read_checkpoint(last_checkpoint(tmp_path/'checkpoints'))['done'] == every and not (tmp_path/'model.safetensors').exists()
     set_seed(77)
-    again = train_regressor(pool, 5, Regressor(settings.__class__(**asdict(settings))), bs=6, out=tmp_path, every=2)
+    again = train_regressor(pool, 5, Regressor(settings.__class__(**asdict(settings))), bs=6, out=tmp_path, every=every)
     for k, v in whole.state_dict().items(): torch.testing.assert_close(again.state_dict()[k], v, atol=1e-6, rtol=1e-5)
     assert Regressor.from_pretrained(tmp_path, 'cpu').name == again.name == 'resnet10-w8-64-fits'
     with pytest.raises(WeightsError, match='belongs to another training'): train_regressor(pool, 5, make(), 'truth', bs=6, out=tmp_path)
     with pytest.raises(WeightsError, match='belongs to another training'): train_regressor(pool, 5, make(), bs=4, out=tmp_path)
-    (tmp_path/'state.pt').write_bytes(b'cut')
-    with pytest.raises(WeightsError, match='Remove it to start again'): train_regressor(pool, 5, make(), bs=6, out=tmp_path)
+    with pytest.raises(WeightsError, match='belongs to another training: lr = 0.0003, not 0.01'): train_regressor(pool, 5, make(), bs=6, lr=.01, out=tmp_path)
+    last_checkpoint(tmp_path/'checkpoints').write_bytes(b'cut')
+    with pytest.raises(WeightsError, match='Take the checkpoint before it'): train_regressor(pool, 5, make(), bs=6, out=tmp_path)
 
 def test_a_prepared_dataset_trains(tmp_path):
     data = Prepared(prepare(PeoplePhotos(64, 3, 1, 1), tmp_path/'people'))
@@ -430,11 +439,12 @@ def test_the_command(tmp_path, capsys):
     assert 'resnet10-w8-64-fits on 9 test photos' in capsys.readouterr().out
     figures = json.loads((tmp_path/'out'/'figures.json').read_text())
     assert figures['regressor']['photos'] == 9 and np.shape(figures['examples']['six']) == (8, 144)
-    assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['config.json', 'figures.json', 'model.safetensors', 'plan.json', 'state.pt']
+    assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['checkpoints', 'config.json', 'figures.json', 'log.csv', 'model.safetensors', 'plan.json']
     spice_regressor(str(tmp_path/'out'), **how)                                               # finished: only measured again
     again = json.loads((tmp_path/'out'/'figures.json').read_text())
     assert again['regressor']['joints'] == pytest.approx(figures['regressor']['joints'], rel=1e-4)
     with pytest.raises(DataError, match='was begun with bs = '): spice_regressor(str(tmp_path/'out'), **(how | dict(bs=3)))
-    assert spice_regressor(str(tmp_path/'out'), **(how | dict(steps=3))) and torch.load(tmp_path/'out'/'state.pt', weights_only=True)['count'] == 3, 'some more steps'
+    spice_regressor(str(tmp_path/'out'), **(how | dict(steps=3)))                             # some more steps
+    assert read_checkpoint(last_checkpoint(tmp_path/'out'/'checkpoints'))['done'] == 3
     with pytest.raises(SpiceError, match='fine-tune load_spin'): spice_regressor(str(tmp_path/'other'), preset='spin')
     assert not (tmp_path/'other').exists()
