@@ -9,11 +9,12 @@ __all__ = ['CLOTHES', 'SSD_FILE', 'SIGMAS', 'BODY_ERRORS', 'REGIONS', 'BODY_REGI
            'regressed_errors', 'flow_errors', 'region_errors', 'part_means', 'identity', 'LitePooled', 'LiteDistance',
            'matte_error', 'MaskedScore', 'make_measure']
 
-# %% ../nbs/30a_measures.ipynb #a28f57fb
+# %% ../nbs/30a_measures.ipynb #e0d71498
 from collections.abc import Callable
 from functools import lru_cache, partial
 from hashlib import sha256
 import numpy as np
+import roma
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -221,14 +222,12 @@ def pose_scores(detector:Callable,             # a `Detector`
     found, true = joints_in(detector, made), true.to('cpu')
     return dict(oks=oks(found, true), pck=right_joints(found, true))
 
-# %% ../nbs/30a_measures.ipynb #318b87f6
+# %% ../nbs/30a_measures.ipynb #347a3fb3
 BODY_ERRORS = ('joints', 'aligned', 'rotation', 'shape')
 
 def geodesic(a:Float[Tensor, '*b 3 3'], b:Float[Tensor, '*b 3 3'])->Float[Tensor, '...']: # 0 to 180
     "The angle between rotations in degrees"
-    # sin of half the angle: exact for small angles, where the arccos of the trace is not
-    apart = (a - b).flatten(-2).norm(dim=-1)/8**.5
-    return torch.rad2deg(2*torch.asin(apart.clamp(max=1)))
+    return torch.rad2deg(roma.rotmat_geodesic_distance(a, b))
 
 def body_errors(body:Body,
                 found, # rotmats, betas and camera

@@ -556,15 +556,11 @@ class _Bodies:
 
 def _some(bodies, rows): return _Bodies(bodies.rotmats[rows], bodies.betas[rows], bodies.camera[rows])
 
-# %% ../nbs/08_smplify.ipynb #4ea4f03b
+# %% ../nbs/08_smplify.ipynb #d37003c0
 def procrustes(found:Float[Tensor, 'b n 3'], true:Float[Tensor, 'b n 3'])->Float[Tensor, 'b n 3']:
     "`found`, turned, scaled and moved onto `true` as closely as possible"
-    a, b = found - found.mean(1, keepdim=True), true - true.mean(1, keepdim=True)
-    U, S, V = torch.linalg.svd(a.mT@b)
-    S, U = S.clone(), U.clone()
-    mirrored = torch.det(U@V) < 0
-    S[mirrored, 2], U[mirrored, :, 2] = -S[mirrored, 2], -U[mirrored, :, 2]
-    return (S.sum(1)/a.square().sum((1, 2)))[:, None, None]*(a@(U@V)) + true.mean(1, keepdim=True)
+    turn, shift, scale = roma.rigid_points_registration(found, true, compute_scaling=True)
+    return scale[:, None, None]*(found@turn.mT) + shift[:, None]
 
 def facing(rotmats:Float[Tensor, 'b 24 3 3'])->Float[Tensor, ' b']: # degrees, 0 towards the camera
     "Which way pelvises face"
