@@ -145,12 +145,10 @@ class Fits:
     def __repr__(self):
         return (f'Fits: {len(self)}, {int(self.good.sum())} good, mean error '
                 f'{self.error[self.error.isfinite()].mean():.2f} pixels')
-    def __getitem__(self, i): # a slice, list or mask
-        return Fits(*(getattr(self, o)[i] for o in ('rotmats', 'betas', 'camera', 'error', 'energy', 'doubt', 'good')),
-                    self.body)
-    def to(self, device):
-        return Fits(*(getattr(self, o).to(device) for o in ('rotmats', 'betas', 'camera', 'error', 'energy', 'doubt',
-                                                            'good')), self.body)
+    def _each(self, change): # of all fields but the hash
+        return Fits(*(change(getattr(self, o.name)) for o in fields(self)[:-1]), self.body)
+    def __getitem__(self, i): return self._each(lambda o: o[i]) # a slice, list or mask
+    def to(self, device): return self._each(lambda o: o.to(device))
     def fields(self): # arrays for `spice.data.save_bodies`
         return dict(rotmats=self.rotmats, betas=self.betas, focal=self.camera.focal, center=self.camera.center,
                     translation=self.camera.translation)
@@ -158,11 +156,11 @@ class Fits:
 # %% ../nbs/08_smplify.ipynb #a059e0d2
 def cat_fits(parts:list)->Fits:
     "Several batches as one"
-    join = lambda name: torch.cat([getattr(o, name) for o in parts])
-    camera = Camera(*(torch.cat([getattr(o.camera, k) for o in parts]) for k in ('focal', 'center', 'translation')),
-                    parts[0].camera.size)
-    return Fits(join('rotmats'), join('betas'), camera, join('error'), join('energy'), join('doubt'), join('good'),
-                parts[0].body)
+    def join(items, name): return torch.cat([getattr(o, name) for o in items])
+    cameras = [o.camera for o in parts]
+    camera = Camera(*(join(cameras, k) for k in ('focal', 'center', 'translation')), cameras[0].size)
+    return Fits(join(parts, 'rotmats'), join(parts, 'betas'), camera,
+                *(join(parts, k) for k in ('error', 'energy', 'doubt', 'good')), parts[0].body)
 
 # %% ../nbs/08_smplify.ipynb #f1553875
 LEAST_WEIGHT = .1 # the weight of a keypoint that was there

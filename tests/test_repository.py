@@ -52,17 +52,17 @@ def test_chapter_has_the_form(path):
 WIDE_EXPORTS = {
     '41_video': 25, '42_widgets': 20, '42a_app': 7, '62_at_work': 3}
 WIDE_EXAMPLES = {
-    '00_core': 2, '00_files': 2, '00a_weights': 1, '01_keypoints': 6, '01b_pose_files': 2, '02_body': 4,
+    '00_core': 2, '00_files': 2, '00a_weights': 1, '01_keypoints': 5, '01b_pose_files': 2, '02_body': 4,
     '02a_free_body': 4, '02b_segments': 4, '03_camera': 2, '03a_render': 5, '03b_surface': 6, '03c_sample': 2,
     '04_poses': 7, '04a_prior': 3, '05_wardrobe': 3, '05a_fabric': 1, '05b_garments': 3, '06_photo': 5,
     '06a_people': 4, '07_data': 2, '07a_loaders': 3, '07b_rig': 3, '08_smplify': 11, '08a_fits': 2, '09_regressor': 8,
     '09a_people_detector': 6, '10_blocks': 2, '10a_flow': 3, '11_attention': 5, '12_generator': 5,
-    '13_discriminator': 1, '14_features': 6, '15_losses': 10, '15a_consistency': 5, '15b_objective': 5,
+    '13_discriminator': 1, '14_features': 6, '15_losses': 9, '15a_consistency': 5, '15b_objective': 5,
     '16_places': 3, '16a_guided': 2, '16b_rounds': 1, '16c_background': 4, '16d_strangers': 2, '20_train': 2,
-    '21_callbacks': 3, '23_runs': 3, '24_guided_system': 3, '30_metrics': 4, '30a_measures': 7, '30b_protocols': 4,
-    '30c_photo_protocols': 3, '31_evaluate': 8, '31a_editing': 4, '40_infer': 5, '41_video': 22, '42_widgets': 7,
-    '42a_app': 10, '43_checks': 1, '50_gfla': 10, '51_upis': 14, '52_dense_pose_transfer': 15,
-    '53_intrinsic_flow': 14, '54_pseudo_pairs': 5, '54a_parsing': 9, '54b_restyle': 2, '60_benchmark': 5,
+    '21_callbacks': 3, '23_runs': 3, '24_guided_system': 3, '30_metrics': 5, '30a_measures': 7, '30b_protocols': 4,
+    '30c_photo_protocols': 3, '31_evaluate': 7, '31a_editing': 4, '40_infer': 5, '41_video': 22, '42_widgets': 7,
+    '42a_app': 10, '43_checks': 1, '50_gfla': 10, '51_upis': 14, '52_charts': 5, '52_dense_pose_transfer': 9,
+    '53_flow_regression': 4, '53_intrinsic_flow': 10, '54_pseudo_pairs': 5, '54a_deformable': 1, '54a_parsing': 8, '54b_restyle': 2, '60_benchmark': 5,
     '61_shipped': 5, '62_at_work': 3}
 LONG_CELLS = {
     '01b_pose_files': 'from_array',
@@ -73,7 +73,8 @@ LONG_CELLS = {
     '06a_people': 'Photos People Pool',
     '07_data': 'Market PeoplePhotos',
     '07a_loaders': 'Couples PoolSteps',
-    '08_smplify': 'FitSettings descend fit fit_keypoints',
+    '08_energy': 'FitSettings',
+    '08_smplify': 'descend fit fit_keypoints',
     '08a_fits': 'smooth FittedPool',
     '08c_real_photos': 'spice_prepare',
     '09_regressor': 'Trunk FitLoop Shots Training RegressorTraining spice_regressor',
@@ -97,8 +98,10 @@ LONG_CELLS = {
     '42a_app': 'known',
     '50_gfla': 'Gfla',
     '51_upis': 'UpisSettings',
-    '52_dense_pose_transfer': 'DptSettings Dpt Outfits',
-    '53_intrinsic_flow': 'DrawTruth IntrinsicSettings IntrinsicFlow',
+    '52_dense_batches': 'Outfits',
+    '52_dense_pose_transfer': 'DptSettings Dpt',
+    '53_flow_regression': 'DrawTruth',
+    '53_intrinsic_flow': 'IntrinsicSettings IntrinsicFlow',
     '54_pseudo_pairs': 'PseudoPairs',
     '54a_parsing': 'Unet ParsingSettings',
     '60_benchmark': 'Published compare_commands'}
