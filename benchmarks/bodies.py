@@ -16,11 +16,12 @@ from spice.blazepose import BlazePose, Found
 from spice.body import PARENTS, load_body
 from spice.camera import Camera
 from spice.core import progress, to_pil, to_tensor, writing
+from spice.energy import BLAZEPOSE, LIMB_LEANS
 from spice.keypoints import Keypoints
 from spice.matte import matte
 from spice.people import People
 from spice.rig import BARE, outline_of
-from spice.smplify import BLAZEPOSE, LIMB_LEANS, Fitter, facing, fit_keypoints, procrustes
+from spice.smplify import Fitter, facing, fit_keypoints, procrustes
 
 SIZE, KINDS = 256, ('whole', 'to the knees', 'to the hips', 'to the chest')
 PARTS = {'2D, score > 0.3': dict(), 'visibility': dict(soft=True), '3D joints': dict(deep=True), 'matte': dict(cut=True),

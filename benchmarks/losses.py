@@ -12,8 +12,10 @@ from common import Bench
 from spice.consistency import Appearance, pose_loss, shape_loss, turn_between
 from spice.discriminator import Discriminator
 from spice.features import load_features
-from spice.losses import Adversarial, Correctness, affine_regularisation, correctness, cycle_terms, features_of, patch_style, pixel, semantic_style, true_flow
+from spice.losses import Adversarial, Correctness, affine_regularisation, correctness, cycle_terms, features_of, pixel, true_flow
+from spice.parsing import semantic_style
 from spice.people import People
+from spice.upis import patch_style
 
 def learn(x): return x.detach().clone().requires_grad_()
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYPOINTS', 'LIMBS', 'FLIP', 'COLORS', 'POSES_2D', 'COCO_17', 'BODY_25', 'frame_size', 'Keypoints', 'cat_keypoints',
-           'named_skeleton', 'from_normalised', 'heatmaps', 'color_maps', 'from_heatmaps', 'pose_discs', 'belief_maps',
-           'pose_mask', 'neck_between', 'from_coco17']
+           'named_skeleton', 'from_normalised', 'heatmaps', 'color_maps', 'from_heatmaps', 'neck_between',
+           'from_coco17']
 
 # %% ../nbs/01_keypoints.ipynb #bc32ff82
 import colorsys
@@ -458,70 +458,6 @@ def from_heatmaps(maps:Float[Tensor, 'b k h w'], # one map a joint
     xy = torch.stack([col, row], -1) + .5 + offset
     xy = torch.minimum(xy.clamp(min=0), xy.new_tensor([w, h]))
     return torch.cat([xy, peak[..., None]], -1)*(peak >= threshold)[..., None]
-
-# %% ../nbs/01_keypoints.ipynb #352146c7
-def pose_discs(points:Float[Tensor, 'b k 3'], # x, y in pixels of the maps, score
-               size:int|tuple|list,           # (h, w) of the maps
-               radius:float|None=None,        # in pixels; None is 8 at 256
-              )->Float[Tensor, 'b k h w']: # 0 or 1
-    "A disc around each joint; all zeros for a missing one"
-    xs, ys = _check_maps_input(points, size)
-    radius = _at_256(8, size) if radius is None else radius
-    x, y, score = points[..., None].unbind(-2)
-    d2 = ((x - xs)**2)[..., None, :] + ((y - ys)**2)[..., None]                               # (b, k, h, w)
-    return ((d2 <= radius**2) & (score > 0)[..., None]).to(points.dtype)
-
-# %% ../nbs/01_keypoints.ipynb #ea1bae53
-def belief_maps(points:Float[Tensor, 'b k 3'], # x, y in pixels of the maps, score
-                size:int|tuple|list,           # (h, w) of the maps
-                variance:float=.03,            # in squared units
-                unit:float|str='half',         # 'half' the longer side, the 'full' one, or pixels
-                density:bool=False,            # maps that sum to 1 instead of peaks of height 1
-               )->Float[Tensor, 'b k h w']:
-    "UPIS belief maps, Eq. (1)"
-    h, w = frame_size(size)
-    pixels = {'half': max(h, w)/2, 'full': max(h, w)}.get(unit, unit)
-    if isinstance(pixels, str): raise DataError(f'unit {unit!r}', "Give 'half', 'full' or a number of pixels")
-    maps = heatmaps(points, (h, w), sigma=pixels*variance**.5)
-    return maps/maps.sum((-2, -1), keepdim=True).clamp(min=1e-12) if density else maps
-
-# %% ../nbs/01_keypoints.ipynb #2e0611cb
-# limbs, the torso's sides and lower edge, and every joint by itself
-_BODY_LINES = LIMBS[:13] + ((2, 8), (5, 11), (8, 11)) + tuple((i, i) for i in range(18))
-
-def _near_lines(points, xs, ys, radius):
-    "1 within `radius` of a line between two joints that are both there"
-    a, b = (points[:, [line[i] for line in _BODY_LINES]][..., None, None, :] for i in (0, 1))      # (b, n, 1, 1, 3)
-    there = (a[..., 2] > 0) & (b[..., 2] > 0)
-    ux, uy = (b - a)[..., 0], (b - a)[..., 1]
-    px, py = xs - a[..., 0], ys[:, None] - a[..., 1] # (b, n, 1, w), (b, n, h, 1)
-    t = ((px*ux + py*uy)/(ux**2 + uy**2).clamp(min=1e-6)).clamp(0, 1)                        # (b, n, h, w)
-    d2 = (px - t*ux)**2 + (py - t*uy)**2
-    return ((d2 <= radius**2) & there).any(1)                                               # (b, h, w)
-
-def _in_triangle(points, corners, xs, ys):
-    "Pixels whose centre lies in the triangle of three joints, if all are there"
-    side = []
-    for i, j in zip(corners, corners[1:] + corners[:1]):
-        ax, ay, bx, by = (points[:, k, c].view(-1, 1, 1) for k in (i, j) for c in (0, 1))
-        side.append((bx - ax)*(ys[:, None] - ay) - (by - ay)*(xs - ax))                     # (b, h, w)
-    side, there = torch.stack(side), (points[:, list(corners), 2] > 0).all(1).view(-1, 1, 1)
-    return ((side >= 0).all(0) | (side <= 0).all(0)) & there
-
-# %% ../nbs/01_keypoints.ipynb #ac53142a
-def pose_mask(points:Float[Tensor, 'b 18 3'], # x, y in pixels of the mask, score
-              size:int|tuple|list,            # (h, w) of the mask
-              radius:float|None=None,         # half the thickness of a limb in pixels; None is 10 at 256
-             )->Float[Tensor, 'b 1 h w']: # 1 on the body, 0 elsewhere
-    "A rough mask of the body, drawn from its joints: M of Eq. (2)"
-    xs, ys = _check_maps_input(points, size)
-    if points.shape[1] != 18:
-        raise DataError(f'points of shape {list(points.shape)}', 'Give 18 joints in OpenPose order')
-    radius = _at_256(10, size) if radius is None else radius
-    mask = _near_lines(points, xs, ys, radius)
-    # the torso, as two triangles
-    for corners in ((2, 5, 11), (2, 11, 8)): mask = mask | _in_triangle(points, corners, xs, ys)
-    return mask[:, None].to(points.dtype)
 
 # %% ../nbs/01_keypoints.ipynb #63f40cde
 # our joint i is their joint COCO_17[i]; -1: the neck

@@ -7,9 +7,10 @@ __all__ = ['K1', 'K2', 'SSIM_RADIUS', 'MS_SSIM_WEIGHTS', 'ALEXNET_FILE', 'FID_FI
            'check_images', 'check_pair', 'unit', 'PerImage', 'l1', 'psnr', 'window_means', 'ssim_maps', 'ssim',
            'ms_ssim', 'masked', 'masked_ssim', 'feature_distance', 'weights_file', 'LPIPS', 'contextual',
            'contextual_similarity', 'Rows', 'Pooled', 'FIDInception', 'FieldInception', 'load_extractor', 'frechet',
-           'FID', 'kernel_distance', 'KID', 'InceptionScore', 'bootstrap']
+           'FID', 'kernel_distance', 'KID', 'InceptionScore', 'bootstrap', 'GroupedFID']
 
-# %% ../nbs/30_metrics.ipynb #31b4ee3e
+# %% ../nbs/30_metrics.ipynb #41a282ae
+import math
 from collections.abc import Callable
 from pathlib import Path
 import numpy as np
@@ -318,7 +319,7 @@ def load_extractor(name='people-eval', # one of `EXTRACTORS`, or a network that 
     if name.startswith('people'): return Pooled(load_features(name, device=device))
     return dict([('fid-inception', FIDInception), ('inception', FieldInception)])[name](weights).to(device or 'cpu')
 
-# %% ../nbs/30_metrics.ipynb #6a4b8fac
+# %% ../nbs/30_metrics.ipynb #4503bdfb
 def frechet(mean_a:Float[Tensor, ' d'], cov_a:Float[Tensor, 'd d'], mean_b:Float[Tensor, ' d'],
             cov_b:Float[Tensor, 'd d'])->float:
     "Fréchet distance of two Gaussians, squared"
@@ -328,7 +329,12 @@ def frechet(mean_a:Float[Tensor, ' d'], cov_a:Float[Tensor, 'd d'], mean_b:Float
     mixed = torch.linalg.eigvalsh(root@cov_b@root).clamp(min=0).sqrt().sum()
     return max(float((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2*mixed), 0.)
 
-# %% ../nbs/30_metrics.ipynb #2fb0fff5
+def _gaussian(n, total, products):
+    "Mean and covariance from sums"
+    mean = total/n
+    return mean, (products - n*torch.outer(mean, mean))/(n - 1)
+
+# %% ../nbs/30_metrics.ipynb #7f10fb5c
 class FID(Metric):
     "Fréchet distance between real and made pictures"
     full_state_update = False
@@ -341,14 +347,15 @@ class FID(Metric):
                 self.add_state(f'{who}_{what}', torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
     @torch.no_grad()
     def update(self, images, real:bool):
-        who, rows = 'real' if real else 'made', self.extractor(images).detach().to(self.real_sum.device, torch.float64)
+        rows = self.extractor(images).detach().to(self.real_sum.device, torch.float64)
+        self.count_rows('real' if real else 'made', rows)
+    def count_rows(self, who:str, rows):
         for what, new in (('count', len(rows)), ('sum', rows.sum(0)), ('products', rows.mT@rows)):
             setattr(self, f'{who}_{what}', getattr(self, f'{who}_{what}') + new)
     def gaussian(self, who:str)->tuple: # mean [d], covariance [d, d]; who is 'real' or 'made'
         n, total, products = (getattr(self, f'{who}_{o}') for o in ('count', 'sum', 'products'))
         if n < 2: raise SpiceError(f'{int(n)} {who} pictures', 'A distance of sets needs at least two of each')
-        mean = total/n
-        return mean, (products - n*torch.outer(mean, mean))/(n - 1)
+        return _gaussian(n, total, products)
     def compute(self): return torch.tensor(frechet(*self.gaussian('real'), *self.gaussian('made')), dtype=torch.float64)
 
 # %% ../nbs/30_metrics.ipynb #12ece20a
@@ -440,3 +447,30 @@ def bootstrap(values:Float[Tensor, ' n'],  # a number for each picture; NaN does
                        for i in range(0, rounds, 50)])
     low, high = torch.quantile(means, torch.tensor([.5 - level/2, .5 + level/2], dtype=torch.float64)).tolist()
     return float(values.mean()), low, high
+
+# %% ../nbs/30_metrics.ipynb #6c58efdf
+class GroupedFID(FID):
+    "FID with an interval"
+    full_state_update = False
+    def __init__(self, extractor, groups:int=10):
+        super().__init__(extractor)
+        d = self.extractor.dim
+        self.groups = groups if d <= 512 else 0
+        for what, shape in (('count', ()), ('sum', (d,)), ('products', (d, d))):
+            self.add_state(f'part_{what}', torch.zeros((self.groups, *shape), dtype=torch.float64),
+                           dist_reduce_fx='sum')
+    def count_rows(self, who:str, rows):
+        if who == 'made' and self.groups:
+            number = int(self.made_count) + torch.arange(len(rows), device=rows.device)
+            part = F.one_hot(number % self.groups, self.groups).double()                       # (b, groups)
+            self.part_count, self.part_sum = self.part_count + part.sum(0), self.part_sum + part.mT@rows
+            self.part_products = self.part_products + torch.einsum('bg,bi,bj->gij', part, rows, rows)
+        super().count_rows(who, rows)
+    def interval(self)->tuple: # low, high; NaN where it is unknown
+        if not self.groups or self.made_count < 4*self.groups: return math.nan, math.nan
+        real, whole = self.gaussian('real'), (self.made_count, self.made_sum, self.made_products)
+        parts = zip(self.part_count, self.part_sum, self.part_products)
+        without = [_gaussian(*(a - b for a, b in zip(whole, part))) for part in parts]
+        found = torch.tensor([frechet(*real, *o) for o in without], dtype=torch.float64)
+        se = ((self.groups - 1)/self.groups*(found - found.mean()).square().sum()).sqrt()
+        return float(self.compute() - 1.96*se), float(self.compute() + 1.96*se)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['pose_vectors', 'vector_rotmats', 'PosePrior', 'fit_prior', 'read_gmm', 'save_prior', 'load_prior']
 
-# %% ../nbs/04a_prior.ipynb #a2aa098f
+# %% ../nbs/04a_prior.ipynb #5a6c18e8
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -53,7 +54,7 @@ class PosePrior:
         "How unlikely poses are"
         return self.energies(vectors).amin(1)
 
-# %% ../nbs/04a_prior.ipynb #31f9af98
+# %% ../nbs/04a_prior.ipynb #54695e7b
 def fit_prior(vectors:Float[Tensor, 'n 69'],
               count:int=24,      # Gaussians
               seed:int=0,        # of the start
@@ -62,31 +63,16 @@ def fit_prior(vectors:Float[Tensor, 'n 69'],
               name:str='people',
              )->PosePrior:
     "Fit a mixture by expectation and maximisation"
-    x, n = vectors.double(), len(vectors)
+    from sklearn.mixture import GaussianMixture # takes a second to import
+    n = len(vectors)
     if n < 70*count: raise DataError(f'{n} poses for {count} Gaussians', f'Give at least {70*count}')
-    means = _spread(x, count, seed)
-    share = torch.nn.functional.one_hot(torch.cdist(x, means).argmin(1), count).double()
-    for _ in range(rounds):
-        weights = share.sum(0).clamp(min=1e-6)
-        means = (share.T@x)/weights[:, None]
-        away = x[None] - means[:, None]                                                    # (k, n, 69)
-        covariances = (torch.einsum('nk,kni,knj->kij', share, away, away)/weights[:, None, None]
-                       + floor**2*torch.eye(69, dtype=x.dtype))
-        L = torch.linalg.cholesky(covariances)
-        white = torch.linalg.solve_triangular(L, away.mT, upper=False)                     # (k, 69, n)
-        log = -.5*white.square().sum(1) - L.diagonal(dim1=1, dim2=2).log().sum(1)[:, None] + (weights/n).log()[:, None]
-        share = log.T.softmax(1)
-    return PosePrior(means.float(), covariances.float(), (weights/n).float(), name)
-
-# %% ../nbs/04a_prior.ipynb #3b3466a7
-def _spread(x, count, seed):
-    "Starting means far from each other: k-means++ with numbers from a seeded generator"
-    g = torch.Generator().manual_seed(seed)
-    means = [x[int(torch.randint(len(x), (1,), generator=g))]]
-    for _ in range(count - 1):
-        far = torch.cdist(x, torch.stack(means)).amin(1).square()
-        means.append(x[int(torch.multinomial(far, 1, generator=g))])
-    return torch.stack(means)
+    mixture = GaussianMixture(count, reg_covar=floor**2, max_iter=rounds, init_params='k-means++', random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # that more rounds would still change it
+        mixture.fit(vectors.double().cpu().numpy())
+    means, covariances, weights = (torch.tensor(o, dtype=torch.float32)
+                                   for o in (mixture.means_, mixture.covariances_, mixture.weights_))
+    return PosePrior(means, covariances, weights, name)
 
 # %% ../nbs/04a_prior.ipynb #b76a8147
 def read_gmm(path)->PosePrior:

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['FIELD', 'BICUBIC', 'PROTOCOLS', 'BARS', 'MAPS', 'FRAME_CHANGES', 'CHUNK', 'TRUTHS', 'PAIR_KINDS', 'RIM', 'GREY',
            'BASELINES', 'Protocol', 'find_protocol', 'through', 'stretched', 'Case', 'joint_mask', 'PeoplePairs',
-           'people_truth', 'driven_pairs', 'has_mattes', 'known_maps', 'maps_of', 'body_for', 'PreparedPairs',
-           'make_pairs', 'fill_holes', 'grown', 'warped', 'guided_net', 'answer_inputs', 'reposed', 'guided_picture']
+           'surface_truth', 'people_truth', 'driven_pairs', 'has_mattes', 'known_maps', 'maps_of', 'body_for',
+           'PreparedPairs', 'make_pairs', 'fill_holes', 'grown', 'warped', 'guided_net', 'answer_inputs', 'reposed',
+           'guided_picture']
 
-# %% ../nbs/30b_protocols.ipynb #1ff66b0d
+# %% ../nbs/30b_protocols.ipynb #754c1e5f
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from importlib import import_module
 import numpy as np
@@ -28,8 +29,9 @@ from .core import DataError, SpiceError, get_device, to_pil
 from .data import Prepared
 from .guided import carried_of, Guided, GuidedNet, decide, over
 from .guided import person_of as guided_person
-from .keypoints import Keypoints, pose_mask
+from .keypoints import Keypoints
 from .loaders import Batch, Draw, Paired, collate, read_side
+from .measures import pose_mask
 from .people import People, free_body
 from .smplify import Fitter, fit_keypoints
 from .surface import BACKGROUND, SEEN, render_body, warp
@@ -244,18 +246,21 @@ def case(self:PeoplePairs, numbers)->Case:
     batch['source_matte'] = (source.parsing > 0).float()[:, None]
     return Case(batch, [f'test_{i:06d}' for i in numbers], batch['target_image'], people_truth(source, target))
 
-# %% ../nbs/30b_protocols.ipynb #035c49df
+# %% ../nbs/30b_protocols.ipynb #1e0aa77b
+def surface_truth(source:Callable, target:Callable)->dict: # what makes the `Surface` of each
+    "The truths of a pair of bodies"
+    flow = lru_cache(lambda: target().flow_from(source()))
+    def rows(): return target().verts_px[..., 1]
+    return dict(mask=lambda: target().mask, source_mask=lambda: source().mask, flow=lambda: flow()[0],
+                visibility=lambda: flow()[1], height=lambda: rows().amax(1) - rows().amin(1))
+
 def people_truth(source, target)->dict: # of two `Photos`
     "The truths of a pair of People"
-    flow = lru_cache(lambda: target.flow_from(source))
-    def rows(): return target.surface.verts_px[..., 1]
-    def matte(photos): return (photos.parsing > 0).float()[:, None]
-    return dict(mask=lambda: target.surface.mask, source_mask=lambda: source.surface.mask, flow=lambda: flow()[0],
-                visibility=lambda: flow()[1],
-                labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints,
-                seen=lambda: target.seen, height=lambda: rows().amax(1) - rows().amin(1),
-                target_matte=lambda: matte(target), source_parts=lambda: source.surface.parts*(source.parsing > 0),
-                target_parts=lambda: target.surface.parts, pose_mask=lambda: joint_mask(target.keypoints))
+    return surface_truth(lambda: source.surface, lambda: target.surface) | dict(
+        labels=lambda: target.attributes, photos=lambda: target, keypoints=lambda: target.keypoints,
+        seen=lambda: target.seen, target_matte=lambda: (target.parsing > 0).float()[:, None],
+        source_parts=lambda: source.surface.parts*(source.parsing > 0), target_parts=lambda: target.surface.parts,
+        pose_mask=lambda: joint_mask(target.keypoints))
 
 # %% ../nbs/30b_protocols.ipynb #0967106e
 @patch
@@ -366,19 +371,13 @@ def case(self:PreparedPairs, rows)->Case: # noqa: F811
     if 'mask' in self.known: truth |= self.truth(batch)
     return Case(batch, self.names(rows), frame(wanted) if frame else wanted, truth, frame, self.body)
 
-# %% ../nbs/30b_protocols.ipynb #5c1bee04
+# %% ../nbs/30b_protocols.ipynb #33577b0b
 @patch
 def truth(self:PreparedPairs, batch)->dict:
     "The truths of a pair whose true bodies are known"
     @lru_cache
     def see(side): return render_body(self.body, batch[f'{side}_rotmats'], batch[f'{side}_betas'], batch.camera(side))
-    def source(): return see('source')
-    def target(): return see('target')
-    flow = lru_cache(lambda: target().flow_from(source()))
-    def rows(): return target().verts_px[..., 1]
-    return dict(mask=lambda: target().mask, source_mask=lambda: source().mask, flow=lambda: flow()[0],
-                visibility=lambda: flow()[1],
-                height=lambda: rows().amax(1) - rows().amin(1))
+    return surface_truth(partial(see, 'source'), partial(see, 'target'))
 
 # %% ../nbs/30b_protocols.ipynb #c5d59ccb
 @patch

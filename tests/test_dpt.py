@@ -12,8 +12,9 @@ from torch.autograd import gradcheck
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare
+from spice.charts import atlas, fill_texels, scatter
 from spice.dpt import (VGG_LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, DrawDense, FlipViews, Inpainting, Outfits,
-                       PredictiveStream, ViewSteps, atlas, fill_texels, gather, inpainting_loss, looks, pose_planes, scatter, taps, textures)
+                       PredictiveStream, ViewSteps, gather, inpainting_loss, looks, pose_planes, taps, textures)
 from spice.evaluate import evaluate, evaluate_rows
 from spice.features import FeatureSettings, Features, load_features
 from spice.infer import Reposer, repose

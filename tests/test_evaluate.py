@@ -529,7 +529,7 @@ def test_a_small_system_in_a_table_of_large_photos(bad_input):
 
 def test_protocols_of_the_papers(tmp_path, bad_input):
     "On look-alikes: Market-1501 with masks around the joints, DeepFashion as DPT and UPIS measured it"
-    from spice.keypoints import pose_mask
+    from spice.measures import pose_mask
     from spice.metrics import masked_ssim
     from test_data import person, picture, table as annotations
     from spice.data import Market

@@ -14,8 +14,7 @@ from spice.evaluate import evaluate
 from spice.features import FeatureSettings, Features, load_features
 from spice.infer import Reposer, repose
 from spice.intrinsic import (SYSTEM_PARTS, UNIT, ConditionalCritic, DrawTruth, FeatureWarp, FlowRegression, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights,
-                             PixelWarp, Residual, WarpGenerator, flow_error, gated, has, image_terms, intrinsic_paper_run)
-from spice.keypoints import pose_discs
+                             PixelWarp, Residual, WarpGenerator, flow_error, gated, has, image_terms, intrinsic_paper_run, pose_discs)
 from spice.loaders import Batch, Draw, Flip, PairSteps, Sessions, collate, step_loaders
 from spice.losses import end_point_error
 from spice.people import People, Pool, free_body

@@ -16,11 +16,13 @@ from spice.core import SpiceError
 from spice.discriminator import Discriminator, discriminator_settings
 from spice.features import load_features
 from spice.loaders import Batch
-from spice.losses import (CONTENT, GAN_FORMS, STYLE, Adversarial, Correctness, affine_regularisation, content, correctness, critic_loss, cycle_terms, end_point_error,
-                          flow_terms, gaussian_warp, generator_loss, gram, gram_norms, largest_cosine, norms, patch_style, perceptual, pixel, region_grams,
-                          root_squares, semantic_style, squares, style, true_flow, weighted_cross_entropy)
+from spice.losses import (CONTENT, GAN_FORMS, STYLE, Adversarial, Correctness, affine_regularisation, correctness, critic_loss, cycle_terms, end_point_error,
+                          flow_terms, gaussian_warp, generator_loss, gram, largest_cosine, perceptual, pixel, style, true_flow)
+from spice.dpt import gram_norms, norms, root_squares
 from spice.objective import SpiceLoss, Terms, spice_weights
+from spice.parsing import semantic_style, weighted_cross_entropy
 from spice.people import People, free_body
+from spice.upis import content, patch_style, region_grams, squares
 
 torch.set_num_threads(1)
 gradcheck = torch.autograd.gradcheck

@@ -13,15 +13,17 @@ from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.data import PeoplePhotos, Prepared, prepare, read_parsing
 from spice.evaluate import evaluate
 from spice.features import load_features
-from spice.keypoints import heatmaps, pose_mask
+from spice.keypoints import heatmaps
 from spice.loaders import Batch, Draw, collate
-from spice.losses import content, critic_loss, generator_loss, squares, weighted_cross_entropy
-from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, part_motion, region_style, smaller
+from spice.losses import critic_loss, generator_loss
+from spice.measures import pose_mask
+from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, part_motion, region_style, smaller, weighted_cross_entropy
 from spice.people import PARSING, People, Pool
 from spice.pseudo_pairs import BOX_PARTS, FLIPPED, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
 from spice.restyle import EDITS, HumanParser, edit_parsing, human_parser, label_table, parse_folder, redraw, relabel, spice_parse, swap_sides, transfer_clothes
 from spice.runs import Plan, log_rows, run_stage, spice_train, stage_learner, train
 from spice.train import load_system, make_system, system_learner
+from spice.upis import content, squares
 
 SMALL = dict(width=4, cap=8, readers=4, critic_width=4, levels=3)
 

@@ -15,9 +15,10 @@ from spice.fits import FittedPool, best_path, fit_dataset, solve_band, spice_fit
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.poses import sample_poses
+from spice.energy import geman_mcclure
 from spice.prior import fit_prior, pose_vectors
 from spice.rig import CELLS, REACH, UNKNOWNS, Rig, Skin, State, outline_of, right_jacobian
-from spice.smplify import FitSettings, Fitter, facing, fit_errors, fit_keypoints, geman_mcclure, procrustes
+from spice.smplify import FitSettings, Fitter, facing, fit_errors, fit_keypoints, procrustes
 
 @pytest.fixture(scope='module')
 def fitter(): return Fitter(load_body('free'))

@@ -10,13 +10,13 @@ from spice.callbacks import Checkpoints, History, last_checkpoint, read_checkpoi
 from spice.core import SpiceError, seeded, to_pil
 from spice.features import FeatureSettings, Features, load_features
 from spice.infer import repose
-from spice.keypoints import belief_maps
 from spice.loaders import Batch, Draw, collate, pool_loaders
-from spice.losses import content, critic_loss, generator_loss, patch_style, squares
+from spice.losses import critic_loss, generator_loss
 from spice.people import People, Pool, free_body
 from spice.runs import ValidationPairs, log_rows
 from spice.train import HOMES, SYSTEMS, load_system, make_system, system_class, system_learner, system_names
-from spice.upis import JohnsonNet, PastPictures, PatchCritic, UpisLoss, UpisWeights, patch_side, upis_paper_run, visible_maps
+from spice.upis import (JohnsonNet, PastPictures, PatchCritic, UpisLoss, UpisWeights, belief_maps, content, patch_side, patch_style, squares, upis_paper_run,
+                        visible_maps)
 
 ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
