@@ -58,7 +58,7 @@ WIDE_EXAMPLES = {
     '06a_people': 4, '07_data': 2, '07a_loaders': 3, '07b_rig': 3, '08_smplify': 11, '08a_fits': 2, '09_regressor': 8,
     '09a_people_detector': 6, '10_blocks': 2, '10a_flow': 3, '11_attention': 5, '12_generator': 5,
     '13_discriminator': 1, '14_features': 6, '15_losses': 10, '15a_consistency': 5, '15b_objective': 5,
-    '16_places': 3, '16a_guided': 2, '16b_rounds': 1, '16c_background': 4, '16d_strangers': 2, '20_train': 2,
+    '16a_guided': 2, '16b_rounds': 1, '16c_background': 4, '16d_strangers': 2, '20_train': 2,
     '21_callbacks': 3, '23_runs': 3, '24_guided_system': 3, '30_metrics': 4, '30a_measures': 7, '30b_protocols': 4,
     '30c_photo_protocols': 3, '31_evaluate': 8, '31a_editing': 4, '40_infer': 5, '41_video': 22, '42_widgets': 7,
     '42a_app': 10, '43_checks': 1, '50_gfla': 10, '51_upis': 14, '52_dense_pose_transfer': 15,
