@@ -438,7 +438,7 @@ IDLE = [
 @pytest.mark.parametrize('call, options, says', IDLE, ids=[f'{o[0].__name__} {i}' for i, o in enumerate(IDLE)])
 def test_options_that_do_not_apply(call, options, says, tmp_path, monkeypatch, bad_input):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('spice.infer.load_system', lambda *a: pytest.fail('too late'))
+    monkeypatch.setattr('spice.reposer.load_system', lambda *a: pytest.fail('too late'))
     one_line(lambda: call(**options), says)
     assert not list(tmp_path.iterdir())
 
@@ -455,7 +455,7 @@ def test_places_that_can_not_be_written_to(call, options, says, tmp_path, monkey
     "Known before any work"
     monkeypatch.chdir(tmp_path)
     photo.save('p.png'), (tmp_path/'file').write_bytes(b'here'), (tmp_path/'folder.mp4').mkdir()
-    monkeypatch.setattr('spice.infer.load_system', lambda *a: pytest.fail('too late'))
+    monkeypatch.setattr('spice.reposer.load_system', lambda *a: pytest.fail('too late'))
     monkeypatch.setattr('spice.evaluate.evaluate_rows', lambda *a, **k: pytest.fail('too late'))
     one_line(lambda: call(**options), says)
     assert sorted(o.name for o in tmp_path.iterdir()) == ['file', 'folder.mp4', 'p.png']
@@ -487,7 +487,7 @@ def test_a_pose_needs_no_canvas(tool, tmp_path, bad_input):
     one_line(lambda: read_pose(tmp_path/'d.npz'), 'does not say how large its picture is')
 
 def test_photos_that_are_too_large(tool, monkeypatch):
-    monkeypatch.setattr('spice.infer.MOST_SEEN', 1000)
+    monkeypatch.setattr('spice.reposer.MOST_SEEN', 1000)
     one_line(lambda: tool.see(photo.resize((40, 30))), 'a photo of 0 million pixels. Make it smaller', ImageError)
 
 def test_what_is_remembered_has_a_weight():
