@@ -16,7 +16,8 @@ import warnings
 import torch
 from common import Bench
 from spice.core import seeded, to_pil
-from spice.infer import Reposer, pasted, repose
+from spice.reposer import Reposer
+from spice.infer import pasted, repose
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.people_detector import JointNet, PeopleDetector

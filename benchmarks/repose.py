@@ -11,7 +11,8 @@ import warnings
 from common import Bench
 from PIL import Image
 from spice.core import to_pil
-from spice.infer import Reposer, repose
+from spice.reposer import Reposer
+from spice.infer import repose
 from spice.people import People
 from spice.video import animate
 

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from spice.core import SpiceError, get_device, set_seed, writing
 from spice.discriminator import discriminator_settings
-from spice.evaluate import read_results, table, weights_hash
+from spice.results import read_results, table
+from spice.evaluate import weights_hash
 from spice.generator import generator_settings
 from spice.people import People, Pool, free_body
 from spice.people_detector import JointNet, detector_figures

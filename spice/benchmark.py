@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from .core import DataError, SpiceError
-from .evaluate import table, weights_hash
+from .results import table
+from .evaluate import weights_hash
 from .files import read_json
 from .runs import log_rows
 from .train import load_system, make_system

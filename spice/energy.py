@@ -19,7 +19,8 @@ from .camera import Camera
 from .keypoints import Keypoints
 from .poses import pose_rows, shape_of, solve
 from .prior import PosePrior, load_prior
-from .rig import ACTIVE, POSE, SHAPE, Outline, Rig, Skin, State, cross_matrix, outline_of
+from .rig import ACTIVE, POSE, SHAPE, Outline, Rig, Skin, State, outline_of
+from .contact import cross_matrix
 
 # %% ../nbs/08_energy.ipynb #11101df5
 @dataclass(frozen=True)

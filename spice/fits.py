@@ -25,7 +25,8 @@ from .files import read_arrays
 from .keypoints import Keypoints
 from .people import Pool, free_body
 from .rig import POSE, SHAPE, UNKNOWNS, State
-from .smplify import LEAST_WEIGHT, Fits, Fitter, Observations, fit_keypoints
+from .smplify import LEAST_WEIGHT, Fits, Fitter, fit_keypoints
+from .energy import Observations
 from .surface import render_body
 from .work import claim_work
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .core import (DataError, SpiceError, can_write, command, get_device, not_over, progress, read_image, reading,
                         save_image, to_pil, to_tensor, writing)
 from .data import Prepared
-from .infer import Aim, Reposer
+from .reposer import Aim, Reposer
 from .loaders import Batch
 from .parsing import ParsingTransfer
 from .people import PARSING

@@ -17,12 +17,12 @@ from spice import app as module
 from spice.app import LARGEST, App, Overtaken, Server, Turns, picture_of, refused, serve, spice_app
 from spice.core import DataError, WeightsError, save_image, seeded, to_pil
 from spice.detector import Detector
-from spice.infer import Reposer
+from spice.reposer import Reposer
 from spice.keypoints import Keypoints, cat_keypoints
 from spice.people import People
 from spice.poses import POSES
 from spice.train import make_system
-from spice.widgets import Carried
+from spice.pose_editor import Carried
 
 OUTPUT = Path(__file__).parent/'output'
 

@@ -28,12 +28,15 @@ from safetensors.torch import save_file
 from spice import guided_system
 from spice.blazepose import Found
 from spice.core import DataError, ImageError, SpiceError, WeightsError, cache_folder, not_over, read_image, seeded, writing
-from spice.data import PeoplePhotos, PhotoFolder, Prepared, prepare
-from spice.evaluate import Row, check_out, evaluate, read_result, read_results, spice_eval
+from spice.sources import PeoplePhotos, PhotoFolder
+from spice.data import Prepared, prepare
+from spice.evaluate import Row, check_out, evaluate, spice_eval
+from spice.results import read_result, read_results
 from spice.detector import detect
 from spice.files import cached_arrays, open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
 from spice.fits import spice_fit
-from spice.infer import Recent, Reposer, demo_person, files_of, pick_person, pixels_of, planned, spice_demo, spice_repose, whom
+from spice.reposer import Recent, Reposer, pick_person, pixels_of
+from spice.infer import demo_person, files_of, planned, spice_demo, spice_repose, whom
 from spice.keypoints import Keypoints, named_skeleton
 from spice.network_training import spice_detector, spice_regressor
 from spice.people_detector import JointNet
@@ -42,7 +45,9 @@ from spice.prepare import spice_prepare
 from spice.prior import read_gmm
 from spice.runs import spice_train
 from spice.train import load_system, make_system
-from spice.video import Frames, read_poses, spice_video, write_video
+from spice.film import Frames, write_video
+from spice.tracking import read_poses
+from spice.video import spice_video
 from spice.weights import find_weights, read_state
 
 def one_line(call, says, error=SpiceError):
@@ -438,7 +443,7 @@ IDLE = [
 @pytest.mark.parametrize('call, options, says', IDLE, ids=[f'{o[0].__name__} {i}' for i, o in enumerate(IDLE)])
 def test_options_that_do_not_apply(call, options, says, tmp_path, monkeypatch, bad_input):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('spice.infer.load_system', lambda *a: pytest.fail('too late'))
+    monkeypatch.setattr('spice.reposer.load_system', lambda *a: pytest.fail('too late'))
     one_line(lambda: call(**options), says)
     assert not list(tmp_path.iterdir())
 
@@ -455,7 +460,7 @@ def test_places_that_can_not_be_written_to(call, options, says, tmp_path, monkey
     "Known before any work"
     monkeypatch.chdir(tmp_path)
     photo.save('p.png'), (tmp_path/'file').write_bytes(b'here'), (tmp_path/'folder.mp4').mkdir()
-    monkeypatch.setattr('spice.infer.load_system', lambda *a: pytest.fail('too late'))
+    monkeypatch.setattr('spice.reposer.load_system', lambda *a: pytest.fail('too late'))
     monkeypatch.setattr('spice.evaluate.evaluate_rows', lambda *a, **k: pytest.fail('too late'))
     one_line(lambda: call(**options), says)
     assert sorted(o.name for o in tmp_path.iterdir()) == ['file', 'folder.mp4', 'p.png']
@@ -487,7 +492,7 @@ def test_a_pose_needs_no_canvas(tool, tmp_path, bad_input):
     one_line(lambda: read_pose(tmp_path/'d.npz'), 'does not say how large its picture is')
 
 def test_photos_that_are_too_large(tool, monkeypatch):
-    monkeypatch.setattr('spice.infer.MOST_SEEN', 1000)
+    monkeypatch.setattr('spice.reposer.MOST_SEEN', 1000)
     one_line(lambda: tool.see(photo.resize((40, 30))), 'a photo of 0 million pixels. Make it smaller', ImageError)
 
 def test_what_is_remembered_has_a_weight():

@@ -8,7 +8,8 @@ import torch
 
 from spice.benchmark import SHARES, budget, compare_commands, comparison
 from spice.core import SpiceError, seeded
-from spice.evaluate import read_results, weights_hash
+from spice.results import read_results
+from spice.evaluate import weights_hash
 from spice.train import make_system, system_class, system_names
 
 ROWS = Path(__file__).parent.parent/'benchmarks'/'results'/'rows_people_64.json'

@@ -9,7 +9,8 @@ import torch
 from helpers import fake_smpl
 
 from spice import segments
-from spice.body import DataError, JOINTS, free_about, free_layer, PARENTS, load_body, read_smpl, rest_pose
+from spice.core import DataError
+from spice.body import JOINTS, free_about, free_layer, PARENTS, load_body, read_smpl, rest_pose
 from spice.core import packaged
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from processes import Running, command
 from spice.core import DataError
-from spice.data import PHOTOS_AT_ONCE, DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Prepared, open_source, prepare
+from spice.data import PHOTOS_AT_ONCE, Prepared, open_source, prepare
+from spice.sources import DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder
 from spice.loaders import Paired
 from spice.keypoints import Keypoints
 from spice.prepare import spice_prepare
@@ -184,7 +185,8 @@ def test_killed_and_started_again(tmp_path):
     threads = 1 if torch.get_num_threads() > 1 else 3                                     # another number than here: the bytes are the same
     code = f"""
 import torch; torch.set_num_threads({threads})
-from spice.data import PeoplePhotos, prepare
+from spice.sources import PeoplePhotos
+from spice.data import prepare
 prepare(PeoplePhotos(64, train=40, valid=0, test=0), {str(tmp_path/'out')!r})"""
     run = Running(code)
     first = tmp_path/'out'/'parts'/'00000.npz'

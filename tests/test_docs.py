@@ -171,6 +171,7 @@ def test_chapters_carry_their_numbers_and_can_be_taken_along(pages):
 def signature_of(module, name):
     "Names of the arguments of a function or class of the library, from its source; None takes any"
     for node in ast.parse((ROOT/'spice'/f'{module}.py').read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and name in {o.name for o in node.names}: return signature_of(node.module, name)
         if getattr(node, 'name', None) == name:
             if isinstance(node, ast.ClassDef): node = next((o for o in node.body if getattr(o, 'name', '') == '__init__'), None)
             if node is None or node.args.kwarg: return None

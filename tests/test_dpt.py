@@ -11,13 +11,16 @@ from torch import nn
 from torch.autograd import gradcheck
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
 from spice.core import DataError, SpiceError, seeded, to_pil
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.charts import atlas, fill_texels, scatter
-from spice.dpt import (VGG_LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, DrawDense, FlipViews, Inpainting, Outfits,
-                       PredictiveStream, ViewSteps, gather, inpainting_loss, looks, pose_planes, taps, textures)
+from spice.dpt import VGG_LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, PredictiveStream, looks, pose_planes
+from spice.outfits import DrawDense, FlipViews, Outfits, ViewSteps
+from spice.charts import Inpainting, gather, inpainting_loss, taps, textures
 from spice.evaluate import evaluate, evaluate_rows
 from spice.features import FeatureSettings, Features, load_features
-from spice.infer import Reposer, repose
+from spice.reposer import Reposer
+from spice.infer import repose
 from spice.keypoints import Keypoints
 from spice.loaders import Batch, Sessions, step_loaders
 from spice.protocols import PROTOCOLS

@@ -16,10 +16,12 @@ import spice.evaluate as ev
 import spice.protocols as pr
 from spice.body import load_body
 from spice.core import DataError, SpiceError, WeightsError, seeded
-from spice.data import DeepFashion, PeoplePhotos, Prepared, Source, prepare, save_bodies
+from spice.sources import DeepFashion, PeoplePhotos, Source
+from spice.data import Prepared, prepare, save_bodies
 from spice.editing import answer, reshaped, retextured, shape_distance, shape_figure, t_pose_figure, texture_figure
-from spice.evaluate import (GroupedFID, Row, Table, difference, evaluate, evaluate_rows, open_row, read_result, read_results, sheet, spice_eval, table,
-                            weights_hash)
+from spice.metrics import GroupedFID
+from spice.evaluate import Row, evaluate, evaluate_rows, open_row, spice_eval, weights_hash
+from spice.results import Table, difference, read_result, read_results, sheet, table
 from spice.keypoints import Keypoints
 from spice.loaders import Batch
 from spice.metrics import FID, load_extractor
@@ -532,7 +534,7 @@ def test_protocols_of_the_papers(tmp_path, bad_input):
     from spice.measures import pose_mask
     from spice.metrics import masked_ssim
     from test_data import person, picture, table as annotations
-    from spice.data import Market
+    from spice.sources import Market
     root, names = tmp_path/'market', [f'{i:04d}_c1s1_000{v}51_00.jpg' for i in range(1, 5) for v in (1, 2)]
     for i, n in enumerate(names): picture(root/('bounding_box_train' if i < 4 else 'bounding_box_test')/n, (64, 128), i)
     for split, some in (('train', names[:4]), ('test', names[4:])):

@@ -10,7 +10,8 @@ from test_generator import LEVELS, lookalike
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
 from overfitting import quietly, steps_on
 from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.evaluate import evaluate
 from spice.features import load_features
 from spice.gfla import FLOW_ALONE, Gfla, GflaLoss, GflaSettings, GflaWeights, fit_to, gfla_settings

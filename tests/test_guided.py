@@ -13,13 +13,15 @@ import torch
 import torch.nn.functional as F
 from helpers import fake_smpl
 
+import spice.counterparts as counterpart_module
 import spice.places as places
 from spice.body import load_body
 from spice.camera import frame_body, world_to_view
 from spice.core import DataError
 from spice.guided import CHANNELS, Guided, GuidedNet, GuidedSettings, part_colours
 from spice.people import People, free_body
-from spice.places import COUNTERPARTS, Carrier, bleed, closest_points, closest_shares, counterparts, distance, rigid_motions, spread
+from spice.counterparts import COUNTERPARTS, closest_points, closest_shares, counterparts
+from spice.places import Carrier, bleed, distance, rigid_motions, spread
 from spice.poses import pose_rows, settle
 from spice.rounds import Album, Rounds, SamplePool, TruePairs, people_album, round_trip
 from spice.surface import render_body, vertex_normals
@@ -69,13 +71,13 @@ def test_counterparts_of_another_body(tmp_path, monkeypatch):
     assert off.median() < .01, 'left and right'
     kept = tmp_path/'counterparts'/f'{body.hash}.npz'
     assert kept.is_file()
-    places._KNOWN.clear()
+    counterpart_module._KNOWN.clear()
     calls = []
-    monkeypatch.setattr(places, 'make_counterparts', lambda o: calls.append(1) or found)
+    monkeypatch.setattr(counterpart_module, 'make_counterparts', lambda o: calls.append(1) or found)
     torch.testing.assert_close(counterparts(body).shares, found.shares)
     assert not calls, 'read from the cache'
     kept.write_bytes(kept.read_bytes()[:1000])
-    places._KNOWN.clear()
+    counterpart_module._KNOWN.clear()
     counterparts(body)
     assert calls == [1], 'a damaged file is made again'
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-import spice.infer as infer
+import spice.reposer as reposer
 from spice.core import DataError, ImageError, seeded
 from spice.guided import GuidedNet, GuidedSettings, carried_of
 from spice.guided_system import Portrait, background_colour, shown_share
-from spice.infer import Reposer, demo_person, repose, spice_repose
+from spice.reposer import Reposer
+from spice.infer import demo_person, repose, spice_repose
 from spice.keypoints import Keypoints
 from spice.losses import Adversarial
 from spice.people import People, free_body
@@ -125,19 +126,19 @@ def test_systems_of_one_size_refuse_others(person):
 def test_the_matte_of_joints_that_are_somewhere_else(person, monkeypatch):
     "Joints were given, BlazePose finds the person for the matte; nobody near them is no answer"
     photo, known = person
-    monkeypatch.setattr(infer, 'detect', lambda *_: [known['keypoints']])
+    monkeypatch.setattr(reposer, 'detect', lambda *_: [known['keypoints']])
     away = Keypoints(known['keypoints'].points + torch.tensor([500., 0, 0]), (192, 192))
-    with pytest.raises(ImageError, match='was not found in the photo'): infer.matte_around(photo, away)
+    with pytest.raises(ImageError, match='was not found in the photo'): reposer.matte_around(photo, away)
 
 def test_the_command_writes_pastes_and_alpha(tool, person, tmp_path):
     tool.system.save_pretrained(tmp_path/'model')
     person[0].save(tmp_path/'me.png')
     np.save(tmp_path/'joints.npy', person[1]['keypoints'].points[0].numpy())
     def found(*_): return person[1]['matte']
-    kept, infer.matte_around = infer.matte_around, found
+    kept, reposer.matte_around = reposer.matte_around, found
     how = dict(model=str(tmp_path/'model'), keypoints=str(tmp_path/'joints.npy'), device='cpu')
     try: made = spice_repose(str(tmp_path/'me.png'), 'walk', out=str(tmp_path/'out'), background='transparent', size=100, **how)
-    finally: infer.matte_around = kept
+    finally: reposer.matte_around = kept
     with Image.open(made[0]) as picture: assert (picture.mode, picture.size) == ('RGBA', (100, 100))
 
 def test_a_film_stands_still(tool, person):

@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 from processes import command
 from spice.core import DataError, SpiceError, WeightsError, save_image, seeded, to_pil
-from spice.infer import Reposer, demo_result, files_of, own_detector, person_box, repose, spice_demo, spice_repose
+from spice.sources import person_box
+from spice.reposer import Reposer, own_detector
+from spice.infer import demo_result, files_of, repose, spice_demo, spice_repose
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.people_detector import JointNet, PeopleDetector
@@ -200,10 +202,10 @@ def test_a_photo_is_looked_at_once(tool, photo, mine, people, tmp_path):
     finally: tool.detector = None
 
 def test_one_driver_is_fitted_once_for_many_photos(tool, photo, mine, people, monkeypatch):
-    import spice.infer
+    import spice.reposer
     tool.forget()
-    fitted, fit = [], spice.infer.fit_keypoints
-    monkeypatch.setattr(spice.infer, 'fit_keypoints', lambda *args, **kwargs: fitted.append(1) or fit(*args, **kwargs))
+    fitted, fit = [], spice.reposer.fit_keypoints
+    monkeypatch.setattr(spice.reposer, 'fit_keypoints', lambda *args, **kwargs: fitted.append(1) or fit(*args, **kwargs))
     repose([photo, to_pil(people.image[1:])[0]], people.keypoints[1].resize((64, 64)), tool, [mine, people.keypoints[1]])
     assert len(fitted) == 3                                        # two sources, one driver
     repose([photo, to_pil(people.image[1:])[0]], people.keypoints[0], tool, [mine, people.keypoints[1]])

@@ -9,12 +9,15 @@ from torch.autograd import gradcheck
 from overfitting import quietly, steps_on
 from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, restore
 from spice.core import DataError, SpiceError, seeded, to_pil
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.evaluate import evaluate
 from spice.features import FeatureSettings, Features, load_features
-from spice.infer import Reposer, repose
-from spice.intrinsic import (SYSTEM_PARTS, UNIT, ConditionalCritic, DrawTruth, FeatureWarp, FlowRegression, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights,
-                             PixelWarp, Residual, WarpGenerator, flow_error, gated, has, image_terms, intrinsic_paper_run, pose_discs)
+from spice.reposer import Reposer
+from spice.infer import repose
+from spice.intrinsic import (SYSTEM_PARTS, ConditionalCritic, FeatureWarp, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights, PixelWarp, Residual,
+                             WarpGenerator, gated, has, image_terms, intrinsic_paper_run)
+from spice.flow_regression import UNIT, DrawTruth, FlowRegression, flow_error, pose_discs
 from spice.loaders import Batch, Draw, Flip, PairSteps, Sessions, collate, step_loaders
 from spice.losses import end_point_error
 from spice.people import People, Pool, free_body

@@ -8,7 +8,7 @@ import torch
 
 from spice.core import DataError
 from spice.keypoints import (FLIP, KEYPOINTS, POSES_2D, Keypoints, cat_keypoints, from_heatmaps, heatmaps, named_skeleton)
-from spice.intrinsic import pose_discs
+from spice.flow_regression import pose_discs
 from spice.measures import pose_mask
 from spice.pose_files import (FRAMES, change_frame, find_frame, from_array, from_dwpose, read_annotations, read_keypoints, read_openpose, read_table, to_array, to_dwpose,
                               write_annotations, write_openpose)

@@ -11,11 +11,12 @@ import pytest
 from processes import COMMANDS, Running
 from safetensors.numpy import load_file
 
-from spice.data import PeoplePhotos, prepare
+from spice.sources import PeoplePhotos
+from spice.data import prepare
 from spice.infer import demo_person
 from spice.pose_files import write_openpose
 from spice.train import make_system
-from spice.video import Frames
+from spice.film import Frames
 
 TRAIN = ['--steps', '6', '--stage', 'flow', '--bs', '2', '--pool', '8', '--checkpoint', '2', '--epoch', '3', '--samples', '4', '--quiet', '--device', 'cpu']
 SMALL = ['--bs', '4', '--photos', '12', '--test', '4', '--size', '64', '--device', 'cpu']

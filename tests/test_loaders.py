@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 from spice.core import DataError
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.keypoints import heatmaps
 from spice.loaders import Batch, Draw, Flip, Paired, PoolSteps, Unpaired, Video, collate, flip_person, photo_loaders, pool_loaders
 from spice.people import People, Pool, free_body

@@ -10,14 +10,17 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 from overfitting import steps_on
 from spice.core import DataError, SpiceError, seeded, to_pil
-from spice.data import PeoplePhotos, Prepared, prepare, read_parsing
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare, read_parsing
 from spice.evaluate import evaluate
 from spice.features import load_features
 from spice.keypoints import heatmaps
 from spice.loaders import Batch, Draw, collate
 from spice.losses import critic_loss, generator_loss
 from spice.measures import pose_mask
-from spice.parsing import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps, ParsingSettings, Unet, faces, part_motion, region_style, smaller, weighted_cross_entropy
+from spice.parsed import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps
+from spice.parsing import ParsingSettings, Unet, faces, region_style, smaller, weighted_cross_entropy
+from spice.deformable import part_motion
 from spice.people import PARSING, People, Pool
 from spice.pseudo_pairs import BOX_PARTS, FLIPPED, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
 from spice.restyle import EDITS, HumanParser, edit_parsing, human_parser, label_table, parse_folder, redraw, relabel, spice_parse, swap_sides, transfer_clothes
@@ -344,7 +347,8 @@ def test_a_prepared_folder(prepared, tmp_path):
 
 def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
     from dataclasses import replace
-    from spice.infer import Reposer, repose
+    from spice.reposer import Reposer
+    from spice.infer import repose
     from spice.protocols import PROTOCOLS
     with seeded(0): system = make_system('parsing', 'tiny', **SMALL, variant='TS-GT')
     given = []
@@ -365,7 +369,8 @@ def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
 
 def test_a_photo_keeps_its_map_beside_photos_without(bad_input):
     "What is known of a photo does not depend on who is reposed with it"
-    from spice.infer import Reposer, repose
+    from spice.reposer import Reposer
+    from spice.infer import repose
     two = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
     with seeded(0): system = new()
     tool = Reposer(system, device='cpu', maps=lambda photo: dict(parsing=two.parsing[0]) if photo is two_photos[0] else {})

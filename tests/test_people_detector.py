@@ -9,7 +9,8 @@ from fastai.callback.core import Callback
 from PIL import Image
 
 from spice.core import ImageError, SpiceError, WeightsError, set_seed, to_pil
-from spice.data import PhotoFolder, Prepared, prepare
+from spice.sources import PhotoFolder
+from spice.data import Prepared, prepare
 from spice.detector import Detector, detect
 from spice.keypoints import FLIP, Keypoints, heatmaps, named_skeleton
 from spice.people import People, Pool

@@ -8,7 +8,8 @@ from processes import Running
 from scipy.io import savemat
 from skimage.data import astronaut
 from spice.core import DataError, ImageError, to_pil
-from spice.data import PhotoFolder, Prepared, prepare
+from spice.sources import PhotoFolder
+from spice.data import Prepared, prepare
 from spice.detector import detect, load_detector
 from spice.keypoints import Keypoints
 from spice.people import People

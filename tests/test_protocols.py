@@ -10,7 +10,8 @@ from test_evaluate import Echo
 
 import spice.evaluate as ev
 from spice.core import DataError, SpiceError, to_pil
-from spice.data import PeoplePhotos, Prepared, Source, StoredPerson, prepare
+from spice.sources import PeoplePhotos, Source, StoredPerson
+from spice.data import Prepared, prepare
 from spice.evaluate import evaluate, evaluate_rows, open_row, spice_eval, weights_hash
 from spice.guided import GuidedNet, GuidedSettings
 from spice.measures import BODY_REGIONS, identity, make_measure

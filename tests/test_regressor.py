@@ -11,7 +11,8 @@ from fastai.callback.core import Callback
 from spice.body import load_body
 from spice.core import DataError, ImageError, SpiceError, WeightsError, set_seed
 from spice.callbacks import History, last_checkpoint, read_checkpoint
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.network_training import RegressorTraining, spice_regressor, train_regressor
 from spice.people import People, Pool, free_body
 from spice.regressor import (FitLoop, PlacedBodies, RegressedBodies, Regressor, RegressorWeights, Shots, load_spin, normalised, people_mean,

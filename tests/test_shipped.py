@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from spice.core import SpiceError, packaged, to_pil
-from spice.evaluate import evaluate_rows, read_results, weights_hash
-from spice.infer import Reposer, demo_photos, repose
+from spice.evaluate import evaluate_rows, weights_hash
+from spice.results import read_results
+from spice.reposer import Reposer
+from spice.infer import demo_photos, repose
 from spice.people_detector import PeopleDetector
 from spice.regressor import Regressor
 from spice.shipped import STAGES, random_case, result_sheet, training_logs

@@ -10,7 +10,8 @@ from processes import Running, run
 from spice.body import load_body
 from spice.camera import Camera
 from spice.core import DataError
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.fits import FittedPool, best_path, fit_dataset, solve_band, spice_fit
 from spice.keypoints import Keypoints
 from spice.people import People
@@ -18,7 +19,8 @@ from spice.poses import sample_poses
 from spice.energy import geman_mcclure
 from spice.prior import fit_prior, pose_vectors
 from spice.rig import CELLS, REACH, UNKNOWNS, Rig, Skin, State, outline_of, right_jacobian
-from spice.smplify import FitSettings, Fitter, facing, fit_errors, fit_keypoints, procrustes
+from spice.energy import FitSettings
+from spice.smplify import Fitter, facing, fit_errors, fit_keypoints, procrustes
 
 @pytest.fixture(scope='module')
 def fitter(): return Fitter(load_body('free'))

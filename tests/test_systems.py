@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from spice.core import to_pil
-from spice.data import PeoplePhotos, Prepared, prepare
+from spice.sources import PeoplePhotos
+from spice.data import Prepared, prepare
 from spice.evaluate import evaluate
-from spice.infer import Reposer, repose
+from spice.reposer import Reposer
+from spice.infer import repose
 from spice.people import People
 from spice.protocols import PROTOCOLS
 from spice.regressor import Regressor, regressor_settings

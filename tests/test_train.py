@@ -11,7 +11,8 @@ from processes import Running
 from safetensors.torch import load_file
 from spice.callbacks import EMA, Accumulate, Checkpoints, Clip, Guard, History, Judged, last_checkpoint, read_checkpoint, restore
 from spice.core import SpiceError, WeightsError, seeded
-from spice.data import PeoplePhotos, prepare
+from spice.sources import PeoplePhotos
+from spice.data import prepare
 from spice.features import load_features
 from spice.generator import generator_settings
 from spice.loaders import Draw, PoolSteps, collate, pool_loaders
@@ -394,7 +395,8 @@ def test_a_run_of_two_processes(tmp_path, f_3d_folder):
     assert load_system(tmp_path/'run', 'cpu').size == (64, 64)
 
 def test_papers_schedules_by_command(tmp_path, monkeypatch, bad_input):
-    from spice.data import PeoplePhotos, prepare
+    from spice.sources import PeoplePhotos
+    from spice.data import prepare
     from spice.runs import spice_train
     asked = []
     monkeypatch.setattr('spice.runs.train', lambda out, plan, device, cbs: asked.append((plan, cbs)) or out)

@@ -2,6 +2,7 @@
 import json
 import math
 import weakref
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -10,17 +11,20 @@ import torch
 from PIL import Image
 from processes import command
 
-import spice.video
+import spice.film
 from spice.core import DataError, SpiceError, save_image, seeded, to_pil
-from spice.infer import Reposer, repose
+from spice.reposer import Reposer
+from spice.infer import repose
 from spice.keypoints import Keypoints, cat_keypoints
 from spice.people import People, free_body
 from spice.people_detector import JointNet, PeopleDetector
 from spice.pose_files import write_openpose
-from spice.smplify import fit_keypoints
+from spice.smplify import Fitter, fit_keypoints
 from spice.train import make_system
-from spice.video import (Frames, Live, Motion, OneEuro, OneEuroTurns, Track, animate, at_rate, bridge, calm_joints, detect_film, film_boxes, film_flow, fit_pieces,
-                         identity_drift, motion_from, motion_of, on_boxes, read_poses, spin_camera, spice_video, warping_error, write_video)
+from spice.film import Frames, at_rate, film_flow, identity_drift, warping_error, write_video
+from spice.video import Live, animate, spice_video
+from spice.tracking import (Motion, OneEuro, OneEuroTurns, Track, bridge, calm_joints, detect_film, film_boxes, fit_pieces, motion_from, motion_of, on_boxes,
+                            read_poses, spin_camera)
 
 pytestmark = pytest.mark.filterwarnings('ignore:the body may be wrong')
 
@@ -96,7 +100,7 @@ def test_uneven_times(tmp_path, shots):
         stream.width, stream.height, stream.pix_fmt = 48, 64, 'yuv420p'
         for t, image in zip((0, 1, 2, 10), shots[::3]):
             frame = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = t, spice.video.Fraction(1, 10)
+            frame.pts, frame.time_base = t, Fraction(1, 10)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     assert len(list(Frames(tmp_path/'uneven.mp4'))) == 4
@@ -118,7 +122,7 @@ def test_folders_and_lists(shots, tmp_path):
 
 def test_few_frames_are_in_memory(tmp_path, monkeypatch):
     write_video((Image.new('RGB', (16, 16), (k*4, 0, 0)) for k in range(60)), tmp_path/'long.mp4')
-    alive, most, upright = [0], [0], spice.video._upright
+    alive, most, upright = [0], [0], spice.film._upright
     def gone(): alive[0] -= 1
     def counted(frame):
         image = upright(frame)
@@ -126,7 +130,7 @@ def test_few_frames_are_in_memory(tmp_path, monkeypatch):
         alive[0] += 1
         most[0] = max(most[0], alive[0])
         return image
-    monkeypatch.setattr(spice.video, '_upright', counted)
+    monkeypatch.setattr(spice.film, '_upright', counted)
     one = Keypoints(torch.ones(1, 18, 3), (16, 16))
     assert len(detect_film(Frames(tmp_path/'long.mp4'), lambda images: [one]*len(images), batch=8)) == 60
     assert 8 <= most[0] <= 18                                                                           # a batch, and the one before
@@ -339,7 +343,7 @@ def test_bad_motions(film, tmp_path, bad_input):
 
 def test_pieces_join_without_a_jump(film):
     body = free_body('cpu')
-    fitter = spice.video.Fitter(body)
+    fitter = Fitter(body)
     long = Keypoints(torch.cat([film.points, film.points, film.points]), film.size)               # three rounds of one walk
     whole, pieces = fit_pieces(fitter, long), fit_pieces(fitter, long, piece=16, overlap=8)
     assert len(pieces) == len(whole) == 36 and (pieces.rotmats@pieces.rotmats.mT - torch.eye(3)).abs().max() < 1e-4

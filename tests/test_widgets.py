@@ -17,14 +17,16 @@ from PIL import Image
 from spice.body import JOINTS
 from spice.callbacks import History
 from spice.core import DataError, SpiceError, read_image, save_image, seeded, to_pil
-from spice.infer import ReposeResult, Reposer
+from spice.infer import ReposeResult
+from spice.reposer import Reposer
 from spice.keypoints import KEYPOINTS
 from spice.people import People
 from spice.pose_files import write_openpose
 from spice.poses import turn
 from spice.runs import Plan, claim, train
 from spice.train import make_system
-from spice.widgets import Browser, Carried, Monitor, PoseEditor, Throttle, angles_of, bend, browse, drag, read_log, read_run, run_line
+from spice.widgets import Browser, Monitor, browse, drag, read_log, read_run, run_line
+from spice.pose_editor import Carried, PoseEditor, Throttle, angles_of, bend
 
 OUTPUT = Path(__file__).parent/'output'
 
@@ -403,9 +405,10 @@ import json
 from ipywidgets import HTML, Layout
 from IPython.display import display
 from spice.core import to_pil
-from spice.infer import Reposer
+from spice.reposer import Reposer
 from spice.people import People
-from spice.widgets import Carried, Monitor, PoseEditor, browse
+from spice.pose_editor import Carried, PoseEditor
+from spice.widgets import Monitor, browse
 people = People(256, 'valid', poses='everyday', yaw=30., samples=1, device='cpu').photos([19, 4])
 photos = dict(zip(('Ada', 'Ben'), to_pil(people.image)))
 joints = {k: people.keypoints[i] for i, k in enumerate(photos)}
