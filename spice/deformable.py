@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from .attention import as_rows, bilinear
-from .pseudo_pairs import BOX_PARTS, MIRROR, inverse_boxes, part_boxes, pixel_centres
+from .pseudo_pairs import BOX_PARTS, OTHER_PART, inverse_boxes, part_boxes, pixel_centres
 
 # %% ../nbs/54a_deformable.ipynb #cb291113
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ def part_motion(source:Float[Tensor, 'b 18 3'], # x, y in pixels, score
                )->PartMotion:
     "From joints"
     (a, has), (b, wants) = part_boxes(source), part_boxes(target)
-    other = list(MIRROR)
+    other = list(OTHER_PART)
     a, has = torch.where(has[..., None, None], a, a[:, other]), has | has[:, other]
     to_square, still = inverse_boxes(b), torch.eye(3, device=b.device, dtype=b.dtype)[:2]
     square = torch.cat([to_square, still.new_tensor([[[[0., 0., 1.]]]]).expand(*to_square.shape[:2], 1, 3)], 2)
