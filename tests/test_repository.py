@@ -54,7 +54,7 @@ WIDE_EXPORTS = {
 WIDE_EXAMPLES = {
     '00_core': 2, '00_files': 2, '00a_weights': 1, '01_keypoints': 6, '01b_pose_files': 2, '02_body': 4,
     '02a_free_body': 4, '02b_segments': 4, '03_camera': 2, '03a_render': 5, '03b_surface': 6, '03c_sample': 2,
-    '04_poses': 7, '04a_prior': 3, '05_wardrobe': 3, '05a_fabric': 1, '05b_garments': 3, '06_photo': 5,
+    '04_poses': 5, '04a_prior': 3, '05_wardrobe': 3, '05a_fabric': 1, '06_photo': 5,
     '06a_people': 4, '07_data': 2, '07a_loaders': 3, '07b_rig': 3, '08_smplify': 11, '08a_fits': 2, '09_regressor': 8,
     '09a_people_detector': 6, '10_blocks': 2, '10a_flow': 3, '11_attention': 5, '12_generator': 5,
     '13_discriminator': 1, '14_features': 6, '15_losses': 10, '15a_consistency': 5, '15b_objective': 5,
@@ -67,10 +67,6 @@ WIDE_EXAMPLES = {
 LONG_CELLS = {
     '01b_pose_files': 'from_array',
     '03b_surface': 'Surface',
-    '04_poses': 'ARMS POSES _pose_arms push_out',
-    '05b_garments': 'dress',
-    '06_photo': 'paint_cloth photograph',
-    '06a_people': 'Photos People Pool',
     '07_data': 'Market PeoplePhotos',
     '07a_loaders': 'Couples PoolSteps',
     '08_smplify': 'FitSettings descend fit fit_keypoints',
