@@ -94,7 +94,7 @@ def _marks(outfit):
                 make_up=women and u[2] < .6, stubble=not women and u[4] < .5,
                 iris=EYE_COLOURS[int(u[3]*len(EYE_COLOURS))])
 
-# %% ../nbs/06_photo.ipynb #deca6997
+# %% ../nbs/06_photo.ipynb #e244e89d
 def dye_rows(outfit:dict)->dict: # arrays, one entry for each kind of layer; `marks`
     "The table rows of one outfit"
     pattern, colours, scale, share = (np.array(o, dtype=None if isinstance(o[0], str) else np.float32)
@@ -102,7 +102,9 @@ def dye_rows(outfit:dict)->dict: # arrays, one entry for each kind of layer; `ma
     return dict(pattern=np.array([list(DYES).index(o) for o in pattern]), colours=colours, scale=scale, share=share,
                 seed=outfit['seed'] % 9973 + 17*np.arange(len(KINDS)), marks=_marks(outfit))
 
-def stack_dyes(rows:list, device='cpu')->Dyes: # from `dye_rows`
+def stack_dyes(rows, # from `dye_rows`
+               device='cpu',
+              )->Dyes:
     "The tables of some outfits"
     stacked = lambda values, **kind: torch.as_tensor(np.array(values, **kind), device=device)
     marks = {k: stacked([o['marks'][k] for o in rows], dtype=np.float32) for k in rows[0]['marks']}
@@ -210,7 +212,7 @@ def paint_cloth(colour, samples, m):
     ribs, rows = knit*(.5 + .5*torch.cos(u*1250))*at_edge, knit*(.5 + .5*torch.cos(v*1000))*(1 - at_edge)
     return torch.lerp(colour, .45*colour + .5, (.85*button)[:, None])*(1 - .22*ribs - .10*rows)[:, None]
 
-# %% ../nbs/06_photo.ipynb #01b0d871
+# %% ../nbs/06_photo.ipynb #15c024cd
 def albedo(samples:PixelSamples,
            dyes:Dyes,
            soft:float|Tensor, # metres that a sample spans, one number or one for each person
@@ -218,8 +220,8 @@ def albedo(samples:PixelSamples,
     "The colour of each sample before any light"
     i, k, (u, v) = samples.image, samples.kind, unroll(samples.kind, samples.rest)
     soft = torch.as_tensor(soft, dtype=u.dtype, device=u.device).expand(len(dyes.pattern))[i]
-    pattern, *rest = (o[i, k] for o in (dyes.pattern, dyes.colours, dyes.scale, dyes.share, dyes.seed))
-    colour = dye(pattern, u, v, *rest, soft)
+    pattern, *others = (o[i, k] for o in (dyes.pattern, dyes.colours, dyes.scale, dyes.share, dyes.seed))
+    colour = dye(pattern, u, v, *others, soft)
     table = dyes.marks | dict(hair_rgb=dyes.colours[:, HAIR, 0], hair_seed=dyes.seed[:, HAIR])
     sewn = (k == TOP) | (k == LEGS) | (k == SKIRT) | (k == JACKET) | (k == COLLAR)
     for where, paint in ((k == BODY, _paint_skin), ((k == BODY) & (samples.rest[:, 1] > .57), paint_face),
