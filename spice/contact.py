@@ -27,7 +27,7 @@ def turn_about(axis:Float[Tensor, '*n 3'], # of length 1
     K, s, c = cross_matrix(axis), angle.sin()[..., None, None], angle.cos()[..., None, None]
     return torch.eye(3, dtype=axis.dtype, device=axis.device) + s*K + (1 - c)*(K@K)
 
-# %% ../nbs/03d_contact.ipynb #3a4a8d5a
+# %% ../nbs/03d_contact.ipynb #483c141b
 def follow(R:Float[Tensor, 'n 24 3 3'],    # rotations within the parents
            joints:Float[Tensor, 'n 24 3'], # at rest
           )->tuple: # global rotations [n, 24, 3, 3], joints [n, 24, 3]
@@ -43,6 +43,7 @@ def joint_motions(R, body, betas)->tuple: # global rotations, joints, joints at 
     joints, _ = body.skeleton(rest_pose(len(R), R.device).to(R.dtype), betas)
     return *follow(R, joints), joints
 
+# %% ../nbs/03d_contact.ipynb #1edc8170
 @dataclass
 class MovedPoints:
     "Points that the shape and the joints move"

@@ -125,7 +125,7 @@ def reading(name,      # a path, or what is read
         why = getattr(e, 'strerror', None) or str(e).strip().split('\n')[0][:80]
         raise error(f'{name} {says} ({type(e).__name__}{": " if why else ""}{why})', todo) from None
 
-# %% ../nbs/00_core.ipynb #e7bd5241
+# %% ../nbs/00_core.ipynb #b3d9372d
 PHOTO_HINT = 'Give a JPEG, PNG or WebP picture'
 PICTURE_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF')
 MOST_PIXELS = 120_000_000
@@ -138,6 +138,7 @@ def _quiet():
         warnings.simplefilter('ignore')
         yield
 
+# %% ../nbs/00_core.ipynb #5caa057a
 def open_picture(file,    # a path or a stream of bytes
                  name='', # for messages; empty is the path
                  formats=PICTURE_FORMATS,

@@ -7,7 +7,7 @@ __all__ = ['HAIRLINE', 'LAYER_MAKERS', 'curtain', 'tail', 'bun', 'scalp', 'spect
            'cap_layer', 'hanging_layer', 'tail_layer', 'bun_layer', 'hat_layer', 'glasses_layer', 'wearers',
            'layer_mesh', 'DressedMesh', 'dress', 'extents', 'clay_figures']
 
-# %% ../nbs/05c_dressing.ipynb #00216d34
+# %% ../nbs/05c_dressing.ipynb #fc44f242
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor
 from .body import Body, free_layer
 from .contact import joint_motions
 from .fabric import noise, side_by_side
-from .garments import (BODY, CLOTH_LAYERS, EYES, GLASSES, HAIR, HAT, STOOL, Cuts, GarmentLayer, Mesh, _mesh, _part, _rows,
-                            bends, bump, cut_jacket, cut_legs, cut_shoes, cut_skirt, cut_top, least, piece, ramp, relax)
+from .garments import (BODY, CLOTH_LAYERS, EYES, GLASSES, HAIR, HAT, STOOL, Cuts, GarmentLayer, Mesh, _mesh, _part,
+                            _rows, bends, bump, cut_jacket, cut_legs, cut_shoes, cut_skirt, cut_top, least, piece, ramp,
+                            relax)
 from .render import rasterize_soup
 from .surface import CLAY, vertex_normals
 
@@ -47,7 +48,7 @@ def _around(count):
     "Angles of a full circle, as a row"
     return np.linspace(0, 2*np.pi, count, endpoint=False)[None]
 
-# %% ../nbs/05c_dressing.ipynb #c29ee472
+# %% ../nbs/05c_dressing.ipynb #6c81285c
 @lru_cache(8)
 def curtain(device='cpu')->Mesh:
     "Hair that hangs around the back of the head, down to the shoulder blades"
@@ -59,6 +60,7 @@ def curtain(device='cpu')->Mesh:
     points, faces = _sheet(wide*np.sin(angle), y, .045 - deep*np.cos(angle))
     return _mesh(_hung(points), faces[:, ::-1], device)
 
+# %% ../nbs/05c_dressing.ipynb #03a4eff9
 @lru_cache(8)
 def tail(device='cpu')->Mesh:
     "A pony tail"
@@ -121,7 +123,7 @@ def strands(c, x, y, z, fine=1.):
     around = torch.atan2(x, .045 - z)
     return noise(side_by_side(around*13*fine + c.seed, y*7, z*7))
 
-# %% ../nbs/05c_dressing.ipynb #b348bc0f
+# %% ../nbs/05c_dressing.ipynb #39145185
 def cap_layer(c, bend, x, y, z):
     "Hair on the scalp"
     line, s = hairline(c, x.abs(), y, z), strands(c, x, y, z)
@@ -136,6 +138,7 @@ def cap_layer(c, bend, x, y, z):
     edge = ramp(line, -.004, torch.where(curly, .05, .026))
     return line + .005*s[..., 1] + .003*curls*curly, thick*edge + .0012, .02*ramp(y, .74, .76)*c.hat
 
+# %% ../nbs/05c_dressing.ipynb #e9fcecf7
 def hanging_layer(c, bend, x, y, z):
     "Long hair and bobs"
     angle = torch.atan2(x, .045 - z)
@@ -178,11 +181,11 @@ def glasses_layer(c, bend, x, y, z):
     rim = torch.minimum(lens, .0036 - lens)
     return torch.maximum(torch.where(c.glasses == 2, lens, rim), bar), 0., 0.
 
-# %% ../nbs/05c_dressing.ipynb #d8660208
+# %% ../nbs/05c_dressing.ipynb #d30d6489
 LAYER_MAKERS = (*CLOTH_LAYERS, GarmentLayer(HAIR, 'scalp', cap_layer, 'hair', (0, 1, 2, 3, 4, 5)),
                 GarmentLayer(HAIR, 'curtain', hanging_layer, 'hair', (1, 2)),
-                GarmentLayer(HAIR, 'tail', tail_layer, 'hair', (3,)), GarmentLayer(HAIR, 'bun', bun_layer, 'hair', (4,)),
-                GarmentLayer(HAT, 'scalp', hat_layer, 'hat', (1,)),
+                GarmentLayer(HAIR, 'tail', tail_layer, 'hair', (3,)),
+                GarmentLayer(HAIR, 'bun', bun_layer, 'hair', (4,)), GarmentLayer(HAT, 'scalp', hat_layer, 'hat', (1,)),
                 GarmentLayer(GLASSES, 'spectacles', glasses_layer, 'glasses', (1, 2)))
 
 def wearers(cuts:Cuts, layer:GarmentLayer)->Int[Tensor, ' k']:

@@ -168,7 +168,7 @@ def _lower_measures(o, draw):
                       leg_ease=.8*EASE[bottom['fit']],
                       flare=max(draw('flare'), 0)*.03*wide, jeans=float(bottom['kind'] == 'jeans'))
 
-# %% ../nbs/05b_garments.ipynb #07629b74
+# %% ../nbs/05b_garments.ipynb #cc8183c5
 def measures(outfit:dict)->dict: # {name: number}
     "The numbers that cut an outfit's cloth"
     draw = lambda what: float(chance(outfit['seed'], f'cut {what}')[0])*2 - 1            # in [-1, 1)
@@ -179,6 +179,7 @@ def measures(outfit:dict)->dict: # {name: number}
         hat=float(outfit['hat']), glasses=('none', 'clear', 'dark').index(outfit['glasses']),
         seed=outfit['seed'] % 9973*.618 % 32)
 
+# %% ../nbs/05b_garments.ipynb #f90c961a
 class Cuts:
     "The measures of many outfits, by name, as columns [n, 1]"
     def __init__(self, numbers:dict): self.numbers = numbers
@@ -188,7 +189,9 @@ class Cuts:
     def __len__(self): return len(self.numbers['seed'])
     def __getitem__(self, rows): return Cuts({k: v[rows] for k, v in self.numbers.items()})
 
-def stack_cuts(rows:list, device='cpu')->Cuts: # from `measures`
+def stack_cuts(rows, # from `measures`
+               device='cpu',
+              )->Cuts:
     "The columns of some outfits' measures"
     return Cuts({k: torch.tensor([[o[k]] for o in rows], dtype=torch.float32, device=device) for k in rows[0]})
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARSING', 'PARSING_COLOURS', 'THICK', 'SPLITS', 'VIEWS', 'parse', 'Photos', 'free_body', 'seen_joints', 'People',
-           'gather_outfits', 'paint_parsing', 'replace_scores', 'Pool']
+           'gather_outfits', 'paint_parsing', 'Pool']
 
-# %% ../nbs/06a_people.ipynb #fa4a4e86
+# %% ../nbs/06a_people.ipynb #aa56fe55
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -17,9 +17,10 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from .body import Body, load_body
 from .camera import Camera, points_to_view, world_to_view
-from .core import DataError, get_device, one_thread, progress, show_images, to_pil, writing
+from .core import DataError, get_device, one_thread, progress, show_images, to_pil, to_tensor, writing
 from .dressing import dress
 from .garments import BODY, COLLAR, EYES, GLASSES, HAIR, HAT, JACKET, LEGS, SHOES, SKIRT, TOP, measures, stack_cuts
 from .keypoints import Keypoints, frame_size
@@ -261,7 +262,7 @@ def film(self:People,
     seeds, views = self.seeds([outfit_number]*frames, [0]*frames)
     return self.render(seeds, motion(name, frames), views, still=True)
 
-# %% ../nbs/06a_people.ipynb #ee6c7ac3
+# %% ../nbs/06a_people.ipynb #e70ff154
 def paint_parsing(parsing:Int[Tensor, 'b h w'])->Float[Tensor, 'b 3 h w']: # in [-1, 1]
     "The ten labels in colours"
     return torch.tensor(PARSING_COLOURS, device=parsing.device)[parsing].movedim(3, 1)/127.5 - 1
@@ -271,19 +272,12 @@ def layers(self:Photos)->dict: # {title: [b, 3, h, w]}
     "The photo and everything known about it, as pictures"
     surface = self.surface
     def on_white(picture): return torch.where(surface.mask[:, None], picture, torch.ones_like(picture))
-    shown_points = replace_scores(self.keypoints, self.seen)
+    points = torch.cat([self.points[..., :2], (self.points[..., 2]*self.seen)[..., None]], 2)
+    drawn = to_tensor(Keypoints(points, self.size).draw(to_pil(self.image)), device=self.image.device)
     iuv = torch.cat([surface.iuv[:, :1]/24, surface.iuv[:, 1:]], 1)*2 - 1
-    torso = torch.stack([surface.torso[:, 0], surface.torso[:, 1], surface.torso[:, 0]*0], 1).float()*2 - 1
-    drawn = torch.stack([torch.as_tensor(np.asarray(o).copy()).movedim(2, 0).to(self.image.device)/127.5 - 1
-                         for o in shown_points.draw(to_pil(self.image))])
+    torso = pad(surface.torso.float(), (0, 0, 0, 0, 0, 1))*2 - 1 # front red, back green
     return {'photo': self.image, 'seen keypoints': drawn, 'R': surface.wheel, 'IUV': on_white(iuv),
-            'parsing': paint_parsing(self.parsing),
-            'torso masks': torso, 'body': surface.picture}
-
-def replace_scores(keypoints, seen):
-    "Keypoints without those that are hidden"
-    return Keypoints(torch.cat([keypoints.points[..., :2], (keypoints.points[..., 2]*seen)[..., None]], 2),
-                     keypoints.size)
+            'parsing': paint_parsing(self.parsing), 'torso masks': torso, 'body': surface.picture}
 
 # %% ../nbs/06a_people.ipynb #7cd1af9b
 @patch

@@ -62,11 +62,12 @@ class Dyes:
     seed: Int[Tensor, 'n k']
     marks: dict # flags and colours of details, [n] or [n, 3]
 
-# %% ../nbs/06_photo.ipynb #5c21f374
+# %% ../nbs/06_photo.ipynb #b23082e8
 def _layer_dyes(outfit):
     "A table row for each kind of layer"
     def one(rgb): return 'plain', [rgb]*3, .05, .5 # pattern, three colours, size, share
-    def cloth(o): return (o['pattern'], [CLOTH[c] for c in o['colours']], o['scale'], o['share']) if o else one(CLOTH['grey'])
+    def cloth(o):
+        return (o['pattern'], [CLOTH[c] for c in o['colours']], o['scale'], o['share']) if o else one(CLOTH['grey'])
     u = lambda what, count=1: chance(outfit['seed'], what, count)*2 - 1
     tint = lambda what, amount: (1 + amount*u(f'light {what}'))*(1 + .03*u(f'tint {what}', 3))
     top, hair = outfit['top'], np.array(HAIR_COLOURS[outfit['hair']['colour']])*tint('hair', .2)
@@ -93,7 +94,7 @@ def _marks(outfit):
                 make_up=women and u[2] < .6, stubble=not women and u[4] < .5,
                 iris=EYE_COLOURS[int(u[3]*len(EYE_COLOURS))])
 
-# %% ../nbs/06_photo.ipynb #deca6997
+# %% ../nbs/06_photo.ipynb #e244e89d
 def dye_rows(outfit:dict)->dict: # arrays, one entry for each kind of layer; `marks`
     "The table rows of one outfit"
     pattern, colours, scale, share = (np.array(o, dtype=None if isinstance(o[0], str) else np.float32)
@@ -101,7 +102,9 @@ def dye_rows(outfit:dict)->dict: # arrays, one entry for each kind of layer; `ma
     return dict(pattern=np.array([list(DYES).index(o) for o in pattern]), colours=colours, scale=scale, share=share,
                 seed=outfit['seed'] % 9973 + 17*np.arange(len(KINDS)), marks=_marks(outfit))
 
-def stack_dyes(rows:list, device='cpu')->Dyes: # from `dye_rows`
+def stack_dyes(rows, # from `dye_rows`
+               device='cpu',
+              )->Dyes:
     "The tables of some outfits"
     stacked = lambda values, **kind: torch.as_tensor(np.array(values, **kind), device=device)
     marks = {k: stacked([o['marks'][k] for o in rows], dtype=np.float32) for k in rows[0]['marks']}
@@ -171,7 +174,7 @@ def paint_eyes(colour, samples, m):
     glint = bump(torch.hypot(x - .0015 - .0302*x.sign(), y - .6936), .0014)
     return torch.maximum(out, glint[:, None])
 
-# %% ../nbs/06_photo.ipynb #b90387cc
+# %% ../nbs/06_photo.ipynb #9f3985ac
 def _lay_on(colour, rgb, share):
     "Another colour over the samples, by a share"
     return torch.lerp(colour, colour.new_tensor(rgb), share[:, None])
@@ -187,7 +190,8 @@ def _sew(colour, samples, m):
     dark = dark + legs*m['fly']*.30*bump(x, .0018)*ramp(y, -.11, -.07)
     dark = dark + legs*m['fly']*.28*bump(pocket, .0016)*low
     dark = dark + legs*.18*bump(z, .0025)*(ax > .14)
-    thread = legs*m['jeans']*(bump(keep - .014, .0011) + bump(pocket - .004, .0012)*low)*(torch.sin(u*900 + v*900) > -.3)
+    seams = bump(keep - .014, .0011) + bump(pocket - .004, .0012)*low
+    thread = legs*m['jeans']*seams*(torch.sin(u*900 + v*900) > -.3)
     return _lay_on(colour*(1 - dark.clamp(0, .7))[:, None], (.72, .50, .24), .55*thread.clamp(0, 1))
 
 def _placket(samples, m):
@@ -208,7 +212,7 @@ def paint_cloth(colour, samples, m):
     ribs, rows = knit*(.5 + .5*torch.cos(u*1250))*at_edge, knit*(.5 + .5*torch.cos(v*1000))*(1 - at_edge)
     return torch.lerp(colour, .45*colour + .5, (.85*button)[:, None])*(1 - .22*ribs - .10*rows)[:, None]
 
-# %% ../nbs/06_photo.ipynb #f467a6e7
+# %% ../nbs/06_photo.ipynb #15c024cd
 def albedo(samples:PixelSamples,
            dyes:Dyes,
            soft:float|Tensor, # metres that a sample spans, one number or one for each person
@@ -216,7 +220,8 @@ def albedo(samples:PixelSamples,
     "The colour of each sample before any light"
     i, k, (u, v) = samples.image, samples.kind, unroll(samples.kind, samples.rest)
     soft = torch.as_tensor(soft, dtype=u.dtype, device=u.device).expand(len(dyes.pattern))[i]
-    colour = dye(dyes.pattern[i, k], u, v, dyes.colours[i, k], dyes.scale[i, k], dyes.share[i, k], dyes.seed[i, k], soft)
+    pattern, *others = (o[i, k] for o in (dyes.pattern, dyes.colours, dyes.scale, dyes.share, dyes.seed))
+    colour = dye(pattern, u, v, *others, soft)
     table = dyes.marks | dict(hair_rgb=dyes.colours[:, HAIR, 0], hair_seed=dyes.seed[:, HAIR])
     sewn = (k == TOP) | (k == LEGS) | (k == SKIRT) | (k == JACKET) | (k == COLLAR)
     for where, paint in ((k == BODY, _paint_skin), ((k == BODY) & (samples.rest[:, 1] > .57), paint_face),
@@ -430,12 +435,17 @@ def develop(samples:PixelSamples, linear, background, count:int)->Float[Tensor, 
     out = out.clamp(min=0)*1.10/(1 + .10*out.clamp(min=0))
     return out.clamp(0, 1).pow(1/2.2).view(n, h, w, 3).movedim(3, 1)
 
-# %% ../nbs/06_photo.ipynb #6a2a790f
+# %% ../nbs/06_photo.ipynb #63c5a75b
 def _tilted(dressed, pitch, pivot):
     "Points and normals as a camera sees them that looks down, and the turn about the pelvis that does it"
     tilt, owner = turn(torch.stack([pitch, 0*pitch, 0*pitch], 1)), dressed.owner
     points = (tilt[owner]@(dressed.verts - pivot[owner])[..., None])[..., 0] + pivot[owner]
     return points, (tilt[owner]@dressed.normals[..., None])[..., 0], tilt
+
+def _box(dressed, points, still):
+    "The box around each person, or one around all"
+    low, high = extents(dressed, points)
+    return (low.amin(0).expand_as(low), high.amax(0).expand_as(high)) if still else (low, high)
 
 def _backdrop(dressed, points, pivot, tilt, seeds, light, camera):
     "The studio with everybody's shadow on the floor"
@@ -446,13 +456,14 @@ def _backdrop(dressed, points, pivot, tilt, seeds, light, camera):
     dark = _floor_shadow(dressed, points, lowest, light, camera, up)
     return studio(seeds, horizon, camera.size, light)*(1 - .8*dark)
 
+# %% ../nbs/06_photo.ipynb #13e96127
 def _grained(image, seeds):
     "With a camera's noise, which is stronger in some pictures"
     strength = .004 + .008*chance(seeds, 'grain')[:, 0]
     seeds = torch.as_tensor(np.asarray(seeds) % (1 << 31), device=image.device)
     return image + image.new_tensor(strength).view(-1, 1, 1, 1)*grain(seeds, tuple(image.shape[2:]))
 
-# %% ../nbs/06_photo.ipynb #4b654a11
+# %% ../nbs/06_photo.ipynb #6c02511f
 def photograph(dressed:DressedMesh,
                dyes:Dyes,
                light_seeds,                  # of lamp and studio, one a person
@@ -469,9 +480,7 @@ def photograph(dressed:DressedMesh,
               )->tuple: # images [n, 3, h, w] in [-1, 1], the camera, what the samples saw
     "Photos of dressed people"
     points, normals, tilt = _tilted(dressed, pitch, pivot)
-    low, high = extents(dressed, points)
-    if still: low, high = low.amin(0).expand_as(low), high.amax(0).expand_as(high)
-    camera = frame_people(low, high, *ends.unbind(1), crop, fill, shift, size)
+    camera = frame_people(*_box(dressed, points, still), *ends.unbind(1), crop, fill, shift, size)
     seen, light = see(dressed, points, normals, camera, samples), draw_light(light_seeds, points.device)
     metres = (camera.translation[:, 2]/camera.focal/samples).clamp(min=.002) # what a sample spans
     lit = shadows(seen, dressed, points, light, max(96, int(1.25*max(size))))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CoveredPixels', 'NEAREST', 'SMALLEST_AREA', 'Faces', 'NO_FACE', 'Soup', 'GRID', 'Fragments', 'rasterize', 'paint',
-           'interpolate', 'interpolate_corners', 'rasterize_soup', 'hidden_points']
+           'interpolate', 'rasterize_soup', 'hidden_points']
 
 # %% ../nbs/03a_render.ipynb #1b03b22e
 import math
@@ -245,7 +245,7 @@ def rasterize(verts_px:Float[Tensor, 'b v 3'],   # x, y in pixels (pixel centres
         maps = _by_torch(verts_px.to(where), faces.to(where).long(), size, perspective_correct, _block(block, device))
     return Fragments(*(o.to(device) for o in maps))
 
-# %% ../nbs/03a_render.ipynb #8b8d937b
+# %% ../nbs/03a_render.ipynb #0f85a60b
 def paint(fragments:Fragments,
           values:Float[Tensor, 'n c'], # one row for each of `fragments.covered`
           background:float=0.,         # everywhere else
@@ -253,15 +253,10 @@ def paint(fragments:Fragments,
     "A picture with `values` where something is seen"
     b, h, w = fragments.pix_to_face.shape
     canvas = values.new_full((b*h*w, values.shape[1]), background)
-    return canvas.index_copy(0, fragments.covered.pixel,
-                             values).view(b, h, w, values.shape[1]).movedim(3, 1).contiguous()
+    painted = canvas.index_copy(0, fragments.covered.pixel, values).view(b, h, w, values.shape[1])
+    return painted.movedim(3, 1).contiguous()
 
-def _weighted(rows, index, bary):
-    "Rows [m, c] picked by index [n, 3] and averaged by bary [n, 3]"
-    return (rows.index_select(0, index.reshape(-1)).view(*index.shape,
-                                                         rows.shape[1])*bary[..., None].to(rows.dtype)).sum(1)
-
-# %% ../nbs/03a_render.ipynb #736c18e0
+# %% ../nbs/03a_render.ipynb #1d7b0ca1
 def interpolate(fragments:Fragments,
                 faces:Int[Tensor, 'f 3'],            # those that were rasterized
                 # of the vertices, one set for each picture or one for all (k = b or 1)
@@ -275,16 +270,8 @@ def interpolate(fragments:Fragments,
     o, (k, v, c) = fragments.covered, attributes.shape
     index = faces.index_select(0, o.face)
     if k > 1: index = index + (o.image*v)[:, None]
-    return paint(fragments, _weighted(attributes.reshape(k*v, c), index, o.bary), background)
-
-def interpolate_corners(fragments:Fragments,
-                        corners:Float[Tensor, 'f 3 c'], # three rows a face
-                        background:float=0.,            # where nothing is seen
-                       )->Float[Tensor, 'b c h w']:
-    "What the corners of faces carry, at every pixel"
-    o, (f, _, c) = fragments.covered, corners.shape
-    index = o.face[:, None]*3 + torch.arange(3, device=o.face.device)
-    return paint(fragments, _weighted(corners.reshape(f*3, c), index, o.bary), background)
+    corners = attributes.reshape(k*v, c).index_select(0, index.reshape(-1)).view(*index.shape, c)
+    return paint(fragments, (corners*o.bary[..., None].to(corners.dtype)).sum(1), background)
 
 # %% ../nbs/03a_render.ipynb #73d8b7cb
 # flat pixel number in the batch, image, triangle [n] each, shares [n, 3], depth [n]

@@ -96,7 +96,7 @@ def parts(self:Body,
     out = torch.where(arm, _arm_parts(self, points, left), out)
     return torch.where(leg, _leg_parts(self, points, left), out)
 
-# %% ../nbs/02b_segments.ipynb #44febae6
+# %% ../nbs/02b_segments.ipynb #9831d602
 def _fraction(value, low, high): return ((value - low)/(high - low)).clamp(0, 1)
 
 def _half_turn(across, out):
@@ -107,7 +107,8 @@ def _limb_uv(body, points, part):
     "U and V on torso, head, arms and legs"
     x, y, z = points.unbind(-1)
     spine = _line(points, 1, _chain(body, *TORSO_LINE))
-    leg, arm = _chain(body, 'left_hip', 'left_knee', 'left_ankle'), _chain(body, 'left_shoulder', 'left_elbow', 'left_wrist')
+    leg = _chain(body, 'left_hip', 'left_knee', 'left_ankle')
+    arm = _chain(body, 'left_shoulder', 'left_elbow', 'left_wrist')
     at_leg, at_arm = _line(points, 1, leg), _line(torch.stack([x.abs(), y, z], -1), 0, arm)
     top, crotch, neck = body.rest[:, 1].max(), leg[0, 1] - .6*leg[0, 0], _joint(body, 'neck')[1]
     u_torso, u_head = _half_turn(x, (z - spine[..., 2]).abs()), _half_turn(z - _joint(body, 'head')[2], x.abs())

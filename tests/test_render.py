@@ -10,7 +10,7 @@ import torch
 from spice.body import load_body, rest_pose
 from spice.camera import frame_body, world_to_view
 from spice.core import DataError, SpiceError
-from spice.render import Fragments, hidden_points, interpolate, interpolate_corners, paint, rasterize
+from spice.render import Fragments, hidden_points, interpolate, paint, rasterize
 
 DEVICES = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
 
@@ -271,19 +271,18 @@ def test_interpolation_gradients():
     verts, faces = soup(2, 5, (12, 12), seed=3)
     f = rasterize(verts.double(), faces, 12)
     assert torch.autograd.gradcheck(lambda a: interpolate(f, faces, a), (torch.randn(2, 15, 2).double().requires_grad_(),))
-    assert torch.autograd.gradcheck(lambda a: interpolate_corners(f, a), (torch.randn(5, 3, 2).double().requires_grad_(),))
 
 # ---- interpolation
 
 def test_interpolate_against_loops():
     verts, faces = soup(2, 20, (20, 15))
-    f, values, corners = rasterize(verts, faces, (20, 15)), torch.randn(2, 60, 4), torch.randn(20, 3, 5)
-    mine, shared, by_corner = interpolate(f, faces, values, -7.), interpolate(f, faces, values[1:]), interpolate_corners(f, corners, 2.)
+    f, values = rasterize(verts, faces, (20, 15)), torch.randn(2, 60, 4)
+    mine, shared = interpolate(f, faces, values, -7.), interpolate(f, faces, values[1:])
     for i in range(2):
         for r in range(20):
             for c in range(15):
                 k, b = int(f.pix_to_face[i, r, c]), f.bary[i, r, c]
-                for out, rows, back in ((mine, values[i, faces[k]], -7.), (shared, values[1, faces[k]], 0.), (by_corner, corners[k], 2.)):
+                for out, rows, back in ((mine, values[i, faces[k]], -7.), (shared, values[1, faces[k]], 0.)):
                     right = b@rows if k >= 0 else torch.full((rows.shape[1],), back)
                     assert torch.allclose(out[i, :, r, c], right, atol=1e-5)
 
