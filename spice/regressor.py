@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REGRESSORS', 'MEAN', 'STD', 'RESNETS', 'TABLE', 'RegressorSettings', 'regressor_settings', 'squared', 'normalised',
            'Trunk', 'PlacedBodies', 'RegressedBodies', 'six_to_rotmats', 'rotmats_to_six', 'people_mean', 'Regressor',
-           'read_checkpoint_weights', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'weighted',
-           'FitLoop', 'Shots', 'regressor_step', 'regressor_errors', 'regressor_figures']
+           'read_checkpoint_weights', 'read_mean', 'load_spin', 'RegressorWeights', 'regressor_terms', 'FitLoop',
+           'Shots', 'regressor_step', 'regressor_errors', 'regressor_figures']
 
 # %% ../nbs/09_regressor.ipynb #267f3ba0
 from dataclasses import dataclass
@@ -321,10 +321,6 @@ def regressor_terms(body:Body,
     return out | dict(joints=mean((joints - joints[:, :1] - true + true[:, :1]).square()),
                       pose=mean((found.rotmats - teacher.rotmats).square()),
                       betas=mean((found.betas - teacher.betas).square()))
-
-def weighted(terms:dict, weights:RegressorWeights)->Tensor:
-    "One number from all terms"
-    return sum(getattr(weights, k)*v for k, v in terms.items())
 
 # %% ../nbs/09_regressor.ipynb #7d58be83
 TABLE = dict(rotmats=(24, 3, 3), betas=(10,), camera=(3,), energy=(), error=(), doubt=(), good=(), updates=())

@@ -23,7 +23,7 @@ from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Guard, 
                              read_checkpoint, restore, save_weights)
 from .core import DataError, SpiceError, WeightsError, command, file_hash, get_device, inside, reading, set_seed
 from .data import Prepared
-from .distributed import Together, average_, together, wait
+from .distributed import ProcessGroup, average_, together, wait
 from .files import read_text
 from .fits import FittedPool
 from .loaders import Couples, Draw, Paired, PairSteps, PhotoSteps, PoolSteps, Sessions, Unpaired, step_loaders
@@ -149,7 +149,7 @@ def stage_learner(plan:Plan, stage:str, system:System, dls, folder:Path, steps:i
     rates = {k: v for k, v in plan.rates.items() if k in now.rates}
     cbs = [Guard(folder), History(folder/'log.csv', plan.every), Samples(folder/'samples', plan.samples),
            Checkpoints(folder/'checkpoints', plan.checkpoint, plan.keep, 'judged' if len(dls.loaders) > 1 else ''),
-           Together(), *more]
+           ProcessGroup(), *more]
     if plan.ema: cbs.append(EMA(plan.ema))
     if plan.clip: cbs.append(Clip(plan.clip))
     if plan.accumulate > 1: cbs.append(Accumulate(plan.accumulate*plan.bs))

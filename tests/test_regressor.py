@@ -14,10 +14,11 @@ from spice.callbacks import History, last_checkpoint, read_checkpoint
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
 from spice.network_training import RegressorTraining, spice_regressor, train_regressor
+from spice.objective import Terms
 from spice.people import People, Pool, free_body
 from spice.regressor import (FitLoop, PlacedBodies, RegressedBodies, Regressor, RegressorWeights, Shots, load_spin, normalised, people_mean,
                              read_mean, regressor_errors, regressor_settings, regressor_step, regressor_terms, rotmats_to_six, six_to_rotmats,
-                             squared, weighted)
+                             squared)
 from spice.smplify import Fits, Fitter, fit_keypoints
 from spice.weights import Pretrained
 from helpers import fake_smpl
@@ -267,7 +268,7 @@ def test_teachers_that_are_not_sure_teach_nothing(body, pool):
     assert terms['pose'] == terms['betas'] == terms['joints'] == 0
     torch.testing.assert_close(regressor_terms(body, truth, p.points, 64, wrong, first)['betas'], torch.tensor(4.))
     terms = regressor_terms(body, truth, p.points, 64, wrong)
-    assert weighted(terms, RegressorWeights(0, 0, 0, 1., 0)) == terms['betas']
+    assert Terms(terms, vars(RegressorWeights(0, 0, 0, 1., 0))).total == terms['betas']
 
 # the fit in the loop
 

@@ -354,7 +354,7 @@ import sys, torch, torch.distributed as dist
 torch.set_num_threads(1)
 from spice.core import seeded
 from spice.data import Prepared
-from spice.distributed import Together, together
+from spice.distributed import ProcessGroup, together
 from spice.features import load_features
 from spice.loaders import Draw, PhotoSteps, Unpaired, step_loaders
 from spice.regressor import Regressor, regressor_settings
@@ -370,7 +370,7 @@ with together(cpu=True) as share:
     with seeded(share[0]): system = make_system('spice', 'tiny').double()              # the starts differ: the first process decides
     with seeded(1): f_3d = frozen(Regressor(regressor_settings('tiny')).double())
     dls = step_loaders(PhotoSteps(Unpaired(data), bs, 3, share=share), draw=Exact(), device='cpu')
-    learn = system_learner(system, dls, 'full', regressor=f_3d, features=load_features('people', device='cpu').double(), cbs=[Together()])
+    learn = system_learner(system, dls, 'full', regressor=f_3d, features=load_features('people', device='cpu').double(), cbs=[ProcessGroup()])
     with learn.no_bar(), learn.no_logging(): learn.train_to(3)
     if share[0] == 0: torch.save(system.state_dict(), out)
 '''
