@@ -823,7 +823,7 @@ print('megabytes', most() - before)
 
 OPENS = r'(?<![\w.])(?:np\.load|torch\.load|Image\.open|av\.open|load_file|safe_open|pickle\.load|loadmat)\('
 WHERE = {'core.py': 'listed formats', 'files.py': 'the one place', 'body.py': 'the package\'s own file', 'prepare.py': 'after its size, inside `reading`',
-         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'video.py': 'it also writes'}
+         'protocols.py': 'its own bytes', 'widgets.py': 'its own bytes', 'film.py': 'it writes'}
 
 def test_files_are_opened_in_one_place():
     "Whoever opens a user's file by other means than `spice.files` writes down why"
