@@ -24,7 +24,7 @@ from spice.evaluate import Row, evaluate, evaluate_rows, open_row, spice_eval, w
 from spice.results import Table, difference, read_result, read_results, sheet, table
 from spice.keypoints import Keypoints
 from spice.loaders import Batch
-from spice.metrics import FID, load_extractor
+from spice.metrics import FID, Rows, load_extractor
 from spice.people import free_body
 from spice.people_detector import JointNet
 from spice.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
@@ -137,7 +137,7 @@ def test_fid_of_a_row_is_fid(results):
 
 def test_grouped_fid_leaves_groups_out():
     x, y = torch.randn(60, 4), torch.randn(50, 4) + 1
-    net = ev.Rows(4, 'rows')
+    net = Rows(4, 'rows')
     metric = GroupedFID(net, 5)
     metric.update(x, True)
     for part in y.split(7): metric.update(part, False)
