@@ -13,7 +13,7 @@ SITE = 'https://spice-authors.github.io/spice/'
 REPO = 'https://github.com/spice-authors/spice'
 
 def number(path):
-    "07a for nbs/07a_loaders.ipynb; '' for pages without a number"
+    "07a for nbs/reference/07a_loaders.ipynb; '' for pages without a number"
     found = re.match(r'(\d\d[a-z]?)_', Path(path).stem)
     return found[1] if found else ''
 
@@ -315,7 +315,7 @@ def tools(page):
 
 def maintenance(source):
     "A cell that does nothing but write a picture of this or another page"
-    return re.search(r"save(?:_image)?\([^\n]*'images/", source) and len(directives(source)[1].strip().split('\n')) < 4
+    return re.search(r"save(?:_image)?\([^\n]*'(?:\.\./)?images/", source) and len(directives(source)[1].strip().split('\n')) < 4
 
 def prose(text, page, pages, entries, cited):
     "A Markdown cell for a page"
@@ -333,12 +333,12 @@ def own_links(text, module, syms):
 def own_source(text, module, root):
     "The link to the source of what this page documents, also where another module has the same name"
     link, heading = re.search(r'\[source\]\(([^)#]*)(#L\d+)?\)', text), re.search(r'(?m)^### (\S+)', text)
-    if not link or not heading or link[1].endswith(f'/spice/{module}.py') or not module: return text
-    path = Path(root)/'spice'/f'{module}.py'
+    if not link or not heading or link[1].endswith(f'/spice/{module.replace(".", "/")}.py') or not module: return text
+    path = Path(root)/'spice'/f'{module.replace(".", "/")}.py'
     if not path.exists(): return text
     name = heading[1].split('.')[-1]
     rows = [i for i, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1) if re.match(rf'(?:class|def) {re.escape(name)}\b', line)]
-    return text.replace(link[0], f'[source]({REPO}/blob/main/spice/{module}.py{f"#L{rows[0]}" if rows else ""})') if rows else text
+    return text.replace(link[0], f'[source]({REPO}/blob/main/spice/{module.replace(".", "/")}.py{f"#L{rows[0]}" if rows else ""})') if rows else text
 
 def lines(text): return text.splitlines(True)
 

@@ -15,7 +15,7 @@ from spice.camera import world_to_view
 from spice.core import seeded
 from spice.guided import Guided, GuidedNet
 from spice.people import People, free_body
-from spice.poses import pose_rows, settle
+from spice.people.poses import pose_rows, settle
 from spice.rounds import Rounds, TruePairs, people_album
 from spice.surface import render_body
 

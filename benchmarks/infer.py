@@ -20,7 +20,7 @@ from spice.reposer import Reposer
 from spice.infer import pasted, repose
 from spice.keypoints import Keypoints
 from spice.people import People
-from spice.people_detector import JointNet, PeopleDetector
+from spice.people.people_detector import JointNet, PeopleDetector
 from spice.smplify import fit_keypoints
 from spice.train import make_system
 from spice.video import Live, animate

@@ -13,9 +13,9 @@ from spice.consistency import Appearance, pose_loss, shape_loss, turn_between
 from spice.discriminator import Discriminator
 from spice.features import load_features
 from spice.losses import Adversarial, Correctness, affine_regularisation, correctness, cycle_terms, features_of, pixel, true_flow
-from spice.parsing import semantic_style
+from spice.systems.parsing import semantic_style
 from spice.people import People
-from spice.upis import patch_style
+from spice.systems.upis import patch_style
 
 def learn(x): return x.detach().clone().requires_grad_()
 

@@ -1,4 +1,4 @@
-"""How fast pseudo-pairs are found, and how many of the true winners the shortlist holds (chapters 54 and 54a).
+"""How fast pseudo-pairs are found, and how many of the true winners the shortlist holds (chapters 54 and 54c).
 
     python benchmarks/parsing.py                            # two thousand maps, about two minutes on one core
     python benchmarks/parsing.py --count 400 --json rows.json
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import writing
-from spice.pseudo_pairs import PseudoPairs, part_labels
+from spice.systems.pseudo_pairs import PseudoPairs, part_labels
 from spice.people import People
 from spice.runs import Plan
 from spice.train import make_system

@@ -9,9 +9,9 @@ as in training, where each is used many times. The rows below it say where the t
 import numpy as np
 import torch
 from common import Bench
-from spice.dressing import dress
+from spice.people.dressing import dress
 from spice.people import People, free_body, gather_outfits
-from spice.poses import draw_rows, get, settle
+from spice.people.poses import draw_rows, get, settle
 
 def main():
     bench = Bench('How fast People are made')

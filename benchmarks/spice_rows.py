@@ -2,16 +2,16 @@
 
     python benchmarks/spice_rows.py _ckpt/spice --rows paper,mended        # writes benchmarks/results/spice_own_warp.json, spice_curves.csv, nbs/images/spice_rows.webp
 
-The other figures are `spice_eval`'s (see `spice.at_work.row_commands`).
+The other figures are `spice_eval`'s (see `spice.measure.at_work.row_commands`).
 """
 import argparse, json, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
-from spice.at_work import ROWS, against_own_warp, grid, row_sheet
+from spice.measure.at_work import ROWS, against_own_warp, grid, row_sheet
 from spice.core import save_image, writing
-from spice.evaluate import weights_hash
-from spice.protocols import PROTOCOLS, PeoplePairs
+from spice.measure.evaluate import weights_hash
+from spice.measure.protocols import PROTOCOLS, PeoplePairs
 from spice.runs import log_rows
 from spice.train import load_system
 

@@ -7,7 +7,7 @@ import argparse, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from spice.people import People
-from spice.poses import draw_rows
+from spice.people.poses import draw_rows
 from spice.sample import save_sample
 
 WHO = (41, 28, 37, 24, 39, 36, 32, 38)    # outfits of the split `valid`

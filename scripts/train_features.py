@@ -4,7 +4,7 @@
     python scripts/train_features.py people-eval
     python scripts/train_features.py people --quick        # a rehearsal of a minute, writes to _ckpt/
 
-A VGG of modest width learns to name the attributes of dressed people (`spice.wardrobe.ATTRIBUTES`): kinds, patterns, colours, hair, lengths. It is
+A VGG of modest width learns to name the attributes of dressed people (`spice.people.wardrobe.ATTRIBUTES`): kinds, patterns, colours, hair, lengths. It is
 trained with batch norm, which is folded into the convolutions at the end, so that the shipped network is convolutions and ReLUs only. Last, each layer
 is scaled so that its activations have a root mean square of 0.5 over photos of People: weights of losses then mean the same at every layer, and Gram
 matrices, which are divided by the number of channels, are as large as those of a VGG of four times the width and twice the activations.
@@ -20,7 +20,7 @@ from torch import nn
 from spice.core import file_hash, get_device, set_seed, writing
 from spice.features import Features, FeatureSettings
 from spice.people import SPLITS, People
-from spice.wardrobe import ATTRIBUTES
+from spice.people.wardrobe import ATTRIBUTES
 
 BLOCKS = (2, 2, 4, 4, 2)              # VGG-19 without its last two layers, which no loss of the five papers uses
 NETWORKS = {'people': dict(width=16, seed=1, first=1, steps=2000), 'people-eval': dict(width=12, seed=2, first=100_001, steps=1500)}

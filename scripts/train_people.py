@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from spice.core import SpiceError, get_device, set_seed, writing
 from spice.discriminator import discriminator_settings
-from spice.results import read_results, table
-from spice.evaluate import weights_hash
+from spice.measure.results import read_results, table
+from spice.measure.evaluate import weights_hash
 from spice.generator import generator_settings
 from spice.people import People, Pool, free_body
-from spice.people_detector import JointNet, detector_figures
+from spice.people.people_detector import JointNet, detector_figures
 from spice.network_training import train_detector, train_regressor
 from spice.regressor import Regressor, RegressorWeights, regressor_figures
 from spice.runs import Plan, log_rows, train

@@ -20,7 +20,7 @@ from spice.detector import Detector
 from spice.reposer import Reposer
 from spice.keypoints import Keypoints, cat_keypoints
 from spice.people import People
-from spice.poses import POSES
+from spice.people.poses import POSES
 from spice.train import make_system
 from spice.pose_editor import Carried
 

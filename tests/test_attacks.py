@@ -30,8 +30,8 @@ from spice.blazepose import Found
 from spice.core import DataError, ImageError, SpiceError, WeightsError, cache_folder, not_over, read_image, seeded, writing
 from spice.sources import PeoplePhotos, PhotoFolder
 from spice.data import Prepared, prepare
-from spice.evaluate import Row, check_out, evaluate, spice_eval
-from spice.results import read_result, read_results
+from spice.measure.evaluate import Row, check_out, evaluate, spice_eval
+from spice.measure.results import read_result, read_results
 from spice.detector import detect
 from spice.files import cached_arrays, open_film, plain, read_array, read_arrays, read_json, read_pickle, read_torch
 from spice.fits import spice_fit
@@ -39,7 +39,7 @@ from spice.reposer import Recent, Reposer, pick_person, pixels_of
 from spice.infer import demo_person, files_of, planned, spice_demo, spice_repose, whom
 from spice.keypoints import Keypoints, named_skeleton
 from spice.network_training import spice_detector, spice_regressor
-from spice.people_detector import JointNet
+from spice.people.people_detector import JointNet
 from spice.pose_files import read_annotations, read_keypoints, read_pose, to_array, write_openpose
 from spice.prepare import spice_prepare
 from spice.prior import read_gmm
@@ -461,7 +461,7 @@ def test_places_that_can_not_be_written_to(call, options, says, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     photo.save('p.png'), (tmp_path/'file').write_bytes(b'here'), (tmp_path/'folder.mp4').mkdir()
     monkeypatch.setattr('spice.reposer.load_system', lambda *a: pytest.fail('too late'))
-    monkeypatch.setattr('spice.evaluate.evaluate_rows', lambda *a, **k: pytest.fail('too late'))
+    monkeypatch.setattr('spice.measure.evaluate.evaluate_rows', lambda *a, **k: pytest.fail('too late'))
     one_line(lambda: call(**options), says)
     assert sorted(o.name for o in tmp_path.iterdir()) == ['file', 'folder.mp4', 'p.png']
 
@@ -681,7 +681,7 @@ def test_results(name, measured, tmp_path):
 
 def test_one_picture_is_no_set(monkeypatch):
     "Refused before the pairs, the rows and the measures are made"
-    monkeypatch.setattr('spice.evaluate.make_measures', lambda *a: pytest.fail('too late'))
+    monkeypatch.setattr('spice.measure.evaluate.make_measures', lambda *a: pytest.fail('too late'))
     for options in (dict(count=1), dict(real=1), dict(count=1, measures='is-people')): one_line(lambda: spice_eval('truth', **options), 'A set has at least two')
 
 def test_results_of_models_that_differ_only_in_their_folder(measured, bad_input):
@@ -827,13 +827,13 @@ WHERE = {'core.py': 'listed formats', 'files.py': 'the one place', 'body.py': 't
 
 def test_files_are_opened_in_one_place():
     "Whoever opens a user's file by other means than `spice.files` writes down why"
-    found = {path.name for path in (ROOT/'spice').glob('*.py') if re.search(OPENS, path.read_text(encoding='utf-8'))}
+    found = {path.name for path in (ROOT/'spice').rglob('*.py') if re.search(OPENS, path.read_text(encoding='utf-8'))}
     assert found <= set(WHERE), f'{found - set(WHERE)}: open it with spice.files, or say here why not'
 
 def test_text_is_utf8_wherever_it_is_read_or_written():
     "LC_ALL=C, or Windows, would take another"
     bare = re.compile(r"^(?!.*encoding=).*(\.write_text\(|\.read_text\(|open\([^)]*'[wa]')", re.M)
-    found = {path.name: o.group() for path in (ROOT/'spice').glob('*.py') for o in bare.finditer(path.read_text(encoding='utf-8')) if "av.open" not in o.group()}
+    found = {path.name: o.group() for path in (ROOT/'spice').rglob('*.py') for o in bare.finditer(path.read_text(encoding='utf-8')) if "av.open" not in o.group()}
     assert not found
 
 # ---- mutations

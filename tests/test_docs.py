@@ -17,7 +17,8 @@ sys.path.insert(0, str(ROOT/'.ci'))
 import check_pages
 import pages as site
 
-CHAPTERS = sorted(ROOT.glob('nbs/*.ipynb'), key=lambda path: (path.stem != '00_spice', path.name)) # the opening comes first
+ROOMS = ['method', 'use', 'measure', 'systems', 'people', 'reference']                     # in the order of the sidebar
+CHAPTERS = [ROOT/'nbs'/'00_spice.ipynb', *(o for room in ROOMS for o in sorted(ROOT.glob(f'nbs/{room}/*.ipynb'))), ROOT/'nbs'/'glossary.ipynb']
 TUTORIALS = sorted(ROOT.glob('nbs/tutorials/*.ipynb'))
 MADE = ['commands.qmd', 'references.qmd'] # pages that no notebook is behind
 
@@ -53,7 +54,8 @@ def contents(section):
 def test_sidebar_tells_the_story_in_order():
     sidebar = list(contents(yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']))
     tutorials = [f'nbs/tutorials/{o.name}' for o in TUTORIALS]
-    assert [o for o in sidebar if o not in MADE + tutorials] == ['index.ipynb'] + [f'nbs/{o.name}' for o in CHAPTERS]
+    assert [o for o in sidebar if o not in MADE + tutorials] == ['index.ipynb'] + [o.relative_to(ROOT).as_posix() for o in CHAPTERS]
+    assert sorted(ROOT.glob('nbs/**/*.ipynb')) == sorted([*CHAPTERS, *TUTORIALS])
     assert [o for o in sidebar if o in tutorials] == tutorials
     assert [o for o in sidebar if o in MADE] == MADE
 
@@ -163,14 +165,19 @@ def test_commands_page_has_every_command(pages):
     assert len(names) > 10 and all(f'## {o}\n' in text and f'usage: {o}' in text for o in names)
 
 def test_chapters_carry_their_numbers_and_can_be_taken_along(pages):
-    for path in (pages/'nbs').glob('*.ipynb'):
+    for path in (pages/'nbs').rglob('*.ipynb'):
         page = cells(path)
         assert str(site.front_matter(page[0])['title']).startswith(site.number(path))
         assert 'Open in Colab' in ''.join(page[1]['source']) and path.name in ''.join(page[1]['source'])
 
+def source_of(module):
+    "The file of a module: of `spice.people`, that of its chapter"
+    path = ROOT/'spice'/f'{module.replace(".", "/")}.py'
+    return path if path.exists() else path.with_suffix('')/path.name
+
 def signature_of(module, name):
     "Names of the arguments of a function or class of the library, from its source; None takes any"
-    for node in ast.parse((ROOT/'spice'/f'{module}.py').read_text(encoding='utf-8')).body:
+    for node in ast.parse(source_of(module).read_text(encoding='utf-8')).body:
         if isinstance(node, ast.ImportFrom) and node.level == 1 and name in {o.name for o in node.names}: return signature_of(node.module, name)
         if getattr(node, 'name', None) == name:
             if isinstance(node, ast.ClassDef): node = next((o for o in node.body if getattr(o, 'name', '') == '__init__'), None)
@@ -195,7 +202,7 @@ def test_legends_stand_beside_the_lines():
 
 @pytest.mark.parametrize('name', ['20_train', '23_runs', '31_evaluate', '40_infer', '41_video'])
 def test_use_comes_first(pages, name):
-    headings = [o for cell in cells(pages/'nbs'/f'{name}.ipynb') if cell['cell_type'] == 'markdown' for o in re.findall(r'(?m)^## .*$', ''.join(cell['source']))]
+    headings = [o for cell in cells(next((pages/'nbs').rglob(f'{name}.ipynb'))) if cell['cell_type'] == 'markdown' for o in re.findall(r'(?m)^## .*$', ''.join(cell['source']))]
     assert headings[0] == '## Use'
 
 def test_references_are_cited_and_complete():
@@ -204,7 +211,7 @@ def test_references_are_cited_and_complete():
     assert yaml.safe_load((ROOT/'CITATION.cff').read_text())['references'][0]['year'] == int(entries['sanyal2021']['year'])
 
 def test_exported_functions_are_documented_on_their_page(pages):
-    text = ''.join(''.join(o['source']) + str(o.get('outputs', '')) for o in cells(pages/'nbs'/'00_core.ipynb'))
+    text = ''.join(''.join(o['source']) + str(o.get('outputs', '')) for o in cells(pages/'nbs'/'reference'/'00_core.ipynb'))
     for name in ('read_image', 'get_device', 'cache_folder'): assert name in text
 
 def test_front_page_and_colours_exist():

@@ -13,17 +13,17 @@ from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, resto
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
-from spice.charts import atlas, fill_texels, scatter
-from spice.dpt import VGG_LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, PredictiveStream, looks, pose_planes
-from spice.outfits import DrawDense, FlipViews, Outfits, ViewSteps
-from spice.charts import Inpainting, gather, inpainting_loss, taps, textures
-from spice.evaluate import evaluate, evaluate_rows
+from spice.systems.charts import atlas, fill_texels, scatter
+from spice.systems.dpt import VGG_LAYERS, PLANES, VARIANTS, Blending, Dpt, DptLoss, DptSettings, DptWeights, PredictiveStream, looks, pose_planes
+from spice.systems.outfits import DrawDense, FlipViews, Outfits, ViewSteps
+from spice.systems.charts import Inpainting, gather, inpainting_loss, taps, textures
+from spice.measure.evaluate import evaluate, evaluate_rows
 from spice.features import FeatureSettings, Features, load_features
 from spice.reposer import Reposer
 from spice.infer import repose
 from spice.keypoints import Keypoints
 from spice.loaders import Batch, Sessions, step_loaders
-from spice.protocols import PROTOCOLS
+from spice.measure.protocols import PROTOCOLS
 from spice.pose_files import read_iuv, read_keypoints, save_iuv, write_openpose
 from spice.people import People, Pool, free_body
 from spice.runs import Plan, ValidationPairs, log_rows, spice_train
@@ -412,7 +412,7 @@ def test_outfits_of_a_dataset(data):
     assert only.rows == [(0, [1])] and only.target_of(0) == 1 and groups[only.others(0, 1)[0]] == groups[0]
 
 @pytest.fixture
-def few(monkeypatch): monkeypatch.setattr('spice.dpt.ValidationPairs', lambda people: ValidationPairs(people, 2))
+def few(monkeypatch): monkeypatch.setattr('spice.systems.dpt.ValidationPairs', lambda people: ValidationPairs(people, 2))
 
 def write_dense_poses(folder):
     "Files as DensePose's tool writes them, for all photos of a dataset"
@@ -478,7 +478,7 @@ def test_trains_on_a_dataset_and_its_files(data, tmp_path, few, bad_input):
 def test_a_dataset_without_bodies(data, monkeypatch, bad_input):
     bare = Prepared(data)
     bare.bodies = None
-    monkeypatch.setattr('spice.dpt.Prepared', lambda _: bare)
+    monkeypatch.setattr('spice.systems.dpt.Prepared', lambda _: bare)
     with pytest.raises(DataError, match='has no bodies'): new().loaders(Plan('dpt', data='bare'), torch.device('cpu'))
     joints = new(variant='predictive', source_pose='keypoints', target_pose='keypoints')
     dls = joints.enter('predictive').loaders(Plan('dpt', data='bare', bs=2, epoch=1), torch.device('cpu'))

@@ -12,22 +12,22 @@ from PIL import Image
 from test_data import deepfashion
 from torchmetrics import Metric
 
-import spice.evaluate as ev
-import spice.protocols as pr
+import spice.measure.evaluate as ev
+import spice.measure.protocols as pr
 from spice.body import load_body
 from spice.core import DataError, SpiceError, WeightsError, seeded
 from spice.sources import DeepFashion, PeoplePhotos, Source
 from spice.data import Prepared, prepare, save_bodies
-from spice.editing import answer, reshaped, retextured, shape_distance, shape_figure, t_pose_figure, texture_figure
-from spice.metrics import GroupedFID
-from spice.evaluate import Row, evaluate, evaluate_rows, open_row, spice_eval, weights_hash
-from spice.results import Table, difference, read_result, read_results, sheet, table
+from spice.measure.editing import answer, reshaped, retextured, shape_distance, shape_figure, t_pose_figure, texture_figure
+from spice.measure.metrics import GroupedFID
+from spice.measure.evaluate import Row, evaluate, evaluate_rows, open_row, spice_eval, weights_hash
+from spice.measure.results import Table, difference, read_result, read_results, sheet, table
 from spice.keypoints import Keypoints
 from spice.loaders import Batch
-from spice.metrics import FID, Rows, load_extractor
+from spice.measure.metrics import FID, Rows, load_extractor
 from spice.people import free_body
-from spice.people_detector import JointNet
-from spice.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
+from spice.people.people_detector import JointNet
+from spice.measure.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
 from spice.regressor import Regressor, regressor_settings
 from spice.sources import Item
 from spice.surface import BACKGROUND, SEEN
@@ -512,9 +512,9 @@ def test_row_objects_pass_through():
     assert open_row(row) is row and Path(open_row('truth').name).name == 'truth'
 
 def test_a_small_system_in_a_table_of_large_photos(bad_input):
-    from spice.evaluate import enlarged_row, shrunk
+    from spice.measure.evaluate import enlarged_row, shrunk
     from spice.loaders import Draw
-    from spice.protocols import PROTOCOLS, PeoplePairs
+    from spice.measure.protocols import PROTOCOLS, PeoplePairs
     torch.manual_seed(0)
     system = make_system('spice', 'tiny').eval()
     case = next(iter(PeoplePairs(PROTOCOLS['people-128'], 2, 'cpu')))
@@ -531,8 +531,8 @@ def test_a_small_system_in_a_table_of_large_photos(bad_input):
 
 def test_protocols_of_the_papers(tmp_path, bad_input):
     "On look-alikes: Market-1501 with masks around the joints, DeepFashion as DPT and UPIS measured it"
-    from spice.measures import pose_mask
-    from spice.metrics import masked_ssim
+    from spice.measure.measures import pose_mask
+    from spice.measure.metrics import masked_ssim
     from test_data import person, picture, table as annotations
     from spice.sources import Market
     root, names = tmp_path/'market', [f'{i:04d}_c1s1_000{v}51_00.jpg' for i in range(1, 5) for v in (1, 2)]
@@ -547,7 +547,7 @@ def test_protocols_of_the_papers(tmp_path, bad_input):
     mask = pose_mask(case.batch['target_points'], (128, 64))[:, 0]
     assert torch.equal(case['pose_mask'], mask) and .02 < mask.mean() < .6
     assert abs(found.values['mask-ssim']['mean'] - float(masked_ssim(through(case.batch['source_image']), case.wanted, mask).mean())) < 1e-5
-    from spice.measures import MaskedScore
+    from spice.measure.measures import MaskedScore
     seen = []
     score = MaskedScore(lambda images: seen.append(images) or images.mean((2, 3)), [3], 1)
     score.update(case.wanted, mask)

@@ -11,7 +11,7 @@ from PIL import Image
 from test_attacks import npy, png, zipped
 
 from spice.core import SpiceError, read_image
-from spice.results import read_result
+from spice.measure.results import read_result
 from spice.files import open_film, plain, read_arrays, read_json, read_pickle, read_safetensors, read_torch
 from spice.pose_files import read_annotations, read_keypoints, read_pose
 from spice.weights import read_config

@@ -12,9 +12,9 @@ from overfitting import quietly, steps_on
 from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
-from spice.evaluate import evaluate
+from spice.measure.evaluate import evaluate
 from spice.features import load_features
-from spice.gfla import FLOW_ALONE, Gfla, GflaLoss, GflaSettings, GflaWeights, fit_to, gfla_settings
+from spice.systems.gfla import FLOW_ALONE, Gfla, GflaLoss, GflaSettings, GflaWeights, fit_to, gfla_settings
 from spice.infer import repose
 from spice.keypoints import heatmaps
 from spice.loaders import Couples, Draw, Flip, PairSteps, Sessions, collate, step_loaders

@@ -22,7 +22,7 @@ from spice.guided import CHANNELS, Guided, GuidedNet, GuidedSettings, part_colou
 from spice.people import People, free_body
 from spice.counterparts import COUNTERPARTS, closest_points, closest_shares, counterparts
 from spice.places import Carrier, bleed, distance, rigid_motions, spread
-from spice.poses import pose_rows, settle
+from spice.people.poses import pose_rows, settle
 from spice.rounds import Album, Rounds, SamplePool, TruePairs, people_album, round_trip
 from spice.surface import render_body, vertex_normals
 

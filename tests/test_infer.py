@@ -12,7 +12,7 @@ from spice.reposer import Reposer, own_detector
 from spice.infer import demo_result, files_of, repose, spice_demo, spice_repose
 from spice.keypoints import Keypoints
 from spice.people import People
-from spice.people_detector import JointNet, PeopleDetector
+from spice.people.people_detector import JointNet, PeopleDetector
 from spice.pose_files import write_openpose
 from spice.train import make_system
 

@@ -11,13 +11,13 @@ from spice.callbacks import Checkpoints, last_checkpoint, read_checkpoint, resto
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
-from spice.evaluate import evaluate
+from spice.measure.evaluate import evaluate
 from spice.features import FeatureSettings, Features, load_features
 from spice.reposer import Reposer
 from spice.infer import repose
-from spice.intrinsic import (SYSTEM_PARTS, ConditionalCritic, FeatureWarp, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights, PixelWarp, Residual,
+from spice.systems.intrinsic import (SYSTEM_PARTS, ConditionalCritic, FeatureWarp, IntrinsicFlow, IntrinsicSettings, IntrinsicWeights, PixelWarp, Residual,
                              WarpGenerator, gated, has, image_terms, intrinsic_paper_run)
-from spice.flow_regression import UNIT, DrawTruth, FlowRegression, flow_error, pose_discs
+from spice.systems.flow_regression import UNIT, DrawTruth, FlowRegression, flow_error, pose_discs
 from spice.loaders import Batch, Draw, Flip, PairSteps, Sessions, collate, step_loaders
 from spice.losses import end_point_error
 from spice.people import People, Pool, free_body

@@ -8,11 +8,11 @@ import torch
 
 from spice.core import DataError
 from spice.keypoints import (FLIP, KEYPOINTS, POSES_2D, Keypoints, cat_keypoints, from_heatmaps, heatmaps, named_skeleton)
-from spice.flow_regression import pose_discs
-from spice.measures import pose_mask
+from spice.systems.flow_regression import pose_discs
+from spice.measure.measures import pose_mask
 from spice.pose_files import (FRAMES, change_frame, find_frame, from_array, from_dwpose, read_annotations, read_keypoints, read_openpose, read_table, to_array, to_dwpose,
                               write_annotations, write_openpose)
-from spice.upis import belief_maps
+from spice.systems.upis import belief_maps
 
 @pytest.fixture
 def people(): return cat_keypoints([named_skeleton(o) for o in POSES_2D])

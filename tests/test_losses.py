@@ -18,11 +18,11 @@ from spice.features import load_features
 from spice.loaders import Batch
 from spice.losses import (CONTENT, GAN_FORMS, STYLE, Adversarial, Correctness, affine_regularisation, correctness, critic_loss, cycle_terms, end_point_error,
                           flow_terms, gaussian_warp, generator_loss, gram, largest_cosine, perceptual, pixel, style, true_flow)
-from spice.dpt import gram_norms, norms, root_squares
+from spice.systems.dpt import gram_norms, norms, root_squares
 from spice.objective import SpiceLoss, Terms, spice_weights
-from spice.parsing import semantic_style, weighted_cross_entropy
+from spice.systems.parsing import semantic_style, weighted_cross_entropy
 from spice.people import People, free_body
-from spice.upis import content, patch_style, region_grams, squares
+from spice.systems.upis import content, patch_style, region_grams, squares
 
 torch.set_num_threads(1)
 gradcheck = torch.autograd.gradcheck
@@ -373,7 +373,7 @@ def test_messages(bad_input):
 # the table of all equations
 
 def test_table_names_what_exists():
-    cells = json.loads((Path(__file__).parent.parent/'nbs'/'15_losses.ipynb').read_text(encoding='utf-8'))['cells']
+    cells = json.loads((Path(__file__).parent.parent/'nbs'/'method'/'15_losses.ipynb').read_text(encoding='utf-8'))['cells']
     table = next(''.join(o['source']) for o in cells if '| paper | Eq. |' in ''.join(o['source']))
     names = re.findall(r'`([\w.]+)`', table)
     assert len(names) > 30 and {'SPICE', 'UPIS', 'Dense Pose Transfer', 'Intrinsic flow', 'Semantic parsing'} <= set(re.findall(r'^\| ([^|]+?) \|', table, re.M))

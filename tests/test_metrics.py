@@ -17,16 +17,16 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.models import alexnet, inception_v3
 
-import spice.metrics as metrics
+import spice.measure.metrics as metrics
 from spice.core import DataError, ImageError, SpiceError, WeightsError
 from spice.features import load_features
 from spice.keypoints import Keypoints
-from spice.measures import (BODY_ERRORS, MEASURES, DetectionScore, attribute_recall, attribute_score, body_errors, flow_errors, geodesic, make_measure, oks, person_scores,
+from spice.measure.measures import (BODY_ERRORS, MEASURES, DetectionScore, attribute_recall, attribute_score, body_errors, flow_errors, geodesic, make_measure, oks, person_scores,
                             pose_scores, region_errors, regressed_errors, right_joints, top_k_recall)
-from spice.metrics import (ALEXNET_FILE, FID, INCEPTION_FILE, KID, LPIPS, FIDInception, FieldInception, InceptionScore, PerImage, Rows, bootstrap, contextual_similarity,
+from spice.measure.metrics import (ALEXNET_FILE, FID, INCEPTION_FILE, KID, LPIPS, FIDInception, FieldInception, InceptionScore, PerImage, Rows, bootstrap, contextual_similarity,
                            feature_distance, frechet, l1, load_extractor, masked, masked_ssim, ms_ssim, psnr, ssim)
 from spice.people import People, free_body
-from spice.wardrobe import ATTRIBUTES
+from spice.people.wardrobe import ATTRIBUTES
 
 def pictures(n=4, size=48, seed=0):
     "Smooth colours with some noise, and the same with more"

@@ -12,21 +12,21 @@ from overfitting import steps_on
 from spice.core import DataError, SpiceError, seeded, to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare, read_parsing
-from spice.evaluate import evaluate
+from spice.measure.evaluate import evaluate
 from spice.features import load_features
 from spice.keypoints import heatmaps
 from spice.loaders import Batch, Draw, collate
 from spice.losses import critic_loss, generator_loss
-from spice.measures import pose_mask
-from spice.parsed import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps
-from spice.parsing import ParsingSettings, Unet, faces, region_style, smaller, weighted_cross_entropy
-from spice.deformable import part_motion
+from spice.measure.measures import pose_mask
+from spice.systems.parsed import FlipMaps, ParsedPairs, ParsedPhotos, ParsedSteps
+from spice.systems.parsing import ParsingSettings, Unet, faces, region_style, smaller, weighted_cross_entropy
+from spice.systems.deformable import part_motion
 from spice.people import PARSING, People, Pool
-from spice.pseudo_pairs import BOX_PARTS, FLIPPED, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
-from spice.restyle import EDITS, HumanParser, edit_parsing, human_parser, label_table, parse_folder, redraw, relabel, spice_parse, swap_sides, transfer_clothes
+from spice.systems.pseudo_pairs import BOX_PARTS, FLIPPED, PseudoPairs, one_hot, part_boxes, part_distance, part_labels, part_masks
+from spice.systems.restyle import EDITS, HumanParser, edit_parsing, human_parser, label_table, parse_folder, redraw, relabel, spice_parse, swap_sides, transfer_clothes
 from spice.runs import Plan, log_rows, run_stage, spice_train, stage_learner, train
 from spice.train import load_system, make_system, system_learner
-from spice.upis import content, squares
+from spice.systems.upis import content, squares
 
 SMALL = dict(width=4, cap=8, readers=4, critic_width=4, levels=3)
 
@@ -49,7 +49,7 @@ def batch(): return pairs_batch(2)
 @pytest.fixture
 def few(monkeypatch):
     "Validation on two pairs"
-    monkeypatch.setattr('spice.parsing.ParsedPairs', partial(ParsedPairs, count=2))
+    monkeypatch.setattr('spice.systems.parsing.ParsedPairs', partial(ParsedPairs, count=2))
 
 def with_pair(batch): # the true pair in place of one that was found
     return Batch(batch | dict(pseudo_points=batch['target_points'], pseudo_parsing=batch['target_parsing']))
@@ -349,7 +349,7 @@ def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
     from dataclasses import replace
     from spice.reposer import Reposer
     from spice.infer import repose
-    from spice.protocols import PROTOCOLS
+    from spice.measure.protocols import PROTOCOLS
     with seeded(0): system = make_system('parsing', 'tiny', **SMALL, variant='TS-GT')
     given = []
     monkey = system.maps_of
@@ -540,7 +540,7 @@ def test_labels_by_name():
 def test_restyle_by_command(tmp_path, bad_input):
     "Two photos in, a picture out; and what can't be"
     from spice.pose_files import write_openpose
-    from spice.restyle import spice_restyle
+    from spice.systems.restyle import spice_restyle
     people = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
     for k, name in enumerate(('me', 'other')):
         to_pil(people.image)[k].save(tmp_path/f'{name}.png')

@@ -6,14 +6,14 @@ import torch
 from pin_people import FILE, numbers, ten
 from spice.body import load_body
 from spice.core import DataError, one_thread, read_image
-from spice.dressing import dress
-from spice.fabric import DYES, cell_chance, dye, noise
-from spice.garments import KINDS, cuts_of, measures, quarter_triangles
+from spice.people.dressing import dress
+from spice.people.fabric import DYES, cell_chance, dye, noise
+from spice.people.garments import KINDS, cuts_of, measures, quarter_triangles
 from spice.people import PARSING, SPLITS, VIEWS, People, Pool, free_body, parse
-from spice.photo import dyes_of, grain
-from spice.poses import chance, draw_rows, pose_rows, settle
+from spice.people.photo import dyes_of, grain
+from spice.people.poses import chance, draw_rows, pose_rows, settle
 from spice.surface import SEEN, render_body, warp
-from spice.wardrobe import ATTRIBUTES, CLOTH, attributes, describe, labels, outfit
+from spice.people.wardrobe import ATTRIBUTES, CLOTH, attributes, describe, labels, outfit
 
 @pytest.fixture(scope='module')
 def photos(): return People(96, 'valid', device='cpu').photos(np.arange(8))

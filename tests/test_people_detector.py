@@ -15,7 +15,7 @@ from spice.detector import Detector, detect
 from spice.keypoints import FLIP, Keypoints, heatmaps, named_skeleton
 from spice.people import People, Pool
 from spice.network_training import JointTraining, spice_detector, train_detector
-from spice.people_detector import JointNet, PeopleDetector, detector_errors, detector_step, from_square, joint_settings, map_loss, pck, read_maps, to_square
+from spice.people.people_detector import JointNet, PeopleDetector, detector_errors, detector_step, from_square, joint_settings, map_loss, pck, read_maps, to_square
 from spice.regressor import Regressor, Shots, squared
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ import torch
 from spice.body import JOINTS, load_body
 from spice.contact import penetration, turn_about
 from spice.core import DataError
-from spice.motions import MOTIONS, motion
-from spice.poses import (POSES, bells, chance, draw_rows, draw_yaw, get, limb, mirror, pose_row, pose_rows, sample_poses, settle, shake,
+from spice.people.motions import MOTIONS, motion
+from spice.people.poses import (POSES, bells, chance, draw_rows, draw_yaw, get, limb, mirror, pose_row, pose_rows, sample_poses, settle, shake,
                          shape_of, smallest_turn, solve, turn, two_bones)
 
 PINNED = [[0.445048719515, 0.912896642333], [0.480820411354, 0.649496703759], [0.373381956114, 0.335941674696]]

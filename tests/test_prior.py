@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from spice.core import DataError
-from spice.poses import sample_poses
+from spice.people.poses import sample_poses
 from spice.prior import PosePrior, fit_prior, load_prior, pose_vectors, read_gmm, save_prior, vector_rotmats
 
 def small(k=3, seed=0):

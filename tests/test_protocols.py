@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from test_evaluate import Echo
 
-import spice.evaluate as ev
+import spice.measure.evaluate as ev
 from spice.core import DataError, SpiceError, to_pil
 from spice.sources import PeoplePhotos, Source, StoredPerson
 from spice.data import Prepared, prepare
-from spice.evaluate import evaluate, evaluate_rows, open_row, spice_eval, weights_hash
+from spice.measure.evaluate import evaluate, evaluate_rows, open_row, spice_eval, weights_hash
 from spice.guided import GuidedNet, GuidedSettings
-from spice.measures import BODY_REGIONS, identity, make_measure
+from spice.measure.measures import BODY_REGIONS, identity, make_measure
 from spice.people import People
-from spice.protocols import PROTOCOLS, PeoplePairs, answer_inputs, make_pairs
+from spice.measure.protocols import PROTOCOLS, PeoplePairs, answer_inputs, make_pairs
 from spice.sources import Item
 
 class Street(Source):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from spice.core import SpiceError, packaged, to_pil
-from spice.evaluate import evaluate_rows, weights_hash
-from spice.results import read_results
+from spice.measure.evaluate import evaluate_rows, weights_hash
+from spice.measure.results import read_results
 from spice.reposer import Reposer
 from spice.infer import demo_photos, repose
-from spice.people_detector import PeopleDetector
+from spice.people.people_detector import PeopleDetector
 from spice.regressor import Regressor
-from spice.shipped import STAGES, random_case, result_sheet, training_logs
+from spice.measure.shipped import STAGES, random_case, result_sheet, training_logs
 from spice.train import SYSTEMS, load_system
 from spice.weights import list_models
 

@@ -15,7 +15,7 @@ from spice.data import Prepared, prepare
 from spice.fits import FittedPool, best_path, fit_dataset, solve_band, spice_fit
 from spice.keypoints import Keypoints
 from spice.people import People
-from spice.poses import sample_poses
+from spice.people.poses import sample_poses
 from spice.energy import geman_mcclure
 from spice.prior import fit_prior, pose_vectors
 from spice.rig import CELLS, REACH, UNKNOWNS, Rig, Skin, State, outline_of, right_jacobian

@@ -9,11 +9,11 @@ import torch
 from spice.core import to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
-from spice.evaluate import evaluate
+from spice.measure.evaluate import evaluate
 from spice.reposer import Reposer
 from spice.infer import repose
 from spice.people import People
-from spice.protocols import PROTOCOLS
+from spice.measure.protocols import PROTOCOLS
 from spice.regressor import Regressor, regressor_settings
 from spice.runs import Plan, log_rows, train
 from spice.train import load_system, make_system, system_names

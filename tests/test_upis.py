@@ -15,7 +15,7 @@ from spice.losses import critic_loss, generator_loss
 from spice.people import People, Pool, free_body
 from spice.runs import ValidationPairs, log_rows
 from spice.train import HOMES, SYSTEMS, load_system, make_system, system_class, system_learner, system_names
-from spice.upis import (JohnsonNet, PastPictures, PatchCritic, UpisLoss, UpisWeights, belief_maps, content, patch_side, patch_style, squares, upis_paper_run,
+from spice.systems.upis import (JohnsonNet, PastPictures, PatchCritic, UpisLoss, UpisWeights, belief_maps, content, patch_side, patch_style, squares, upis_paper_run,
                         visible_maps)
 
 ROOT = Path(__file__).parent.parent
@@ -331,7 +331,7 @@ FRESH = """
 import sys
 from spice.runs import spice_train
 from spice.train import SYSTEMS, load_system
-assert 'upis' not in SYSTEMS and 'spice.upis' not in sys.modules
+assert 'upis' not in SYSTEMS and 'spice.systems.upis' not in sys.modules
 if len(sys.argv) > 3: print(load_system(sys.argv[3], 'cpu').name)
 spice_train(sys.argv[1], system='upis', preset='tiny', steps=sys.argv[2], bs=2, pool=4, epoch=2, samples=2, checkpoint=2, settings='width=4,blocks=1',
             device='cpu', quiet=True)

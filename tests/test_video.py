@@ -17,7 +17,7 @@ from spice.reposer import Reposer
 from spice.infer import repose
 from spice.keypoints import Keypoints, cat_keypoints
 from spice.people import People, free_body
-from spice.people_detector import JointNet, PeopleDetector
+from spice.people.people_detector import JointNet, PeopleDetector
 from spice.pose_files import write_openpose
 from spice.smplify import Fitter, fit_keypoints
 from spice.train import make_system

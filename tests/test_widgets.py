@@ -22,7 +22,7 @@ from spice.reposer import Reposer
 from spice.keypoints import KEYPOINTS
 from spice.people import People
 from spice.pose_files import write_openpose
-from spice.poses import turn
+from spice.people.poses import turn
 from spice.runs import Plan, claim, train
 from spice.train import make_system
 from spice.widgets import Browser, Monitor, browse, drag, read_log, read_run, run_line

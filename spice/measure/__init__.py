@@ -1,0 +1,1 @@
+"Metrics, protocols, evaluation: how good a system is."
