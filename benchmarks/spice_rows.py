@@ -41,7 +41,8 @@ def main():
     with writing(RESULTS/'spice_own_warp.json') as f: Path(f).write_text(json.dumps(dict(pairs=args.count, rows=found), indent=1))
     lines = [','.join(['row', 'photos', *CURVES]), *(line for o in systems for line in curves(args.folder/o))]
     with writing(RESULTS/'spice_curves.csv') as f: Path(f).write_text('\n'.join(lines) + '\n')
-    save_image(row_sheet(systems, PeoplePairs(PROTOCOLS['people-64'], 1000, 'cpu').case(SHOWN)), RESULTS.parent.parent/'nbs'/'images'/'spice_rows.webp')
+    titles = {k.removeprefix('mended-'): o for k, o in systems.items()}
+    save_image(row_sheet(titles, PeoplePairs(PROTOCOLS['people-64'], 1000, 'cpu').case(SHOWN)), RESULTS.parent.parent/'nbs'/'images'/'spice_rows.webp')
     print(json.dumps(found, indent=1))
 
 if __name__ == '__main__': main()
