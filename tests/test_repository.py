@@ -184,6 +184,11 @@ def test_a_public_name_has_one_meaning():
     shared = {name: modules for name, modules in owners.items() if len(modules) > 1}
     assert len(owners) > 1000 and not shared, f'rename all but one of each: {shared}'
 
+def test_no_module_is_long():
+    long = {path.name: n for path in ROOT.glob('spice/**/*.py') if path.name != '_modidx.py'
+            and (n := len(path.read_text(encoding='utf-8').splitlines())) > 500}
+    assert not long, f'cut in two by what a reader comes for: {long}'
+
 def test_no_trace_of_a_machine():
     words = re.compile('|'.join(['/ro' + 'ot/', '/tm' + 'p/', '/ho' + r'me/\w+/']))
     tracked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True)
