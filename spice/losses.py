@@ -185,7 +185,7 @@ def sample_map(image:Float[Tensor, 'c h w'],  # features
     inside = near.nan_to_num() # a flow that is lost shows in the weights
     index = inside[..., 1].clamp(0, h - 1).long()*w + inside[..., 0].clamp(0, w - 1).long()
     weight, rows = weight/weight.sum(1, keepdim=True), image.flatten(1).T.contiguous()
-    # has no embedding_bag, which adds rows up without copying them
+    # Apple's GPUs have no embedding_bag, which adds rows up without copying them
     if image.device.type == 'mps': return (weight[:, None]@rows[index])[:, 0].T
     return F.embedding_bag(index, rows, per_sample_weights=weight, mode='sum').T
 

@@ -8,6 +8,7 @@ __all__ = ['SYSTEMS', 'HOMES', 'SMALL', 'BEYOND', 'BEFORE', 'Stage', 'Step', 'Sy
            'system_learner', 'frozen']
 
 # %% ../nbs/method/20_train.ipynb #59e67079
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -75,7 +76,7 @@ class System(Pretrained, nn.Module):
     def size(self)->tuple: raise NotImplementedError          # (h, w) it is meant for
 
 # %% ../nbs/method/20_train.ipynb #0f47a269
-HOMES = dict(gfla='spice.systems.gfla', upis='spice.systems.upis', dpt='spice.systems.dpt',
+HOMES = dict(spice='spice.train', gfla='spice.systems.gfla', upis='spice.systems.upis', dpt='spice.systems.dpt',
              intrinsic='spice.systems.intrinsic',
              parsing='spice.systems.parsing',
              guided='spice.guided_system') # {system: module}
@@ -84,12 +85,17 @@ def system_names()->list:
     "All systems, also those whose module was not imported yet"
     return [*SYSTEMS, *(k for k, v in HOMES.items() if k not in SYSTEMS and find_spec(v))]
 
+def _current(kind)->bool: # a class
+    "Whether its module still calls it by its name. One of another notebook that ran in this process before is gone"
+    return '<locals>' in kind.__qualname__ or getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+
 def system_class(name:str): # a class
     "A system by its name"
     if name not in system_names():
         raise SpiceError(f'there is no system {name!r}', f"Take one of {', '.join(system_names())}")
-    if name not in SYSTEMS: import_module(HOMES[name])
-    return SYSTEMS[name]
+    if name in SYSTEMS and (name not in HOMES or _current(SYSTEMS[name])): return SYSTEMS[name]
+    kinds = [o for o in vars(import_module(HOMES[name])).values() if isinstance(o, type) and hasattr(o, 'presets')]
+    return next(o for o in kinds if o.name == name)
 
 # %% ../nbs/method/20_train.ipynb #6b833e3c
 def make_system(name:str='spice', # one of `system_names`

@@ -353,6 +353,15 @@ def test_command_from_a_fresh_process(tmp_path):
     made = repose(to_pil(people.image)[0], ['walk', 'arms_up'], model=tmp_path/'run', keypoints=people.points, device='cpu', return_all=True)
     assert len(made) == 2 and made[0].image.size == (64, 64) and 'result' in made[0].steps
 
+def test_a_class_of_a_notebook_that_is_gone_is_not_taken(monkeypatch):
+    "nbdev_test runs one notebook after the other in a process; each defines its classes in `__main__`"
+    own = system_class('upis')
+    gone = type('Upis', (own,), dict(__module__='__main__'))
+    assert SYSTEMS['upis'] is gone and system_class('upis') is own and isinstance(make_system('upis'), own) and type(make_system('upis')) is own
+    monkeypatch.setattr(sys.modules['__main__'], 'Upis', gone, raising=False)
+    assert system_class('upis') is gone                                               # while its notebook runs
+    SYSTEMS['upis'] = own
+
 def test_homes(bad_input, monkeypatch):
     "Only chapters that exist are named"
     there = {k for k, v in HOMES.items() if (ROOT/(v.replace('.', '/') + '.py')).exists()}
