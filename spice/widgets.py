@@ -16,7 +16,6 @@ from PIL import Image
 from .callbacks import curves
 from .core import DataError, SpiceError, read_image, show_images
 from .files import read_json
-from .infer import ReposeResult
 from .pose_editor import AS_IT_IS, Panel, encode, event_loop
 from .pose_editor import Carried, JointCanvas, PoseEditor, Throttle, angles_of, bend, drag # noqa: F401
 from .reposer import Recent, as_reposer
@@ -50,7 +49,7 @@ def _list_of(names, title):
 # %% ../nbs/use/42_widgets.ipynb #3a19ba0e
 def steps_of(made)->dict: # {title: PIL image}, the last one is 'result'
     "What a function of source and pose gave"
-    if isinstance(made, ReposeResult): made = {**made.steps, 'result': made.image}
+    if hasattr(made, 'steps'): made = {**made.steps, 'result': made.image} # a `ReposeResult`
     if not isinstance(made, dict): made = {'result': made}
     return {k: read_image(v) for k, v in made.items()}
 
