@@ -167,6 +167,7 @@ AS_IT_IS = Layout(align_self='flex-start', max_width='100%', object_fit='contain
 class Panel(VBox):
     "Widgets that tell changes made by hand from those that Python makes"
     by_hand = True
+    def __init__(self, children=(), **how): super().__init__(children, **how) # widgets, from top to bottom
     @contextmanager
     def quiet(self):
         "No hand makes the changes in here"
