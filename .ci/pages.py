@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 WIDTH = 110                                                  # columns of code that a page shows without wrapping, at 1,440 pixels
-METHOD = {'08', '10', '10a', '11', '12', '13', '14', '15', '15a', '15b', '20'}   # chapters that print their code in full
+METHOD = {'07c', '08', '10', '10a', '11', '12', '13', '14', '15', '15a', '15b', '20'}   # chapters that print their code in full
 SITE = 'https://spice-authors.github.io/spice/'
 REPO = 'https://github.com/spice-authors/spice'
 
@@ -333,12 +333,13 @@ def own_links(text, module, syms):
 def own_source(text, module, root):
     "The link to the source of what this page documents, also where another module has the same name"
     link, heading = re.search(r'\[source\]\(([^)#]*)(#L\d+)?\)', text), re.search(r'(?m)^### (\S+)', text)
-    if not link or not heading or link[1].endswith(f'/spice/{module.replace(".", "/")}.py') or not module: return text
-    path = Path(root)/'spice'/f'{module.replace(".", "/")}.py'
+    name = f'spice/{module.replace(".", "/")}.py'
+    if not link or not heading or link[1].endswith(f'/{name}') or not module: return text
+    path = Path(root)/name
     if not path.exists(): return text
-    name = heading[1].split('.')[-1]
-    rows = [i for i, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1) if re.match(rf'(?:class|def) {re.escape(name)}\b', line)]
-    return text.replace(link[0], f'[source]({REPO}/blob/main/spice/{module.replace(".", "/")}.py{f"#L{rows[0]}" if rows else ""})') if rows else text
+    documented = heading[1].split('.')[-1]
+    rows = [i for i, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1) if re.match(rf'(?:class|def) {re.escape(documented)}\b', line)]
+    return text.replace(link[0], f'[source]({REPO}/blob/main/{name}{f"#L{rows[0]}" if rows else ""})') if rows else text
 
 def lines(text): return text.splitlines(True)
 

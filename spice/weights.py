@@ -86,11 +86,11 @@ def find_weights(source, # a folder, a name of `list_models`, or hf:owner/name
         except Exception as e:
             raise WeightsError(f'the Hub does not give {name} of {place} ({type(e).__name__})',
                                'Check the name and the net') from None
-    parts, known = Path(source).parts, list_models()
-    places = [Path(source)] # a folder beside you wins; one that only has a model's name, such as `photos`, does not
-    if parts[:1] and parts[0] in known and '..' not in parts: places.append(packaged('models').joinpath(*parts))
-    found = next((path for place in places if (path := place/name).is_file()), None)
-    if found: return found
+    place, known = Path(source), list_models()
+    ships = bool(place.parts) and place.parts[0] in known and '..' not in place.parts
+    # a model in a folder beside you wins; a folder that only has a model's name, such as `photos`, does not
+    if ships and not (place/'config.json').is_file(): place = packaged('models').joinpath(*place.parts)
+    if (place/name).is_file(): return place/name
     if Path(source).is_dir():
         raise WeightsError(f'{source} holds no {name}', 'Give a folder written by save_pretrained')
     raise WeightsError(f'{source}: there is no such folder or model',

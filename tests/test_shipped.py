@@ -34,8 +34,11 @@ def test_a_folder_of_the_same_name_hides_no_model(tmp_path, monkeypatch):
     for name in ('photos', 'people/detector'): (tmp_path/name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert load_system('photos', 'cpu').size == (256, 256) and PeopleDetector('people/detector', 'cpu').net.name
-    (tmp_path/'photos'/'config.json').write_text('{}')
-    with pytest.raises(SpiceError): load_system('photos', 'cpu')
+    (tmp_path/'photos'/'model.safetensors').write_bytes(b'of something else')
+    assert load_system('photos', 'cpu').size == (256, 256), 'both files come from one place'
+    (tmp_path/'photos'/'model.safetensors').unlink()
+    (tmp_path/'photos'/'config.json').write_bytes(packaged('models/photos/config.json').read_bytes())
+    with pytest.raises(SpiceError, match='photos holds no model.safetensors'): load_system('photos', 'cpu')
 
 def test_card_and_figures_are_of_these_weights():
     found, card = read_results(ROOT/'benchmarks'/'results'/'people_model.json'), packaged('models/people/README.md').read_text()
