@@ -31,6 +31,11 @@ def test_all_files_tell_the_same_version():
     citation = (ROOT/'CITATION.cff').read_text(encoding='utf-8')
     assert released[0] == version and f'version: {version}\n' in citation and f'date-released: {released[1]}\n' in citation
 
+@pytest.mark.parametrize('path', sorted(ROOT.glob('nbs/**/*.ipynb')), ids=lambda o: o.stem)
+def test_notebooks_leave_no_files_behind(path):
+    "`scratch_folder` is removed when a notebook's process ends, a folder of `mkdtemp` never"
+    assert not [source(cell) for cell in cells(path) if cell['cell_type'] == 'code' and 'mkdtemp()' in source(cell)]
+
 @pytest.mark.parametrize('path', CHAPTERS, ids=lambda o: o.stem)
 def test_chapter_has_the_form(path):
     all_cells = cells(path)
