@@ -40,6 +40,18 @@ def pool(): return Pool(Sessions(64, 'train', samples=1, device='cpu'), 12)
 
 def loaders(pool, bs=2, steps=2): return step_loaders(PairSteps(pool, bs, steps, 0.), draw=Draw(free_body('cpu')))
 
+def test_mended_preset_sees_the_photo(batch):
+    "As printed, instance norm takes the photo's contrast away; the rest of the two presets is the same"
+    printed, mended = (asdict(Gfla.presets[o]()) for o in ('tiny', 'mended64'))
+    assert [k for k in printed if printed[k] != mended[k]] == ['generator']
+    change = {}
+    for preset in ('tiny', 'mended64'):
+        with seeded(0), torch.no_grad():
+            system = make_system('gfla', preset).eval()
+            bright, pale = (system(batch | dict(source_image=o*batch['source_image']))['image'] for o in (1., .5))
+        change[preset] = float((bright - pale).abs().mean()/bright.std())
+    assert change['tiny'] < 1e-3 < .05 < change['mended64'], change
+
 # public weights
 
 def test_public_weights_give_the_original_pictures(tmp_path):

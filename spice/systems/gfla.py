@@ -101,18 +101,17 @@ class GflaSettings:
 # %% ../../nbs/systems/50_gfla.ipynb #22d35fbd
 def gfla_settings(preset:str, # as of `generator_settings`
                   **changes)->GflaSettings:
-    "Generator and critic of one preset"
-    return GflaSettings(generator_settings(preset, spectral_norm=False), discriminator_settings(preset, channels=3),
-                        **changes)
+    "Generator and critic of one preset; the mended ones have the narrow ones' critic"
+    critic = discriminator_settings(preset.replace('mended', 'narrow'), channels=3)
+    return GflaSettings(generator_settings(preset, spectral_norm=False), critic, **changes)
 
 # %% ../../nbs/systems/50_gfla.ipynb #b52f4fc9
 class Gfla(System):
     "Flow and attention, trained on pairs"
     name, settings_class, paired, bodies = 'gfla', GflaSettings, True, False
-    presets = dict(tiny=partial(gfla_settings, 'narrow64', features='people', rate=5e-4, critic_rate=5e-5,
-                                flow_rate=5e-4),
-                   small=partial(gfla_settings, 'narrow128', features='people', rate=5e-4, critic_rate=5e-5,
-                                 flow_rate=5e-4),
+    presets = dict(**{k: partial(gfla_settings, o, features='people', rate=5e-4, critic_rate=5e-5, flow_rate=5e-4)
+                      for k, o in dict(tiny='narrow64', small='narrow128', mended64='mended64',
+                                       mended128='mended128').items()},
                    paper=partial(gfla_settings, 'fashion'), market=partial(gfla_settings, 'market'))
     def __init__(self, settings:GflaSettings):
         super().__init__()
