@@ -1,8 +1,8 @@
-"""The systems of chapter 60, trained on the same number of photos: what each cost, and a sheet of the same pairs.
+"""The systems of chapter 60, trained on the same number of photos: what each cost, how far they are apart pair by pair, and a sheet of the same pairs.
 
-    python benchmarks/systems.py _ckpt/compare/gfla,_ckpt/compare/upis,_ckpt/spice/mended # writes benchmarks/results/systems_cost.json and nbs/images/systems.webp
+    python benchmarks/systems.py _ckpt/compare/gfla,_ckpt/compare/upis,_ckpt/spice/mended # writes benchmarks/results/systems_cost.json, systems_apart.json and nbs/images/systems.webp
 
-The figures themselves are `spice_eval`'s: benchmarks/results/systems_people_64.json.
+The other figures are `spice_eval`'s: benchmarks/results/systems_people_64.json.
 """
 import argparse, json, sys
 from pathlib import Path
@@ -12,13 +12,16 @@ from common import median_ms
 from spice.measure.at_work import row_sheet
 from spice.measure.benchmark import budget, same_budget
 from spice.core import save_image, writing
-from spice.measure.evaluate import weights_hash
+from spice.measure.evaluate import evaluate_rows, weights_hash
 from spice.measure.protocols import PROTOCOLS, PeoplePairs
+from spice.measure.results import difference
 from spice.train import load_system
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = [3, 46, 87, 133, 160, 204, 241, 298, 333, 367, 402, 468, 555, 640, 721, 808]       # pairs of the sheet, picked without looking
 TEACHERS = ('critic', 'detector')                                                          # parts that only training needs
+PAIRED = ('l1', 'lpips-people', 'lpips-lite1')                                             # measured pair by pair
+PLAIN = ('copy-source', 'warp-true-flow', 'carried')                                       # rows without learning
 
 def parameters(system)->int:
     "Numbers of all parts that a picture needs"
@@ -33,16 +36,30 @@ def cost(run, system, case)->dict:
                 weights=weights_hash(system), paired=system.paired, bodies=system.bodies, parameters=parameters(system),
                 ms=round(median_ms(lambda: system(case.asked), 'cpu')/len(case), 1))
 
+def apart(folders, count:int, anchor:str)->dict:
+    "Each row's means, and its differences from one of them, pair by pair"
+    results = {o.row: o for o in evaluate_rows([*map(str, folders), *PLAIN], 'people-64', count=count, measures=list(PAIRED), device='cpu')}
+    short = lambda numbers: [round(float(o), 4) for o in numbers]
+    def about(o):
+        means = {k: short(o.values[k][part] for part in ('mean', 'low', 'high')) for k in PAIRED}
+        return dict(weights=o.system.get('weights', ''), means=means, minus={k: short(difference(o, results[anchor], k)) for k in PAIRED})
+    return dict(pairs=count, anchor=anchor, command=' '.join(['python', 'benchmarks/systems.py', *sys.argv[1:]]),
+                networks=results[anchor].networks, rows={k: about(o) for k, o in results.items()})
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', help='folders of spice_train, with commas between')
-    folders = [Path(o) for o in parser.parse_args().runs.split(',')]
+    parser.add_argument('--count', type=int, default=1000, help='pairs')
+    parser.add_argument('--anchor', default='mended', help='the row from which the others differ')
+    args = parser.parse_args()
+    folders = [Path(o) for o in args.runs.split(',')]
     same_budget([budget(o) for o in folders])
     systems = {o.name: load_system(o, 'cpu').eval() for o in folders}
     pairs = PeoplePairs(PROTOCOLS['people-64'], 1000, 'cpu')
     case = pairs.case(SHOWN)
     found = {o.name: cost(o, systems[o.name], case) for o in folders}
     with writing(ROOT/'benchmarks'/'results'/'systems_cost.json') as f: Path(f).write_text(json.dumps(found, indent=1))
+    with writing(ROOT/'benchmarks'/'results'/'systems_apart.json') as f: Path(f).write_text(json.dumps(apart(folders, args.count, args.anchor), indent=1))
     save_image(row_sheet(systems, case, scale=1.), ROOT/'nbs'/'images'/'systems.webp')
     for name, row in found.items(): print(name, row)
 
