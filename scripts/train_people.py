@@ -7,15 +7,12 @@
     python scripts/train_people.py --quick                 # a rehearsal of a few minutes in _ckpt/people-quick
 
 No part sees a pair of photos or a true body. The detector learns from the joints of single photos, f_3D from SMPLify's fits to such joints, and SPICE
-from single photos, fits and f_3D: first the flow, then photos in their own pose (`copy`), then everything. `judge` is a second detector, with other
-people and another seed, which only measures: it says whether a made person stands in the pose.
+from single photos, fits and f_3D: first the flow, then everything. `judge` is a second detector, with other people and another seed, which only
+measures: it says whether a made person stands in the pose.
 
-`true-flow` ships: beyond the paper it has the stage `copy`, keeps its term to the end (`full.own=1`), starts with larger weights (chapter 10), leaves
-spectral norm out of the generator, and is taught the flow by the bodies' own.
-
-`paper` and the `mended` ones are chapter 62's: none has the stage `copy` nor the term `own`, all have 2,000 steps of flow and 3,200 of
-everything (25,600 photos). `paper` is the paper's own network, narrower, with its terms; `mended` has the preset `mended64` and its teachers. What is
-called `mended-...` changes one thing of `mended`. Without an f_3D in the folder they take the one that ships.
+The variants are the rows of chapter 62; `mended` ships. `paper` is the paper's own network, narrower, with its terms; `mended` has the changes of
+chapter 12 (the preset `mended64`) and is also taught by the fitted bodies what the photo shows and where the flow has to go. What is called `mended-...`
+changes one thing of `mended`. Without an f_3D in the folder they take the one that ships.
 """
 import argparse, json, shutil, signal, sys, time
 from dataclasses import asdict
@@ -35,16 +32,14 @@ from spice.runs import Plan, log_rows, train
 from spice.train import load_system
 from fastai.callback.core import Callback # after spice, which keeps its warning quiet
 
-PARTS, STAGES = ('detector', 'f_3d', 'spice', 'judge'), ('flow', 'copy', 'full')
-STEPS = {64: dict(detector=1000, f_3d=900, flow=1000, copy=500, full=1750, judge=700), # those of the stages are whole epochs
-         128: dict(detector=4000, f_3d=4000, flow=6000, copy=3000, full=40_000, judge=3000)}
-WEIGHTS = {'theta': 2., 'beta': .1, 'app': 20., 'full.own': 1.}     # L1 norms in place of means (216 and 10 numbers), and features with a mean square of 0.25 in place of VGG's
-VARIANTS = {'true-flow': dict(true_flow=5., correct=0.) | {'flow.true_flow': 50.}}
-SHIPPED = 'true-flow'
-MENDED = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 15., 'correct': 0., 'wheels': 0., 'flow.true_flow': 50.},
-          'mended-no-shape': dict(beta=0.), 'mended-no-pose': dict(theta=0.), 'mended-no-appearance': dict(app=0., parts=0.),
-          'mended-plain-critic': {}}
-SHORT = dict(flow=2000, full=3200) # steps of these
+PARTS, STAGES = ('detector', 'f_3d', 'spice', 'judge'), ('flow', 'full')
+STEPS = {64: dict(detector=1000, f_3d=900, flow=2000, full=3200, judge=700), # those of the stages are whole epochs
+         128: dict(detector=4000, f_3d=4000, flow=8000, full=40_000, judge=3000)}
+SHIPPED = 'mended'
+VARIANTS = {'paper': {}, 'mended': {}, 'mended-true-flow': {'true_flow': 15., 'correct': 0., 'wheels': 0., 'flow.true_flow': 50.},
+            'mended-no-shape': dict(beta=0.), 'mended-no-pose': dict(theta=0.), 'mended-no-appearance': dict(app=0., parts=0.),
+            'mended-plain-critic': {}}
+APPEARANCE = 20. # its weight: People's features have a mean square of 0.25, VGG's one of several
 
 class Deadline(Callback):
     "Stop when the time is over, as Ctrl-C would"
@@ -82,25 +77,16 @@ def note(folder, figures, steps, photos, started):
     with writing(folder/'figures.json') as f: Path(f).write_text(json.dumps(figures, indent=1))
     print(f'{folder.name}: {figures}', flush=True)
 
-def mended_plan(variant, root, steps, args):
-    "The run of a variant of chapter 62"
-    f_3d = root/'f_3d' if finished(root/'f_3d') else 'people/f_3d'
-    critic = asdict(discriminator_settings('narrow64', gain=1., channels=3 if 'plain-critic' in variant else 6))
-    if variant == 'paper': preset, settings = 'tiny', dict(generator=asdict(generator_settings('narrow64', gain=1.)), critic=critic)
-    else: preset, settings = 'mended64', dict(critic=critic, warm=False)
-    weights = dict(app=20.) | MENDED[variant]
-    return Plan('spice', preset, 'people', [*SHORT], [steps.get(o, n) for o, n in SHORT.items()], args.bs, regressor=str(f_3d), settings=settings,
-                weights=weights, rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed, pool=args.pool, renew=.2,
-                epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
-
 def plan_of(variant, size, root, steps, args):
     "The run of a variant"
-    narrow = dict(kernels=(3, 3), hidden=32) if size == 64 else {}
-    critic = discriminator_settings(f'narrow{size}', gain=1.)
-    settings = dict(generator=asdict(generator_settings(f'narrow{size}', spectral_norm=False, gain=1., **narrow)), critic=asdict(critic), warm=True)
-    return Plan('spice', {64: 'tiny', 128: 'small'}[size], 'people', [*STAGES], [steps[o] for o in STAGES], args.bs, regressor=str(root/'f_3d'),
-                settings=settings, weights=WEIGHTS | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed,
-                pool=args.pool, renew=.2, epoch=args.epoch, ema=.995, decay=.25, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
+    f_3d = root/'f_3d' if finished(root/'f_3d') else 'people/f_3d'
+    critic = asdict(discriminator_settings(f'narrow{size}', gain=1., channels=3 if 'plain-critic' in variant else 6))
+    settings = dict(critic=critic, warm=False)
+    if variant == 'paper': settings = dict(generator=asdict(generator_settings(f'narrow{size}', gain=1.)), critic=critic)
+    preset = {64: 'tiny', 128: 'small'}[size] if variant == 'paper' else f'mended{size}'
+    return Plan('spice', preset, 'people', [*STAGES], [steps[o] for o in STAGES], args.bs, regressor=str(f_3d), settings=settings,
+                weights=dict(app=APPEARANCE) | VARIANTS[variant], rates=dict(flow=1e-3, generator=args.rate, critic=args.rate), seed=args.seed,
+                pool=args.pool, renew=.2, epoch=args.epoch, ema=.995, decay=.5, bf16=args.bf16, every=25, samples=250, checkpoint=100, quiet=True)
 
 RESULTS = Path(__file__).resolve().parent.parent/'benchmarks'/'results'/'people_model.json'
 MEASURE = (f'spice_eval people,copy-source,mean-image,warp-true-flow,truth --protocol people-64 --detector people/judge --regressor people/f_3d --json '
@@ -108,7 +94,7 @@ MEASURE = (f'spice_eval people,copy-source,mean-image,warp-true-flow,truth --pro
 
 def card_of(run, system):
     "What came of the training, and the figures that were measured of these very weights"
-    lines = [(run/'README.md').read_text().replace(repr(run.name), "'people'").replace('by `spice_train`', 'without pairs, on made-up people, with the flow taught by fitted bodies')]
+    lines = [(run/'README.md').read_text().replace(repr(run.name), "'people'").replace('by `spice_train`', 'without pairs, on made-up people')]
     rows = [o for stage in STAGES for o in log_rows(run/stage/'log.csv')]
     plan = json.loads((run/'plan.json').read_text())
     photos = plan['every']*plan['bs']                                                     # of a row of the log
@@ -125,6 +111,7 @@ def publish(root, run, to):
     system.save_pretrained(to, half=True)
     system.save_pretrained(to, half=True, card=card_of(run, load_system(to, 'cpu')))
     for name, kind in (('detector', JointNet), ('f_3d', Regressor), ('judge', JointNet)):
+        if not finished(root/name): continue                                              # the one that ships was used
         kind.from_pretrained(root/name, 'cpu').save_pretrained(to/name, half=True)
         shutil.copy(root/name/'figures.json', to/name/'figures.json')
     for stage in STAGES:
@@ -140,10 +127,10 @@ def main():
     parser.add_argument('--size', type=int, default=64, choices=STEPS)
     parser.add_argument('--minutes', type=float, default=1e6, help='of this call; the same command goes on')
     parser.add_argument('--parts', default=','.join(PARTS))
-    parser.add_argument('--variant', default=SHIPPED, choices=[*VARIANTS, *MENDED])
+    parser.add_argument('--variant', default=SHIPPED, choices=VARIANTS)
     parser.add_argument('--steps', default='', help='of parts, such as full=2000,judge=300; goes on only with the same')
     parser.add_argument('--bs', type=int, default=8)
-    parser.add_argument('--rate', type=float, default=8e-4, help='of generator and critic')
+    parser.add_argument('--rate', type=float, default=5e-4, help='of generator and critic')
     parser.add_argument('--pool', type=int, default=1000)
     parser.add_argument('--epoch', type=int, default=250)
     parser.add_argument('--seed', type=int, default=0)
@@ -163,9 +150,7 @@ def main():
     if 'detector' in parts: joint_net(root/'detector', sharp, 0, 1, steps['detector'], end, device, args.quick)
     if 'f_3d' in parts: f_3d(root/'f_3d', root/'detector', args.size, steps['f_3d'], end, device, args.quick)
     if 'spice' in parts:
-        short = (dict.fromkeys(SHORT, 20) if args.quick else {}) | asked
-        plan = mended_plan(args.variant, root, short, args) if args.variant in MENDED else plan_of(args.variant, args.size, root, steps, args)
-        train(root/f'{args.variant}{f"-seed{args.seed}" if args.seed else ""}', plan, device, lambda: [Deadline(end)])
+        train(root/f'{args.variant}{f"-seed{args.seed}" if args.seed else ""}', plan_of(args.variant, args.size, root, steps, args), device, lambda: [Deadline(end)])
     if 'judge' in parts: joint_net(root/'judge', args.size, 2*10**6, 3, steps['judge'], end, device, args.quick)
 
 if __name__ == '__main__':

@@ -50,7 +50,7 @@ def test_beats_doing_nothing():
     rows = evaluate_rows(['people', 'copy-source', 'mean-image'], 'people-64', count=40, real=40, measures=['lpips-people', 'pck'], detector='people/judge', device='cpu')
     mine, copy, mean = ({k: v['mean'] for k, v in o.values.items()} for o in rows)
     assert mine['lpips-people'] < min(copy['lpips-people'], mean['lpips-people'])
-    assert mine['pck.all'] > .7 > .5 > max(copy['pck.all'], mean['pck.all'])
+    assert mine['lpips-people'] < 1.2 and mine['pck.all'] > .7 > .5 > max(copy['pck.all'], mean['pck.all'])
 
 def test_repose_is_nearer_to_the_truth_than_the_source():
     "A photo and a pose; by the model that ships, and by SPICE with its own detector"
@@ -60,7 +60,7 @@ def test_repose_is_nearer_to_the_truth_than_the_source():
     made = repose(photo, target.keypoints, keypoints=source.keypoints, matte=alpha, retarget=False, device='cpu')
     small = repose(photo, target.keypoints, Reposer('people', detector='own', device='cpu'), retarget=False)
     assert made.size == (256, 256) and small.size == (64, 64)
-    assert off(made) < .7*off(photo) and off(small) < 1.3*off(photo)
+    assert off(made) < .7*off(photo) and off(small) < .85*off(photo)
 
 def test_sheets_are_the_same_each_time():
     a, b = (random_case(3, seed=4, device='cpu') for _ in range(2))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'SHARES', 'SIZES', 'Published', 'Budget', 'read_plan', 'different_photos', 'budget', 'same_budget',
-           'compare_commands', 'rehearsals', 'check_runs', 'comparison']
+           'stage_steps', 'compare_commands', 'rehearsals', 'check_runs', 'comparison']
 
 # %% ../../nbs/measure/60_benchmark.ipynb #eeb71830
 from dataclasses import dataclass, field
@@ -199,6 +199,17 @@ SHARES = dict(spice=dict(flow=.25, full=.75), gfla=dict(flow=.25, full=.75), upi
               parsing=dict(semantic=.3, appearance=.4, joint=.3))
 SIZES = dict(tiny=64, small=128, paper=256) # {preset: pixels}
 
+def stage_steps(system:str, preset:str,
+                photos:int,  # that go through in all
+                bs:int=8,    # items in a step
+                **settings,  # of the system; a variant may lack a stage
+               )->dict: # {stage: steps}
+    "Divide photos among the stages that a system has"
+    with torch.device('meta'): net = make_system(system, preset, **settings)
+    shares = {k: v for k, v in SHARES[system].items() if k in net.stages()}
+    each = {k: bs*net.photos_in(k)*sum(shares.values()) for k in shares}
+    return {k: max(1, round(v*photos/each[k])) for k, v in shares.items()}
+
 # %% ../../nbs/measure/60_benchmark.ipynb #2ca1538a
 def compare_commands(photos:int=30_000, # that each system sees
                      preset:str='tiny',
@@ -216,12 +227,10 @@ def compare_commands(photos:int=30_000, # that each system sees
     lines = ([f'spice_detector {joints} --preset people96', f'spice_regressor {regressor} --preset people96 --trunk '
                                                             f'{joints}'] if 'spice' in systems else [])
     for system in systems:
-        with torch.device('meta'):
-            each = {stage: bs*make_system(system, preset).photos_in(stage) for stage in SHARES[system]}
-        steps = ','.join(str(max(1, round(share*photos/each[stage]))) for stage, share in SHARES[system].items())
+        steps = stage_steps(system, preset, photos, bs)
         needs = f' --regressor {regressor}' if system == 'spice' else ''
-        lines.append(f'spice_train {out}/{system} --system {system} --preset {preset} --stage '
-                     f'{",".join(SHARES[system])} --steps {steps} --bs {bs}{needs}')
+        lines.append(f'spice_train {out}/{system} --system {system} --preset {preset} --stage {",".join(steps)} '
+                     f'--steps {",".join(map(str, steps.values()))} --bs {bs}{needs}')
     rows = ','.join([*(f'{out}/{o}' for o in systems), 'copy-source', 'mean-image', 'warp-true-flow'])
     more = f' --regressor {regressor}' if 'spice' in systems else ''
     return [*lines, f'spice_eval {rows} --protocol people-{SIZES[preset]} --detector {judge}{more} --out {out}/results']

@@ -116,7 +116,7 @@ def shape_figure(batch:Batch, betas:Float[Tensor, 'k 10'], # shapes, one in each
     if system is not None:
         cells, titles = (cells + [one['source_image'][0], *(answer(system, o)[0].clamp(-1, 1) for o in asked)],
                          titles + ['']*len(titles))
-    return show_images(cells, titles, cols=len(asked) + 1, pad=2)
+    return show_images(cells, titles, cols=len(asked) + 1, pad=2, scale=max(1., 128/cells[0].shape[2]))
 
 # %% ../../nbs/measure/31a_editing.ipynb #07322c9b
 def retextured(batch:Batch,         # drawn, with bodies
@@ -151,4 +151,4 @@ def texture_figure(batch:Batch, other:Batch,
                     'edited reposed': answer(system, new).clamp(-1, 1)}
     n = len(batch['source_image'])
     return show_images([o[i] for i in range(n) for o in columns.values()], [*columns] + ['']*(len(columns)*(n - 1)),
-                       cols=len(columns), pad=2)
+                       cols=len(columns), pad=2, scale=max(1., 128/batch['source_image'].shape[3]))

@@ -15,7 +15,7 @@ from ..runs import log_rows
 from ..train import System, load_system
 
 # %% ../../nbs/measure/61_shipped.ipynb #23c5b66f
-STAGES = ('flow', 'copy', 'full')
+STAGES = ('flow', 'full')
 
 def training_logs(model:str='people')->dict: # {stage: rows}
     "The logs that ship with a model"
