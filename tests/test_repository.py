@@ -100,7 +100,7 @@ LONG_CELLS = {
     '53_intrinsic_flow': 'IntrinsicSettings IntrinsicFlow',
     '54_pseudo_pairs': 'PseudoPairs',
     '54c_parsing': 'Unet ParsingSettings',
-    '60_benchmark': 'Published compare_commands'}
+    '60_benchmark': 'Published'}
 # end of the lists
 
 def name_in(text):
