@@ -24,7 +24,7 @@ from .files import read_array, read_arrays, read_json
 from .keypoints import Keypoints, frame_size
 from .people import PARSING
 from .pose_files import read_iuv
-from .sources import DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder, Source, StoredPerson
+from .sources import DeepFashion, DefGan, FashionVideo, Market, PeoplePhotos, PhotoFolder, Source, StoredPerson
 from .work import claim_work, content_of
 
 # %% ../nbs/use/07_data.ipynb #166cee79
@@ -359,8 +359,8 @@ def check(self:Prepared)->list: # lines; empty if all is well
     return wrong
 
 # %% ../nbs/use/07_data.ipynb #84a19fae
-SOURCES = {'people': PeoplePhotos, 'folder': PhotoFolder, 'deepfashion': DeepFashion, 'market': Market,
-           'video': FashionVideo}
+SOURCES = {'people': PeoplePhotos, 'folder': PhotoFolder, 'deepfashion': DeepFashion, 'defgan': DefGan,
+           'market': Market, 'video': FashionVideo}
 
 def open_source(kind:str, root, size=None, **options)->Source:
     "The source of a kind; options that are None are left out"

@@ -191,7 +191,7 @@ def _report(out, fit, json):
 
 # %% ../nbs/use/08c_real_photos.ipynb #4f0a2422
 @command
-def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market or video
+def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, defgan, market or video
                   out:str,           # the folder of the prepared dataset
                   root:str='',       # the folder of the original files
                   size:int=0,        # pixels of the square canvas; 0 is the kind's own
@@ -208,13 +208,14 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, market 
                  ):
     "Prepare a dataset, or continue where it was stopped. Example: spice_prepare people _data/people --size 128"
     inside(0, 4096, size=size)
-    idle = dict(root=kind == 'people' and root, frame=kind != 'deepfashion' and frame, no_whole=kind != 'deepfashion'
-                and not whole)
+    idle = dict(root=kind == 'people' and root, frame=kind not in ('deepfashion', 'defgan') and frame,
+                no_whole=kind != 'deepfashion' and not whole)
     idle |= {} if kind == 'people' else dict(train=train != 1000, valid=valid != 100, test=test != 200)
     for o in filter(idle.get, idle): raise DataError(f'--{o} with {kind}', 'Leave it out: it is for other kinds')
     if root and Path(root).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
         raise DataError(f'{out} is in {root}', 'Give another place: what is written must not count as photos')
-    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None, whole=whole))
+    options = dict(people=dict(train=train, valid=valid, test=test), deepfashion=dict(frame=frame or None, whole=whole),
+                   defgan=dict(frame=frame or None))
     with redirect_stdout(sys.stderr) if json else nullcontext():                # notes are not the manifest's
         source = open_source(kind, root, size or None, **options.get(kind, {}))
         if detector and kind not in ('folder', 'ccp', 'video'):

@@ -6,10 +6,10 @@
 __all__ = ['MOST_CUT', 'PICTURES', 'OFFERED', 'SPELLED', 'COUNTS', 'NOSE_TO_KNEE', 'TOGETHER', 'fit_canvas', 'person_box', 'cut',
            'into_box', 'Item', 'StoredPerson', 'Source', 'plain_name', 'pictures_below', 'PhotoFolder', 'box_in',
            'shot_of', 'find_below', 'known_pairs', 'train_pairs', 'flat_name', 'read_names', 'read_pairs',
-           'picture_size', 'DeepFashion', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos']
+           'picture_size', 'DeepFashion', 'DefGan', 'Market', 'FashionVideo', 'read_frames', 'PeoplePhotos']
 
 # %% ../nbs/use/06b_sources.ipynb #391f1959
-import hashlib, math, sys
+import hashlib, math, re, sys
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -223,10 +223,10 @@ def shot_of(photo:Image.Image,
     return shot
 
 # %% ../nbs/use/06b_sources.ipynb #ea3a487f
+_FASHION = 'DeepFashion In-shop: images from its owners, mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html'
 OFFERED = {
-    'deepfashion': 'DeepFashion In-shop: images from its owners, '
-                   'mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html; '
-                   'lists and annotations with github.com/RenYurui/Global-Flow-Local-Attention',
+    'deepfashion': f'{_FASHION}; lists and annotations with github.com/RenYurui/Global-Flow-Local-Attention',
+    'defgan': f'{_FASHION}; tables with github.com/AliaksandrSiarohin/pose-gan',
     'market': 'Market-1501: images from its owners, zheng-lab.cecs.anu.edu.au/Project/project_reid.html; '
               'annotations with github.com/tengteng95/Pose-Transfer',
     'video': 'Fashion Video: the lists of addresses from its owners, vision.cs.ubc.ca/datasets/fashion'}
@@ -239,8 +239,7 @@ SPELLED = {'train': ('fasion-resize-annotation-train.csv', 'fasion-annotation-tr
            'market pairs': ('market-pairs-test.csv', 'market-re-id-pairs-test.csv'),
            'market train pairs': ('market-pairs-train.csv', 'market-re-id-pairs-train.csv')}
 COUNTS = {'train.lst': 48_674, 'test.lst': 4_038, 'nose to knee': 25_341, 'pairs': 8_570, 'photos in pairs': 3_144,
-          'held out': 100, 'market pairs': 12_000,
-          'videos train': 500, 'videos test': 100}
+          'held out': 100, 'market pairs': 12_000, 'videos train': 500, 'videos test': 100}
 
 def find_below(root:Path, names:tuple, owner:str)->Path:
     "The one file of some names below a folder, or an error that says which file is missing and where it is offered"
@@ -264,7 +263,7 @@ def flat_name(path:str, # such as MEN/Denim/id_00000080/01_1_front.jpg
     "The field's flat name of a DeepFashion photo"
     *folders, name = Path(path).parts
     start = next((i for i, o in enumerate(folders) if o in ('MEN', 'WOMEN')), None)
-    if start is None: return Path(path).name
+    if start is None: return re.sub('^fasion(?=(WO)?MEN)', 'fashion', Path(path).name) # as Def-GAN's tables spell it
     gender, kind, person = (folders[start:] + ['', '', ''])[:3]
     first, *rest = Path(name).stem.split('_')
     number, view = (rest + ['', ''])[:2] if len(rest) > 1 else ('', ''.join(rest))
@@ -297,7 +296,7 @@ def picture_size(paths)->tuple: # (w, h)
 # %% ../nbs/use/06b_sources.ipynb #c5adf0d2
 class DeepFashion(Source):
     "DeepFashion In-shop in any of its usual forms"
-    kind = 'deepfashion'
+    kind, counts = 'deepfashion', COUNTS
     def __init__(self,
                  root,            # the folder with pictures, lists and tables, in any folders below
                  size=256,        # (h, w) of the canvas
@@ -308,9 +307,8 @@ class DeepFashion(Source):
         self.root = Path(root)
         self.files = {}
         for path in pictures_below(root): self.files.setdefault(flat_name(str(path.relative_to(root))), path)
-        lists = {s: set(read_names(find_below(self.root, (f'{s}.lst',), 'deepfashion'))) for s in ('train', 'test')}
+        lists = {s: set(self.listed(s)) for s in ('train', 'test')}
         self.width, self.frame = {(256, 256): 256, (176, 256): 176}.get(picture_size(self.files.values())), frame
-        for s in lists: self.expect(f'{s}.lst', len(lists[s]), COUNTS[f'{s}.lst'])
         for s in lists: self._read(s, lists[s], whole)
         self._hold_out()
         self._read_pairs()
@@ -319,7 +317,7 @@ class DeepFashion(Source):
 @patch
 def _read(self:DeepFashion, split, listed, whole):
     "The rows of one annotation table as items"
-    path = find_below(self.root, SPELLED[split], 'deepfashion')
+    path = find_below(self.root, SPELLED[split], self.kind)
     self.frame = self.frame or find_frame(read_table(path)[1], self.width) # the first table settles it for both
     names, keypoints = read_annotations(path, self.frame, 'bars', self.width)
     if split == 'train': self.note(f'the tables are in the frame {self.frame!r}')
@@ -342,10 +340,17 @@ def _read(self:DeepFashion, split, listed, whole):
 
 # %% ../nbs/use/06b_sources.ipynb #e3d3f09f
 @patch
+def listed(self:DeepFashion, split)->list:
+    "The names of a split"
+    names = read_names(find_below(self.root, (f'{split}.lst',), self.kind))
+    self.expect(f'{split}.lst', len({*names}), self.counts[f'{split}.lst'])
+    return names
+
+@patch
 def _hold_out(self:DeepFashion):
     "A hundred training photos, always the same, for validation"
     train = [o for o in self.items if o.split == 'train']
-    self.expect('train photos from nose to knees', len(train), COUNTS['nose to knee'])
+    self.expect('train photos from nose to knees', len(train), self.counts.get('nose to knee', len(train)))
     order = sorted(train, key=lambda o: hashlib.sha256(o.name.encode()).hexdigest())
     for o in order[:min(COUNTS['held out'], len(order)//10)]: o.split = 'valid'
 
@@ -353,9 +358,9 @@ def _hold_out(self:DeepFashion):
 @patch
 def _read_pairs(self:DeepFashion):
     "The field's test pairs, of which both photos are here"
-    path = find_below(self.root, SPELLED['pairs'], 'deepfashion')
+    path = find_below(self.root, SPELLED['pairs'], self.kind)
     count, both = len(read_pairs(path)), known_pairs(path, {o.name for o in self.items})
-    self.expect('test pairs', count, COUNTS['pairs'])
+    self.expect('test pairs', count, self.counts['pairs'])
     if len(both) < count: self.note(f'{count - len(both)} of {count} pairs lack a photo')
     self.pairs['test'] = both
     train_pairs(self, self.root, SPELLED['train pairs'])
@@ -369,6 +374,14 @@ def load(self:DeepFashion, i, detector=None): # noqa: F811
         photo, image = image.resize((176, 256), Image.Resampling.BICUBIC), Image.new('RGB', (256, 256), 'white')
         image.paste(photo, (40, 0))
     return *fit_canvas(image, item.keypoints, self.size), None
+
+# %% ../nbs/use/06b_sources.ipynb #2ff6f628
+class DefGan(DeepFashion):
+    "DeepFashion with the split and the pairs of Siarohin et al."
+    kind, counts = 'defgan', {'pairs': 8_670}
+    def __init__(self, root, size=256, frame=None): super().__init__(root, size, frame, whole=False)
+    def listed(self, split): # all that the table of the split has
+        return [flat_name(o) for o in read_table(find_below(self.root, SPELLED[split], self.kind))[0]]
 
 # %% ../nbs/use/06b_sources.ipynb #2dabce0d
 class Market(Source):

@@ -8,9 +8,10 @@ from PIL import Image
 from processes import Running, command
 from spice.core import DataError
 from spice.data import PHOTOS_AT_ONCE, Prepared, open_source, prepare
-from spice.sources import DeepFashion, FashionVideo, Market, PeoplePhotos, PhotoFolder
+from spice.sources import DeepFashion, DefGan, FashionVideo, Market, PeoplePhotos, PhotoFolder
 from spice.loaders import Paired
 from spice.keypoints import Keypoints
+from spice.measure.evaluate import evaluate
 from spice.prepare import spice_prepare
 from spice.sources import fit_canvas, flat_name, read_pairs
 
@@ -90,6 +91,37 @@ def test_deepfashion_for_systems_that_learn_from_pairs(tmp_path):
         assert (Path(names[3]).stem in train | held) != whole                            # the one without knees
     prepare(source, tmp_path/'out')
     assert Paired(Prepared(tmp_path/'out'), 'train').pairs
+
+def defgan(root):
+    "A look-alike of Siarohin et al.'s tables: no lists, their spelling, photos with bars"
+    for i, original in enumerate(ORIGINALS): picture(root/'img'/original, (256, 256), i, 40)
+    names = [flat_name(o).replace('fashion', 'fasion') for o in ORIGINALS]
+    rows = [(n, np.where((p := person(seed=i, missing=(9, 10) if i == 3 else ()))[:, :1] >= 0, p + [40, 0], -1)) for i, n in enumerate(names)]
+    rows[0][1][4, 0] = rows[20][1][4, 0] = 214
+    for split, some in (('train', rows[:20]), ('test', rows[20:])): table(root/f'fasion-annotation-{split}.csv', some)
+    for split, some in (('train', names[:20]), ('test', names[20:])):
+        pairs = [f'{a},{b}' for i in range(0, len(some), 2) for a, b in ((some[i], some[i + 1]), (some[i + 1], some[i]))]
+        (root/f'fasion-pairs-{split}.csv').write_text('from,to\n' + '\n'.join(pairs) + '\n')
+    return root
+
+def test_def_gans_split(tmp_path, capsys, bad_input):
+    "Its tables are its lists; all people are trained on; only its own protocols take it"
+    root = defgan(tmp_path/'raw')
+    spice_prepare('defgan', str(tmp_path/'out'), root=str(root))
+    said, data = capsys.readouterr().err, Prepared(tmp_path/'out')
+    assert data.manifest['kind'] == 'defgan' and 'test pairs: 10 here, 8,670 in the papers' in said and "frame 'bars'" in said and 'nose to knee' not in said
+    assert len(data) == 30 and len(data.splits['test']) == 10 and not data.splits.get('partial') and len(data.pairs['test']) == 10
+    assert 14 <= len(data.pairs['train']) <= 16 and Path(flat_name(ORIGINALS[3])).stem in data.names       # two are held out, with their pairs
+    i = data.index[Path(flat_name(ORIGINALS[3])).stem]
+    assert np.abs(data.points[i, 0, 0].numpy() - person(seed=3)[0, 0] - 40.5) < .01 and data.points[i, 9, 2] == 0
+    for name in ('defgan-256', 'dpt-256'):
+        found = evaluate('copy-source', name, data=data, count=4, device='cpu', measures=('ssim',))
+        assert found.pairs['data'] == 'defgan' and 0 < found.values['ssim']['mean'] < 1
+    with pytest.raises(DataError, match='holds defgan. gfla-256 is for deepfashion'): evaluate('copy-source', 'gfla-256', data=data, device='cpu')
+    with pytest.raises(DataError, match='there is no train.lst'): DeepFashion(root)
+    (root/'fasion-pairs-test.csv').unlink()
+    with pytest.raises(DataError, match='fasion-pairs-test.csv.*pose-gan'): DefGan(root)
+    with pytest.raises(DataError, match='--no_whole with defgan'): spice_prepare('defgan', str(tmp_path/'b'), root=str(root), whole=False)
 
 def test_deepfashion_says_which_file_is_missing(tmp_path, bad_input):
     root = deepfashion(tmp_path/'df')

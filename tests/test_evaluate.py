@@ -93,7 +93,7 @@ def small(p, **changes): return replace(PROTOCOLS[p], **changes)
 
 def test_protocols_name_what_there_is():
     assert set(PROTOCOLS) == {'people-64', 'people-128', 'people-256', 'people-crop-128', 'people-crop-256', 'gfla-256', 'cfld-256x176', 'clean', 'fashion-video',
-                              'ccp-round', 'ccp-round-256', 'ccp-repose', 'ccp-repose-128', 'upis-256', 'dpt-256', 'market'}
+                              'ccp-round', 'ccp-round-256', 'ccp-repose', 'ccp-repose-128', 'upis-256', 'defgan-256', 'dpt-256', 'market'}
     for name, p in PROTOCOLS.items():
         assert p.name == name and set(p.measures) | set(p.extra) <= set(ev.NEEDS) and p.frame in pr.FRAME_CHANGES
         assert through(torch.zeros(1, 3, 8, 8), p.codec).shape == (1, 3, 8, 8)
@@ -529,8 +529,20 @@ def test_a_small_system_in_a_table_of_large_photos(bad_input):
     assert [o.row for o in found] == ['enlarged:people', 'copy-source'] and found[0].system['size'] == [64, 64]
     with pytest.raises(SpiceError, match='has no size of its own'): open_row('enlarged:copy-source', 'cpu')
 
+def test_failures_of_a_prepared_dataset(fashion):
+    "Masks around joints, in the protocol's frame; the worst come first, whatever batch they are in"
+    from spice.measure.failures import FAILURES, failure_sheet, find_failures
+    shares, worst = find_failures('copy-source', 'cfld-256x176', data=fashion, count=4, each=3, device='cpu')
+    assert list(shares) == list(FAILURES) and abs(sum(shares.values()) - 1) < 1e-6 and shares['left over'] + shares['pasted'] > .1
+    assert all([o.error for o in some] == sorted((o.error for o in some), reverse=True) and len(some) == 3 for some in worst.values())
+    assert {o.size for o in worst['shape'][0].pictures} == {(176, 256), (256, 256)} and failure_sheet(worst).height > 5*256      # the pose is on the canvas
+    many, few = (find_failures('copy-source', 'people-64', count=n, each=1, device='cpu')[1]['shape'][0].error for n in (22, 4))
+    assert many >= few
+    assert sum(find_failures('truth', 'people-64', count=2, device='cpu')[0].values()) == 0, 'nothing is wrong'
+    with pytest.raises(SpiceError, match='no true photos'): find_failures('copy-source', 'ccp-repose', data=fashion, device='cpu')
+
 def test_protocols_of_the_papers(tmp_path, bad_input):
-    "On look-alikes: Market-1501 with masks around the joints, DeepFashion as DPT and UPIS measured it"
+    "On look-alikes: Market-1501 with masks around the joints, DeepFashion as Def-GAN, DPT and UPIS measured it"
     from spice.measure.measures import pose_mask
     from spice.measure.metrics import masked_ssim
     from test_data import person, picture, table as annotations
@@ -552,5 +564,5 @@ def test_protocols_of_the_papers(tmp_path, bad_input):
     score = MaskedScore(lambda images: seen.append(images) or images.mean((2, 3)), [3], 1)
     score.update(case.wanted, mask)
     assert (seen[0].permute(0, 2, 3, 1)[mask == 0] == -1).all() and torch.equal(seen[0].permute(0, 2, 3, 1)[mask > 0], case.wanted.permute(0, 2, 3, 1)[mask > 0])
-    for name in ('dpt-256', 'upis-256'):
-        with pytest.raises(DataError, match=f'{name} is for deepfashion'): evaluate('copy-source', name, data=data, device='cpu')
+    for name, kind in (('dpt-256', 'defgan'), ('defgan-256', 'defgan'), ('upis-256', 'deepfashion')):
+        with pytest.raises(DataError, match=f'{name} is for {kind}'): evaluate('copy-source', name, data=data, device='cpu')

@@ -13,6 +13,7 @@ from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
 from spice.measure.evaluate import evaluate
+from spice.measure.protocols import stretched
 from spice.features import load_features
 from spice.systems.gfla import FLOW_ALONE, Gfla, GflaLoss, GflaSettings, GflaWeights, fit_to, gfla_settings
 from spice.infer import repose
@@ -87,6 +88,19 @@ def test_whole_pixels_as_ren_et_al_count_them():
     photo = torch.zeros(176, 3, 16, 256)
     peak = system.seen(dict(source_image=photo, source_points=points, target_points=points))['source_heat'][:, 0, 8].argmax(1)
     assert torch.equal(peak, columns*256//176)
+
+def test_bars_are_the_stretched_protocol():
+    "A network that is trained with bars sees what `gfla-256` shows it without them"
+    canvas = torch.full((1, 3, 256, 256), 255, dtype=torch.uint8)
+    canvas[..., 40:216] = (F.interpolate(torch.rand(1, 3, 32, 22), (256, 176), mode='bicubic').clamp(0, 1)*255).byte()
+    points = torch.rand(1, 18, 3)*torch.tensor([176., 256., 1.]) + torch.tensor([40., 0., 0.])
+    batch = {f'{side}_{k}': v for side in ('source', 'target') for k, v in (('image', canvas), ('points', points))}
+    whole, system = stretched(batch), make_system('gfla', 'tiny', bars=40, whole_pixels=True)
+    mine = system.seen({k: v/127.5 - 1 if k.endswith('image') else v for k, v in batch.items()})
+    system.settings.bars = 0
+    theirs = system.seen({k: v/127.5 - 1 if k.endswith('image') else v for k, v in whole.items()})
+    assert (mine['source_image'] - theirs['source_image']).abs().max() < 2/127.5
+    assert torch.equal(mine['target_heat'], theirs['target_heat']) and mine['target_heat'].amax() > .9
 
 def test_starts(tmp_path):
     "From public files, or from a saved system; what is saved then needs no file"

@@ -1,5 +1,5 @@
 """Semantic parsing transformation: boxes, the search, each equation, the stages, the data, runs."""
-import json, os, signal, sys
+import json, os, signal, subprocess, sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.autograd import gradcheck
 from overfitting import steps_on
 from spice.core import DataError, SpiceError, seeded, to_pil
@@ -541,6 +542,8 @@ def test_restyle_by_command(tmp_path, bad_input):
     "Two photos in, a picture out; and what can't be"
     from spice.pose_files import write_openpose
     from spice.systems.restyle import spice_restyle
+    alone = 'from spice.systems.restyle import Reposer; Reposer.batch_of'
+    assert subprocess.run([sys.executable, '-c', alone]).returncode == 0, 'the command needs no other import'
     people = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
     for k, name in enumerate(('me', 'other')):
         to_pil(people.image)[k].save(tmp_path/f'{name}.png')
@@ -555,3 +558,31 @@ def test_restyle_by_command(tmp_path, bad_input):
         with pytest.raises(SpiceError, match=says): spice_restyle(*call, **(how | ({} if says != 'no model' else dict(model=''))))
     with pytest.raises(DataError, match='is what is read as other'): spice_restyle(*photos, **how | dict(out=photos[1]))
     with pytest.raises(DataError, match="there is no edit 'bold'"): spice_restyle(photos[0], **how, edit='bold')
+
+def test_texture_by_command(tmp_path, bad_input):
+    "Another photo's texture on the charts of the skin: with a `dpt`, on the chosen parts only; and what can't be"
+    from spice.pose_files import write_openpose
+    from spice.systems.restyle import spice_restyle
+    people = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
+    for k, name in enumerate(('me', 'other')):
+        to_pil(people.image)[k].save(tmp_path/f'{name}.png')
+        write_openpose(people.keypoints[k], tmp_path/f'{name}.json')
+    with seeded(0): make_system('dpt', 'tiny').save_pretrained(tmp_path/'dpt')
+    make_system('dpt', 'tiny', charts='densepose').save_pretrained(tmp_path/'files')
+    make_system('dpt', 'tiny', variant='predictive').save_pretrained(tmp_path/'flat')
+    new().save_pretrained(tmp_path/'parsing')
+    photos, out = (str(tmp_path/'me.png'), str(tmp_path/'other.png')), str(tmp_path/'it.png')
+    how = dict(texture=True, model=str(tmp_path/'dpt'), out=out, keypoints=str(tmp_path/'me.json'), other_keypoints=str(tmp_path/'other.json'), device='cpu')
+    read = lambda path: np.array(Image.open(path)).astype(int)
+    made, before = {o: read(spice_restyle(*photos, **how, parts=o)) for o in ('top', 'bottom', 'clothes', 'body')}, read(photos[0])
+    rows = {o: np.unique((np.abs(v - before).max(2) > 3).nonzero()[0]) for o, v in made.items()}
+    assert rows['top'].mean() < rows['bottom'].mean() and set(rows['top']) | set(rows['bottom']) <= set(rows['body']), 'trousers are below shirts'
+    assert (made['top'] == before)[:8].all() and (made['clothes'] != before).any(), 'what is above the person stays'
+    assert np.array_equal(np.where(made['top'] != before, made['top'], made['bottom']), made['clothes'])
+    other = lambda **o: (photos, how | o)
+    for (call, options), says in ((other(parts='hat'), 'Take one of clothes, top'), (other(edit='bald'), 'beside --texture'), (((photos[0],), how), 'Give the photo whose texture'),
+                                  (other(model=str(tmp_path/'parsing')), 'parsing has no charts'), (other(model=str(tmp_path/'flat')), 'dpt has no charts'),
+                                  (other(model=str(tmp_path/'files')), 'a photo has no dense pose'), (other(texture=False, parts='top'), '--parts top without --texture'),
+                                  (((photos[0], str(tmp_path/'none.png')), how), 'there is no such file'), (other(out=photos[1]), 'is what is read as other'),
+                                  (other(keypoints=str(tmp_path/'none.json')), 'there is no such file')):
+        with pytest.raises(SpiceError, match=says): spice_restyle(*call, **options)

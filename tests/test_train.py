@@ -410,5 +410,9 @@ def test_papers_schedules_by_command(tmp_path, monkeypatch, bad_input):
     spice_train(str(tmp_path/'a'), preset='mended64', steps='3,4', weights='beta=0', quiet=True)
     plan, cbs = asked.pop()
     assert (plan.preset, plan.steps, plan.weights, plan.ema, plan.quiet, cbs) == ('mended64', [3, 4], dict(beta=0), .999, True, None)
-    for options, says in ((dict(system='gfla'), 'no schedule of a paper'), (dict(steps='5'), '--steps beside --paper'), (dict(stage='full'), '--stage beside --paper')):
+    spice_train(str(tmp_path/'a'), system='gfla', data=data, paper=True, settings='bars=0')
+    plan, cbs = asked.pop()
+    assert (plan.preset, plan.bs, plan.ema, plan.stages, plan.settings, cbs) == ('paper', 8, 0., ['flow', 'full'], dict(whole_pixels=True, bars=0), None)
+    assert plan.steps == [80*plan.epoch, 40*plan.epoch] and plan.epoch == 101_966//8, 'a dataset without training pairs has the number of the paper'
+    for options, says in ((dict(system='guided'), 'no schedule of a paper'), (dict(steps='5'), '--steps beside --paper'), (dict(stage='full'), '--stage beside --paper')):
         with pytest.raises(SpiceError, match=says): spice_train(str(tmp_path/'a'), paper=True, **options)

@@ -86,22 +86,23 @@ PROTOCOLS = {o.name: o for o in (*map(_people, (64, 128, 256)), *(_people(size, 
              BICUBIC, 'cut',
              note='Lu et al. 2024: the photo without bars, no JPEG, torchvision\'s Inception'),
     Protocol('clean', 'any', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim', 'lpips', 'fid'), ('pck',),
-             'whole', BICUBIC,
-             note='the canvas as prepared, no JPEG, the FID Inception'),
+             'whole', BICUBIC, note='the canvas as prepared, no JPEG, the FID Inception'),
     Protocol('fashion-video', 'video', (256, 256), 'driver', ('test',), ('fid-field',), ('pck',), 'whole', BICUBIC,
              note='one random test video drives the first frame of every other one; there is no true photo'))}
 
 # %% ../../nbs/measure/30b_protocols.ipynb #7d5c1a2e
+def _paper(name, data, measures, extra, note, size=(256, 256), real=('train', 'valid', 'partial')):
+    return Protocol(name, data, size, 'test', real, measures, (*extra, 'pck'), 'whole', BICUBIC, note=note)
+
 PROTOCOLS |= {o.name: o for o in (
-    Protocol('upis-256', 'deepfashion', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim',), ('is', 'pck'),
-             'whole', BICUBIC,
-             note='Pumarola et al. 2018: SSIM and the Inception score, on the canvas as prepared'),
-    Protocol('dpt-256', 'deepfashion', (256, 256), 'test', ('train', 'valid', 'partial'), ('ssim', 'ms-ssim'),
-             ('is', 'detection', 'pck'), 'whole', BICUBIC,
-             note='Neverova et al. 2018: SSIM, MS-SSIM, Inception and detection score, on the canvas as prepared'),
-    Protocol('market', 'market', (128, 64), 'test', ('train',), ('ssim', 'mask-ssim'),
-             ('is', 'mask-is', 'detection', 'pck'), 'whole', BICUBIC,
-             note='Market-1501 as Ma et al. 2017 and others: also within a mask around the joints, before black'))}
+    _paper('upis-256', 'deepfashion', ('ssim',), ('is',),
+           'Pumarola et al. 2018: SSIM and the Inception score, on the canvas as prepared'),
+    _paper('defgan-256', 'defgan', ('ssim',), ('is', 'detection'),
+           'Siarohin et al. 2018: SSIM, Inception and detection score, on their own split and pairs'),
+    _paper('dpt-256', 'defgan', ('ssim', 'ms-ssim'), ('is', 'detection'),
+           'Neverova et al. 2018: as defgan-256, on the same 8,670 pairs, with MS-SSIM'),
+    _paper('market', 'market', ('ssim', 'mask-ssim'), ('is', 'mask-is', 'detection'), 'Market-1501 as Ma et al. 2017 '
+           'and others: also within a mask around the joints, before black', (128, 64), ('train',)))}
 
 # %% ../../nbs/measure/30b_protocols.ipynb #6d7c269d
 def find_protocol(name, # a key of `PROTOCOLS`, or a `Protocol`
@@ -143,8 +144,7 @@ def _stretch_map(maps):
     planes = _bars(maps if maps.ndim == 4 else maps[:, None]).float()
     return F.interpolate(planes, (256, 256), mode='nearest-exact').to(maps.dtype).view(*maps.shape[:-2], 256, 256)
 
-# of the canvas; None leaves it
-FRAME_CHANGES = dict(rendered=None, cuts=None, whole=None, photo=_bars, stretched=_stretch)
+FRAME_CHANGES = dict(rendered=None, cuts=None, whole=None, photo=_bars, stretched=_stretch) # None leaves the canvas
 
 # %% ../../nbs/measure/30b_protocols.ipynb #cae27a0b
 def stretched(batch:dict)->dict: # fields of a batch before it is drawn, on DeepFashion's canvas

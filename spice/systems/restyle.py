@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EDITS', 'PARSED_AS', 'PARSER', 'redraw', 'swap_sides', 'transfer_clothes', 'relabel', 'edit_parsing', 'label_table',
-           'HumanParser', 'human_parser', 'parse_folder', 'spice_parse', 'restyle', 'spice_restyle']
+           'HumanParser', 'human_parser', 'parse_folder', 'spice_parse', 'restyle', 'check_restyle', 'spice_restyle']
 
 # %% ../../nbs/systems/54d_restyle.ipynb #57d86718
 from pathlib import Path
@@ -17,12 +17,14 @@ from PIL import Image
 from torch import Tensor
 from ..core import (DataError, SpiceError, can_write, command, get_device, not_over, progress, read_image, reading,
                         save_image, to_pil, to_tensor, writing)
+from .. import infer # noqa: F401 (it gives `Reposer` its `batch_of`)
 from ..data import Prepared
 from ..reposer import Aim, Reposer
 from ..loaders import Batch
 from .parsing import ParsingTransfer
 from ..people import PARSING
 from .pseudo_pairs import BOX_PARTS, one_hot, part_masks
+from .texture import transfer_texture
 from ..weights import on_hub
 
 # %% ../../nbs/systems/54d_restyle.ipynb #e0f3c2ee
@@ -206,12 +208,25 @@ def restyle(photo,               # who is dressed: anything `read_image` takes
     if edit: parsing = edit_parsing(parsing.argmax(1), batch['target_points'], edit)
     return to_pil(redraw(tool.system, batch, parsing).cpu())[0]
 
+# %% ../../nbs/systems/54d_restyle.ipynb #3475fd3f
+def check_restyle(other:str, model:str, edit:str, texture:bool, parts:str):
+    "Refuse options that do not go together"
+    if not texture:
+        if parts != 'clothes': raise DataError(f'--parts {parts} without --texture', 'Give both, or neither')
+        if not model:
+            raise DataError('no model', 'Give --model, a folder of spice_train --system parsing, since none ships; or '
+                            '--texture, which needs none')
+    elif edit: raise DataError(f'--edit {edit!r} beside --texture', 'Give one of the two')
+    elif not other: raise DataError('nothing to change', 'Give the photo whose texture it is')
+
 # %% ../../nbs/systems/54d_restyle.ipynb #5e2d8f07
 @command
 def spice_restyle(photo:str,          # who is dressed
                   other:str='',       # the photo whose clothes they get; empty keeps their own, for an edit
                   model:str='',       # of a trained system `parsing`: a folder of spice_train, a name, or hf:owner/name
                   edit:str='',        # short sleeves, long sleeves, short trousers, trousers for a skirt, bald
+                  texture:bool=False, # transfer the other's texture by charts of the skin; a model, if any, is a `dpt`
+                  parts:str='clothes', # of which parts the texture is: clothes, top, bottom, body
                   out:str='restyled.png', # the picture to write
                   keypoints:str='',   # a file with the joints of the first photo's people; empty looks for them
                   other_keypoints:str='', # likewise of the other photo
@@ -219,10 +234,11 @@ def spice_restyle(photo:str,          # who is dressed
                   device:str='',      # cpu, cuda, mps; empty is the fastest there is
                  ):
     "Dress a person in the clothes of another photo. Example: spice_restyle me.jpg other.jpg --model _ckpt/parsing"
-    if not model: raise DataError('no model', 'Give --model, a folder of spice_train --system parsing: none ships')
+    check_restyle(other, model, edit, texture, parts)
     not_over(out, photo=photo, other=other)
     can_write(out)
-    image = restyle(photo, other or None, model, edit, keypoints or None, other_keypoints or None, maps or None,
-                    device or None)
+    make, what = (transfer_texture, parts) if texture else (restyle, edit)
+    image = make(photo, other or None, model or None, what, keypoints or None, other_keypoints or None, maps or None,
+                 device or None)
     print(save_image(image, out))
     return Path(out)
