@@ -394,6 +394,21 @@ def test_a_run_of_two_processes(tmp_path, f_3d_folder):
     assert len((tmp_path/'run'/'full'/'log.csv').read_text().splitlines()) == 2
     assert load_system(tmp_path/'run', 'cpu').size == (64, 64)
 
+def test_the_first_step_is_told(tmp_path, capsys):
+    "Each term times its weight, once for each stage, printed unless the run is quiet; the same after a stop"
+    few = dict(system='upis', bs=2, pool=8, epoch=2, checkpoint=1, device='cpu', weights='style=100')
+    spice_train(str(tmp_path/'run'), **few, steps='2')
+    said, text = capsys.readouterr().out, (tmp_path/'run'/'full'/'first_step.txt').read_text()
+    assert said.count('full, first step: generator: adv') == 1 and text.strip() in said and text.strip() in (tmp_path/'run'/'README.md').read_text()
+    parts = dict(o.split(' ', 1) for player in text.strip().split('; ') for o in player.split(': ')[1].split(', '))
+    assert set(parts) == {'adv', 'pose', 'adv_back', 'pose_back', 'content', 'style', 'critic', 'detector'}
+    for k, v in parts.items():
+        value, times, weight, equals, product = v.split()
+        assert (times, equals) == ('x', '=') and abs(float(value)*float(weight) - float(product)) <= .02*abs(float(product)), k
+    assert parts['style'].split()[2] == '30', 'lambda_Id times the weight that was given'
+    spice_train(str(tmp_path/'quiet'), **few, steps='1', quiet=True)
+    assert 'first step' not in capsys.readouterr().out and (tmp_path/'quiet'/'full'/'first_step.txt').is_file()
+
 def test_papers_schedules_by_command(tmp_path, monkeypatch, bad_input):
     from spice.sources import PeoplePhotos
     from spice.data import prepare
