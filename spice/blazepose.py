@@ -393,7 +393,7 @@ def find(self:BlazePose, photos:list)->list: # one `Found` a photo, of PIL image
 
 # %% ../nbs/use/01c_blazepose.ipynb #bf303128
 @command
-def spice_get(what:str='blazepose', # what to fetch
+def spice_get(what:str, # blazepose
              ):
     "Fetch what does not come with the library, before it is needed. Example: spice_get blazepose"
     if what != 'blazepose': raise WeightsError(f'there is nothing to get by the name {what!r}', 'Take blazepose')

@@ -1,17 +1,43 @@
 "Commands as a user runs them: help, one line for a mistake, exit codes; and what importing costs."
+import inspect
 import json
+import re
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from fastcore.script import anno_parser
 from PIL import Image
 from processes import COMMANDS, command
+
+ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_has_an_example(name):
     out = command(name, '--help')
     assert out.returncode == 0 and 'Example' in out.stdout
+
+def written_lines():
+    "All lines that call one of the commands, in the README, the chapters and the examples of help"
+    texts = [(ROOT/'README.md').read_text(encoding='utf-8')]
+    for path in sorted(ROOT.glob('nbs/**/*.ipynb')):
+        texts += [''.join(o['source']) for o in json.loads(path.read_text(encoding='utf-8'))['cells'] if o['cell_type'] == 'markdown']
+    lines = [line for text in texts for block in re.findall(r'```(?:bash|sh)\n(.*?)```', text, re.S) for line in re.split(r'\n|&&', block)]
+    lines += [re.split('Example: ', function(name).__doc__)[1] for name in COMMANDS]
+    return sorted({re.split(r' [#>|] ?', o.strip())[0] for o in lines if o.strip().split(' ')[0] in COMMANDS})
+
+def function(name):
+    module, _, attribute = COMMANDS[name].partition(':')
+    return inspect.unwrap(getattr(import_module(module), attribute))
+
+@pytest.mark.parametrize('line', written_lines())
+def test_written_lines_are_understood(line):
+    "By the parser of the command; nothing is run"
+    name, *words = shlex.split(line)
+    anno_parser(function(name), prog=name).parse_args(words)
 
 def test_demo_writes_a_picture(tmp_path):
     "The installed script itself, in a process that starts from nothing"

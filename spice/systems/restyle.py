@@ -8,10 +8,12 @@ __all__ = ['EDITS', 'PARSED_AS', 'PARSER', 'redraw', 'swap_sides', 'transfer_clo
 
 # %% ../../nbs/systems/54d_restyle.ipynb #57d86718
 from pathlib import Path
+from typing import no_type_check
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from fastcore.script import Param
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -221,8 +223,10 @@ def check_restyle(other:str, model:str, edit:str, texture:bool, parts:str):
 
 # %% ../../nbs/systems/54d_restyle.ipynb #5e2d8f07
 @command
+@no_type_check # `other` is a word without a name that may be missing
 def spice_restyle(photo:str,          # who is dressed
-                  other:str='',       # the photo whose clothes they get; empty keeps their own, for an edit
+                  other:Param('the photo whose clothes they get; without it they keep their own, for an edit', str,
+                              opt=False, nargs='?')='',
                   model:str='',       # of a trained system `parsing`: a folder of spice_train, a name, or hf:owner/name
                   edit:str='',        # short sleeves, long sleeves, short trousers, trousers for a skirt, bald
                   texture:bool=False, # transfer the other's texture by charts of the skin; a model, if any, is a `dpt`
@@ -233,7 +237,7 @@ def spice_restyle(photo:str,          # who is dressed
                   maps:str='',        # a folder with NAME_parsing.npy of the photos; empty takes the system's parser
                   device:str='',      # cpu, cuda, mps; empty is the fastest there is
                  ):
-    "Dress a person in the clothes of another photo. Example: spice_restyle me.jpg other.jpg --model _ckpt/parsing"
+    "Dress a person in the clothes of another photo. Example: spice_restyle me.jpg other.jpg --texture"
     check_restyle(other, model, edit, texture, parts)
     not_over(out, photo=photo, other=other)
     can_write(out)
