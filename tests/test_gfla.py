@@ -1,6 +1,7 @@
 "The supervised original: public weights against plain functions, its terms one by one, who gets pairs, runs, starts, overfitting."
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 import gfla
 import pytest
 import torch
@@ -12,8 +13,8 @@ from overfitting import quietly, steps_on
 from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
-from spice.measure.evaluate import evaluate
-from spice.measure.protocols import stretched
+from spice.measure.evaluate import check_rows, evaluate, system_row
+from spice.measure.protocols import PROTOCOLS, stretched
 from spice.features import load_features
 from spice.systems.gfla import FLOW_ALONE, Gfla, GflaLoss, GflaSettings, GflaWeights, fit_to, gfla_settings
 from spice.infer import repose
@@ -97,7 +98,10 @@ def test_bars_are_the_stretched_protocol():
     batch = {f'{side}_{k}': v for side in ('source', 'target') for k, v in (('image', canvas), ('points', points))}
     whole, system = stretched(batch), make_system('gfla', 'tiny', bars=40, whole_pixels=True)
     mine = system.seen({k: v/127.5 - 1 if k.endswith('image') else v for k, v in batch.items()})
+    rows, pairs = [system_row(system, 'barred')], SimpleNamespace(canvas=(64, 64), protocol=PROTOCOLS['gfla-256'])
+    with pytest.raises(SpiceError, match='barred stretches photos itself, and gfla-256 does'): check_rows(rows, pairs)
     system.settings.bars = 0
+    check_rows(rows, pairs)
     theirs = system.seen({k: v/127.5 - 1 if k.endswith('image') else v for k, v in whole.items()})
     assert (mine['source_image'] - theirs['source_image']).abs().max() < 2/127.5
     assert torch.equal(mine['target_heat'], theirs['target_heat']) and mine['target_heat'].amax() > .9

@@ -16,13 +16,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
 from hashlib import sha256
-
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-
 from ..body import Body
 from ..core import DataError, SpiceError, WeightsError, can_write, command, get_device, progress, seeded, writing
 from ..features import features_hash, load_features
@@ -375,7 +373,7 @@ def check_sets(measures, count:int, real:int): # pairs, and photos of the real s
 
 # %% ../../nbs/measure/31_evaluate.ipynb #2d624a99
 def check_rows(rows:list, pairs):
-    "Refuse two rows of one name, and systems of another size, before anything is made"
+    "Refuse two rows of one name, and systems for other photos, before anything is made"
     names = [o.name for o in rows]
     if not rows: raise SpiceError('no rows to measure', f'Give a system, or some of {", ".join(BASELINES)}')
     twice = next((o for o in names if names.count(o) > 1), None)
@@ -386,6 +384,9 @@ def check_rows(rows:list, pairs):
         if protocol.pairs == 'rounds':
             what = f'{protocol.name} asks with the inputs of a guided network, {o.name} is {o.about["kind"]}'
             raise SpiceError(what, 'Take a guided system')
+        if protocol.frame == 'stretched' and getattr(o.system.settings, 'bars', 0):
+            what = f'{o.name} stretches photos itself, and {protocol.name} does'
+            raise SpiceError(what, 'Put "bars": 0 into the config.json of a copy')
         own = tuple(o.system.size)
         if own != canvas:
             what = f'{protocol.name} shows photos of {canvas[0]} x {canvas[1]}, {o.name} is for {own[0]} x {own[1]}'
@@ -412,8 +413,7 @@ def evaluate_rows(rows,               # a list of what `open_row` takes
     check_sets(measures or (*p.measures, *p.extra), len(pairs), real_count)
     rows = [open_row(o, tools.device, name) for o, name in zip(rows, told_apart(rows))]
     for o in rows:
-        # for systems that draw bodies themselves
-        if o.system is not None and pairs.body is not None: o.system.use_body(pairs.body)
+        if o.system is not None and pairs.body is not None: o.system.use_body(pairs.body) # some draw bodies
     check_rows(rows, pairs)
     metrics, left_out = make_measures(measures or p.measures, () if measures else p.extra, tools, pairs.known)
     with seeded(p.seed):
