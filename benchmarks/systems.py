@@ -36,14 +36,14 @@ def cost(run, system, case)->dict:
                 weights=weights_hash(system), paired=system.paired, bodies=system.bodies, parameters=parameters(system),
                 ms=round(median_ms(lambda: system(case.asked), 'cpu')/len(case), 1))
 
-def apart(folders, count:int, anchor:str)->dict:
+def apart(rows, count:int, anchor:str)->dict:
     "Each row's means, and its differences from one of them, pair by pair"
-    results = {o.row: o for o in evaluate_rows([*map(str, folders), *PLAIN], 'people-64', count=count, measures=list(PAIRED), device='cpu')}
+    results = {o.row: o for o in evaluate_rows([*map(str, rows)], 'people-64', count=count, measures=list(PAIRED), device='cpu')}
     short = lambda numbers: [round(float(o), 4) for o in numbers]
     def about(o):
         means = {k: short(o.values[k][part] for part in ('mean', 'low', 'high')) for k in PAIRED}
         return dict(weights=o.system.get('weights', ''), means=means, minus={k: short(difference(o, results[anchor], k)) for k in PAIRED})
-    return dict(pairs=count, anchor=anchor, command=' '.join(['python', 'benchmarks/systems.py', *sys.argv[1:]]),
+    return dict(pairs=count, anchor=anchor, command=' '.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]),
                 networks=results[anchor].networks, rows={k: about(o) for k, o in results.items()})
 
 def main():
@@ -59,7 +59,7 @@ def main():
     case = pairs.case(SHOWN)
     found = {o.name: cost(o, systems[o.name], case) for o in folders}
     with writing(ROOT/'benchmarks'/'results'/'systems_cost.json') as f: Path(f).write_text(json.dumps(found, indent=1))
-    with writing(ROOT/'benchmarks'/'results'/'systems_apart.json') as f: Path(f).write_text(json.dumps(apart(folders, args.count, args.anchor), indent=1))
+    with writing(ROOT/'benchmarks'/'results'/'systems_apart.json') as f: Path(f).write_text(json.dumps(apart([*folders, *PLAIN], args.count, args.anchor), indent=1))
     save_image(row_sheet(systems, case, scale=1.), ROOT/'nbs'/'images'/'systems.webp')
     for name, row in found.items(): print(name, row)
 
