@@ -12,7 +12,8 @@ from spice.sample import load_sample
 DRAWN = Path(__file__).resolve().parent.parent/'nbs'/'images'/'spice.svg'
 SKIN, HAIR, SHIRT, TROUSERS, SHOES = '#b98a66', '#33241d', '#1f4fb5', '#e58fae', '#b8322a'
 NETWORK, LOSS, INK, PALE = '#dbe7f6', '#fde3c3', '#222', '#8a8a8a'
-WHEEL = ('#7de35a', '#9be84a', '#e8e34a', '#f0a04a', '#54dcb0', '#5ac8f0', '#c77df0', '#8a5af0', '#4a50e0', '#f08ac8', '#e05ac0', '#b04ae0')
+# torso's rim, torso, face, neck, right thigh and shin, left thigh and shin, right arm, left arm: as R has them
+WHEEL = ('#90e0a8', '#a9ffc4', '#ff545a', '#64ff34', '#93c1ff', '#4c75ff', '#d5beff', '#cd7bff', '#23ff5a', '#00ff5f', '#daff64', '#fff850')
 
 def line(a, b, colour, width): return f'<path d="M{a[0]:.0f} {a[1]:.0f}L{b[0]:.0f} {b[1]:.0f}" stroke="{colour}" stroke-width="{width}"/>'
 
