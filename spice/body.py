@@ -206,7 +206,7 @@ def _set_up_skeleton(self:Body, model, points, tensor):
     "What joints-only posing needs: joints and face points as linear functions of the shape, and the tree"
     regressor, shapes, weights = (tensor(model[k]) for k in ('J_regressor', 'shapedirs', 'weights'))
     self.face_points, parents = points, torch.tensor(PARENTS[1:])
-    along = torch.cat([self.rest[..., None], shapes], 2).double() # in 32 bits threads would show in the last ones
+    along = torch.cat([self.rest[..., None], shapes], 2).double() # in 32 bits it would depend on the number of threads
     joints = torch.einsum('jv,vck->jck', regressor.double(), along).float() # (24, 3, 1 + 10)
     steps = joints - torch.cat([torch.zeros(1, 3, 11), joints[parents]]) # from the parent to the joint
     movers = weights[points].sum(0).nonzero()[:, 0] # the joints that move the face
@@ -214,6 +214,7 @@ def _set_up_skeleton(self:Body, model, points, tensor):
     poses = nn.functional.pad(poses, (1, 0)).reshape(15, 216) # in the layout of `_motions`; the root has none
     face = torch.cat([self.rest[points][..., None], shapes[points]], 2).transpose(0, 1).reshape(15, 11)
     face[:, 0] -= poses@torch.eye(3)[..., None].expand(3, 3, 24).reshape(216) # no rotation, no correction
+    # rows: 3*24 steps, 3*5 face points, 3*k movers; columns: at rest, 10 shapes, 216 entries of rotations
     rows = torch.cat([steps.transpose(0, 1).reshape(72, 11), face, joints[movers].transpose(0, 1).reshape(-1, 11)])
     by_turn = torch.zeros(len(rows), 216)
     by_turn[72:87] = poses

@@ -155,7 +155,7 @@ def _nearest(near, count, size, perspective_correct, block, keep=None):
         row, col = _place(near, i, k)
         inside, depth = _hits(near, i, row, col, perspective_correct)
         i, row, col = (o.index_select(0, inside) for o in (i, row, col))
-        if keep is not None: # of the soup below
+        if keep is not None: # cloth, cut where `keep` is below 0: see "Different meshes at once"
             there = _inside_pattern(near, i, row, col, keep)
             i, row, col, depth = (o.index_select(0, there) for o in (i, row, col, depth))
         key = depth.float().view(torch.int32).long() << 32 | near.face.index_select(0, i)

@@ -57,8 +57,8 @@ def test_chapter_has_the_form(path):
 WIDE_EXPORTS = {}
 WIDE_EXAMPLES = {
     '00_core': 2, '00_files': 2, '00a_weights': 1, '01_keypoints': 5, '01b_pose_files': 2, '02_body': 4,
-    '02a_free_body': 4, '02b_segments': 4, '03_camera': 2, '03a_render': 5, '03b_surface': 6, '03c_sample': 2,
-    '04_poses': 5, '04a_prior': 3, '05_wardrobe': 3, '05a_fabric': 1, '06_photo': 5, '06a_people': 4, '07_data': 2,
+    '02a_free_body': 4, '02b_segments': 4, '03_camera': 1, '03a_render': 3, '03b_surface': 5, '03c_sample': 2,
+    '04_poses': 5, '04a_prior': 2, '05_wardrobe': 3, '05a_fabric': 1, '06_photo': 5, '06a_people': 4, '07_data': 2,
     '07a_loaders': 3, '07b_rig': 3, '08_smplify': 11, '08a_fits': 2, '09_regressor': 6, '09a_people_detector': 4,
     '10_blocks': 2, '10a_flow': 3, '11_attention': 5, '12_generator': 5, '13_discriminator': 1, '14_features': 6,
     '15_losses': 9, '15a_consistency': 5, '15b_objective': 5, '16a_guided': 2, '16c_background': 4, '16d_strangers': 2,
