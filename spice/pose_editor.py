@@ -119,6 +119,8 @@ def bend(fitter:Fitter,
         )->tuple: # rotations [1, 24, 3, 3], camera
     "Pull a body by its joints"
     pull = copy(fitter)
+    # a joint may be 1.5 pixels of 256 off; `robust` is so large that errors are plain squares; the pose prior counts
+    # less; people may lean by a radian; a joint counts by its score, not by the score's square
     pull.settings = replace(fitter.settings, noise=1.5, robust=1e3, prior=.3, upright=1., trust=1.)
     before, seen = fitter.state_of(fits), pull.look_at(keypoints, fits.camera)
     stay = before.betas.new_zeros(1, 61)
