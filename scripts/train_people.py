@@ -94,7 +94,7 @@ MEASURE = (f'spice_eval people,copy-source,mean-image,warp-true-flow,truth --pro
 
 def card_of(run, system):
     "What came of the training, and the figures that were measured of these very weights"
-    lines = [(run/'README.md').read_text().replace(repr(run.name), "'people'").replace('by `spice_train`', 'without pairs, on made-up people')]
+    lines = [(run/'README.md').read_text().replace(repr(run.as_posix()), "'people'").replace('by `spice_train`', 'without pairs, on made-up people')]
     rows = [o for stage in STAGES for o in log_rows(run/stage/'log.csv')]
     plan = json.loads((run/'plan.json').read_text())
     photos = plan['every']*plan['bs']                                                     # of a row of the log

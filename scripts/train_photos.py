@@ -350,7 +350,7 @@ def main():
     parser.add_argument('--pool', type=int, default=3000, help='samples of each kind that are kept')
     parser.add_argument('--first', type=int, default=1000, help='samples of each kind that are made at once')
     parser.add_argument('--reuse', type=float, default=3., help='how often a sample is used')
-    parser.add_argument('--threads', type=int, default=0, help='on a CPU; 0 takes all')
+    parser.add_argument('--threads', type=int, default=0, help='on a CPU, of each of the two processes; 0 takes half of the cores')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--bf16', action='store_true')
     parser.add_argument('--device')
@@ -360,8 +360,8 @@ def main():
     args = parser.parse_args()
     if args.publish: return publish(args)
     if args.quick: args.out, args.pool, args.first, args.steps = f'{args.out}-quick', 64, 32, 40
-    if args.threads: torch.set_num_threads(args.threads)
     device = get_device(args.device)
+    if args.threads or device.type == 'cpu': torch.set_num_threads(args.threads or max(1, torch.get_num_threads()//2)) # samples are made beside
     torch.backends.cudnn.benchmark = True                                                  # of a GPU: shapes never change
     if args.worker: return work(args, device)
     train(args, device, time.time() + 60*args.minutes)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'ValidationPairs', 'body_of', 'plan_loaders', 'weights_of', 'FirstStep',
            'stage_learner', 'shows_bars', 'Stop', 'plain_errors', 'run_to', 'run_stage', 'train', 'as_after',
-           'check_numbers', 'check_plan', 'check_stage', 'run_card', 'log_rows', 'pairs_of', 'spice_train', 'paper_run',
-           'count_of', 'paper_plan']
+           'check_numbers', 'steps_done', 'is_done', 'check_steps', 'check_plan', 'check_stage', 'run_card', 'log_rows',
+           'pairs_of', 'spice_train', 'paper_run', 'count_of', 'paper_plan']
 
 # %% ../nbs/use/23_runs.ipynb #7b07893f
 import inspect, json, os, platform, sys, time
@@ -68,8 +68,8 @@ class Plan:
     quiet: bool = False        # no bars, no table
 
 # %% ../nbs/use/23_runs.ipynb #5cbe1635
-MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet', 'processes', 'data',
-              'regressor') # when a run is continued
+MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet', 'processes', 'data', 'regressor',
+              'steps') # when a run is continued
 
 # %% ../nbs/use/23_runs.ipynb #6ac22556
 def inputs_of(plan:Plan)->dict:
@@ -258,12 +258,14 @@ def train(out, plan:Plan, device=None,
         counted = {k: getattr(o.weights, k, 0) for o in system.stages().values() for k in BODILY} | plan.weights
         if any(v and k.rpartition('.')[2] in BODILY for k, v in counted.items()): tools['body'] = body_of(plan, device)
         dls = plan_loaders(plan, system, device, share) if plan.data != 'people' else None # what is wrong shows here
+        check_steps(out, stages, steps)
+        wait()
         if share[0] == 0: claim(out, plan, share[1], inputs_of(plan))
         wait()
         dls, begun = dls or plan_loaders(plan, system, device, share), time.time()
         for o, n in zip(stages, steps):
             folder = out/o
-            if (folder/'last'/'config.json').is_file():
+            if is_done(folder, n):
                 system.read_weights(folder/'last'/'model.safetensors')
                 as_after(dls.train.dataset, folder)
                 continue
@@ -298,6 +300,23 @@ def check_numbers(plan:Plan):
     inside(0, 2**63 - 1, seed=plan.seed)
     check_settings(plan.settings, '--settings')
 
+def steps_done(folder)->int: # as its last checkpoint says; 0 without one
+    "How far a stage is"
+    last = last_checkpoint(Path(folder)/'checkpoints')
+    return int(last.stem.partition('_')[2]) if last else 0
+
+def is_done(folder, steps:int)->bool:
+    "Whether a stage has come to its end"
+    return (Path(folder)/'last'/'config.json').is_file() and steps_done(folder) in (0, steps)
+
+def check_steps(out, stages, steps):
+    "Refuse to shorten what is done, and to lengthen a stage that another one was built on"
+    for o, n in zip(stages, steps):
+        done = steps_done(Path(out)/o)
+        if done > n: raise SpiceError(f'stage {o} has done {done} steps already, not {n}', 'Give as many, or more')
+        if done < n and (Path(out)/o/'last').is_dir() and done and o != stages[-1]:
+            raise SpiceError(f'stage {o} ended after {done} steps', 'Only the last stage can be given more')
+
 def check_plan(plan, system, stages):
     "Refuse an impossible plan"
     parts = list(dict.fromkeys(k for o in system.stages().values() for k in o.rates))
@@ -322,7 +341,7 @@ def run_card(plan:Plan, system:System, out:Path, stages:list, seconds:float)->st
     device = (torch.cuda.get_device_name() if torch.cuda.is_available()
               else f'{platform.machine()} CPU, {torch.get_num_threads()} threads')
     lines = [f'# {plan.system}, {plan.preset}', '',
-             f'A person in another pose, trained by `spice_train`; `repose(photo, pose, model={out.name!r})` uses it.',
+             f'A person in another pose, trained by `spice_train`; `repose(photo, pose, {out.as_posix()!r})` uses it.',
              '',
              '| | |', '|---|---|', f'| data | {plan.data} |', f'| size | {system.size[0]} x {system.size[1]} |',
              f'| hardware | {device}, {seconds/3600:.2f} hours in the last session |',

@@ -354,7 +354,7 @@ def spice_video(photo:str,              # a photo of a person
                 fps:float=0.,           # frames a second; 0 is the film's, or 25
                 smooth:str='film',      # film: all frames together; live: from the past only; none
                 repeat:int=1,           # times, for a motion by its name
-                as_driver:bool=False,   # the driver's proportions instead of the photo's
+                as_driver:bool=False,   # the driver's proportions; with a guided model only the driver's place
                 sides:bool=False,       # photo, driver, body and result side by side
                 paste:bool=False,       # the whole photo, at its own size
                 size:int=0,             # pixels of a side; 0 is 256, or what the system makes
