@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'Plan', 'inputs_of', 'claim', 'ValidationPairs', 'body_of', 'plan_loaders', 'weights_of', 'FirstStep',
            'stage_learner', 'shows_bars', 'Stop', 'plain_errors', 'run_to', 'run_stage', 'train', 'as_after',
-           'check_numbers', 'steps_done', 'is_done', 'check_steps', 'check_plan', 'check_stage', 'run_card', 'log_rows',
+           'steps_done', 'is_done', 'check_steps', 'check_numbers', 'check_plan', 'check_stage', 'run_card', 'log_rows',
            'pairs_of', 'spice_train', 'paper_run', 'count_of', 'paper_plan']
 
 # %% ../nbs/use/23_runs.ipynb #7b07893f
@@ -287,19 +287,7 @@ def as_after(data, folder:Path):
     torch.set_rng_state(state['chance'])
     if state['chance_cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(state['chance_cuda'])
 
-# %% ../nbs/use/23_runs.ipynb #c8f3bdaa
-def check_numbers(plan:Plan):
-    "Refuse impossible numbers before anything is made"
-    counts = ('bs', 'accumulate', 'pool', 'epoch', 'every', 'samples', 'checkpoint', 'keep')
-    inside(1, 1e9, **{o: getattr(plan, o) for o in counts},
-           **{f'steps of stage {i}': o for i, o in enumerate(plan.steps, 1)})
-    inside(0, .999999, ema=plan.ema)
-    inside(0, 1, decay=plan.decay, renew=plan.renew)
-    inside(0, 1e9, clip=plan.clip, **plan.weights)
-    inside(0, 100, **plan.rates)
-    inside(0, 2**63 - 1, seed=plan.seed)
-    check_settings(plan.settings, '--settings')
-
+# %% ../nbs/use/23_runs.ipynb #5d1c7e2a
 def steps_done(folder)->int: # as its last checkpoint says; 0 without one
     "How far a stage is"
     last = last_checkpoint(Path(folder)/'checkpoints')
@@ -316,6 +304,19 @@ def check_steps(out, stages, steps):
         if done > n: raise SpiceError(f'stage {o} has done {done} steps already, not {n}', 'Give as many, or more')
         if done < n and (Path(out)/o/'last').is_dir() and done and o != stages[-1]:
             raise SpiceError(f'stage {o} ended after {done} steps', 'Only the last stage can be given more')
+
+# %% ../nbs/use/23_runs.ipynb #c8f3bdaa
+def check_numbers(plan:Plan):
+    "Refuse impossible numbers before anything is made"
+    counts = ('bs', 'accumulate', 'pool', 'epoch', 'every', 'samples', 'checkpoint', 'keep')
+    inside(1, 1e9, **{o: getattr(plan, o) for o in counts},
+           **{f'steps of stage {i}': o for i, o in enumerate(plan.steps, 1)})
+    inside(0, .999999, ema=plan.ema)
+    inside(0, 1, decay=plan.decay, renew=plan.renew)
+    inside(0, 1e9, clip=plan.clip, **plan.weights)
+    inside(0, 100, **plan.rates)
+    inside(0, 2**63 - 1, seed=plan.seed)
+    check_settings(plan.settings, '--settings')
 
 def check_plan(plan, system, stages):
     "Refuse an impossible plan"
