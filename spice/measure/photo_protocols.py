@@ -25,7 +25,7 @@ from ..loaders import Batch, Draw
 from ..places import Carrier, bleed
 from ..people.poses import turn
 from .protocols import CHUNK, GREY, Case, Protocol, body_for
-from ..rounds import Album, library_poses, read_album, round_trip
+from ..rounds import Album, album_rows, library_poses, read_album, round_trip
 from ..surface import render_body
 
 # %% ../../nbs/measure/30c_photo_protocols.ipynb #17c65bd3
@@ -46,7 +46,7 @@ class PhotoPairs:
     def __init__(self, protocol:Protocol, data:Prepared, count:int=0, device=None, body:Body|None=None):
         check_folder(protocol, data)
         self.protocol, self.data, self.device = protocol, data, get_device(device)
-        self.numbers = [int(i) for i in data.rows('test') if bool(data.bodies['good'][i])]     # rows of the dataset
+        self.numbers = album_rows(data, 'test')                                                # rows of the dataset
         self.album, self.body = album_at(read_album(data, 'test'), protocol.size[0]), body_for(data, body, self.device)
         if len(self.album) < 2:
             raise DataError(f'{data.folder} has one photo in test', 'Give two: poses are those of others')
@@ -65,7 +65,8 @@ class PhotoPairs:
 def check_folder(protocol:Protocol, data:Prepared):
     "Refuse folders that a protocol for single photos can't use"
     kind, size = data.manifest['kind'], protocol.size[0]
-    if kind != protocol.data: raise DataError(f'{data.folder} holds {kind}', f'{protocol.name} is for {protocol.data}')
+    if kind not in (protocol.data, 'folder'):
+        raise DataError(f'{data.folder} holds {kind}', f'{protocol.name} is for {protocol.data}')
     if data.bodies is None: raise DataError(f'{data.folder} has no bodies', 'Run spice_fit on it')
     if data.size[0] != data.size[1] or data.size[0] < size:
         todo = f'{protocol.name} wants {size} x {size} or larger: prepare it so'
@@ -107,7 +108,7 @@ def real(self:PhotoPairs, count:int=0):
 def real_about(self:PhotoPairs, count:int=0)->dict:
     "What the real set is"
     names = '\n'.join(self.data.names[i] for i in self.numbers[:count or None]).encode()
-    return dict(data=self.protocol.data, splits=['test'], size=list(self.canvas), behind=GREY,
+    return dict(data=self.data.manifest['kind'], splits=['test'], size=list(self.canvas), behind=GREY,
                 dataset=self.data.manifest['hash'], names=sha256(names).hexdigest()[:16])
 
 # %% ../../nbs/measure/30c_photo_protocols.ipynb #efba3a80
@@ -120,8 +121,8 @@ def framed(body:Body, rotmats:Float[Tensor, 'b 24 3 3'], betas:Float[Tensor, 'b 
 @patch
 def ground(self:PhotoPairs, names:bytes)->dict:
     "All that pairs of any kind depend on"
-    return dict(data=self.protocol.data, split='test', pairs=self.protocol.pairs, size=list(self.canvas), fill=FILL,
-                behind=GREY, seed=self.protocol.seed, dataset=self.data.manifest['hash'],
+    return dict(data=self.data.manifest['kind'], split='test', pairs=self.protocol.pairs, size=list(self.canvas),
+                fill=FILL, behind=GREY, seed=self.protocol.seed, dataset=self.data.manifest['hash'],
                 names=sha256(names).hexdigest()[:16], bodies=self.data.bodies['how'], body=self.body.hash)
 
 @patch
