@@ -346,8 +346,8 @@ def test_command_from_a_fresh_process(tmp_path):
     assert {'model.safetensors', 'config.json', 'README.md', 'full/log.csv', 'full/samples/step_0000002.jpg', 'full/checkpoints/step_0000002.pt'} <= files
     (row,) = log_rows(tmp_path/'run'/'full'/'log.csv')
     assert {'adv', 'pose', 'adv_back', 'pose_back', 'content', 'style', 'critic', 'detector', 'generator_total'} <= set(row)
-    again = run('4', str(tmp_path/'run'))                                           # loads it before chapter 51 is imported
-    assert again.stdout.strip() == 'upis' and again.returncode != 0 and 'Give the same settings' in again.stderr
+    again = run('1', str(tmp_path/'run'))                                           # loads it before chapter 51 is imported
+    assert again.stdout.strip() == 'upis' and again.returncode != 0 and 'has done 2 steps already, not 1' in again.stderr
     assert json.loads((tmp_path/'run'/'plan.json').read_text())['system'] == 'upis'
     people = People(64, 'valid', samples=1, device='cpu').photos([3])
     made = repose(to_pil(people.image)[0], ['walk', 'arms_up'], model=tmp_path/'run', keypoints=people.points, device='cpu', return_all=True)
