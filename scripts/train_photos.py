@@ -70,7 +70,8 @@ def claim(args):
     if args.data:
         files = [o for o in (folder/'crops.npz', folder/'fits.pt') if o.is_file()]
         photos = content_of(files or [o for o in (Prepared(folder).folder/k for k in ('manifest.json', 'splits.json', 'bodies.npz')) if o.is_file()])
-    now = {k: getattr(args, k) for k in ('size', 'bs', 'rate', 'seed', 'pairs', 'features', 'steps', 'full', 'start')}
+    now = {k: getattr(args, k) for k in ('size', 'bs', 'rate', 'seed', 'pairs', 'features', 'steps', 'full')}
+    if args.start: now['start'] = args.start
     return claim_work(Path(args.out)/str(args.size)/'plan.json', now | dict(photos=photos), ('steps', 'full'))
 
 def sources(args, device):

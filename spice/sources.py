@@ -402,7 +402,7 @@ class Market(Source):
             names, rows = read_table(path)
             missing, done = [o for o in names if o not in files], set()
             if missing:
-                self.note(f'{path.name}: {len(missing)} of {len(names)} annotated photos are not here: {missing[0]}')
+                self.note(f'{path.name}: {len(missing)} of {len(names)} listed photos are not here, e.g. {missing[0]}')
             for name, row in zip(names, rows):
                 if name not in files or name in done: continue
                 done.add(name)
