@@ -7,6 +7,7 @@ __all__ = ['HAZE', 'MOST', 'BACKGROUNDS', 'PLAIN', 'GuidedSystemSettings', 'guid
            'Portrait', 'shown_share', 'clear']
 
 # %% ../nbs/method/24_guided_system.ipynb #7c2a40a5
+import math
 from dataclasses import dataclass, field
 from functools import partial
 import numpy as np
@@ -15,7 +16,7 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from PIL import Image, ImageColor, ImageFilter
 from torch import Tensor
-from .background import fill_behind
+from .background import fill_behind, mirror_beyond
 from .body import Body
 from .camera import Camera
 from .core import DataError, SpiceError, to_pil, to_tensor
@@ -224,13 +225,12 @@ def picture(self:Portrait,
 
 @patch
 def ground(self:Portrait, size:int)->Float[Tensor, '1 3 size size']:
-    "The canvas without the person, at a size; made once. Beyond the photo's edge it is filled in"
+    "The canvas without the person, at a size; made once. Beyond the photo's edge it is mirrored"
     if size not in self.grounds:
-        ground = self.tensor(cut(self.behind(), self.box, (size, size)))
-        # the canvas may reach beyond the photo
-        known = cut(Image.new('L', self.photo.size, 255), self.box, (size, size))
-        known = torch.from_numpy(np.array(known)).to(ground)[None, None]/255
-        self.grounds = {size: fill_behind(ground, 0*known, known) if known.min() < .5 else ground}
+        ground, scale = self.tensor(cut(self.behind(), self.box, (size, size))), size/self.side
+        low = [max(0, math.ceil(-o*scale)) for o in self.box[:2]]
+        high = [min(size, int((end - o)*scale)) for end, o in zip(self.photo.size, self.box)]
+        self.grounds = {size: mirror_beyond(ground, (*low, *high))}
     return self.grounds[size]
 
 # %% ../nbs/method/24_guided_system.ipynb #bd664737

@@ -1,9 +1,9 @@
-"Behind the person: plain grounds, what is never looked at, batches, edges, moved photos, sharpness, small and bad input."
+"Behind the person: plain grounds, what is never looked at, batches, edges, what lies beyond them, sharpness, small and bad input."
 import pytest
 import torch
 import torch.nn.functional as F
 
-from spice.background import HOLE_RIM, complete, fill_behind
+from spice.background import HOLE_RIM, complete, fill_behind, mirror_beyond
 from spice.core import DataError
 from spice.places import grow
 
@@ -52,11 +52,20 @@ def test_chance_outside_is_left_alone():
     fill_behind(street(), person())
     assert torch.equal(torch.rand(3), wanted)
 
-def test_beyond_the_photo_is_filled_and_never_copied():
-    photo, known = street(), torch.ones(1, 1, 96, 72)
-    known[..., :10] = 0
-    filled = fill_behind(torch.where(known > 0, photo*.5, 1.), person(), known)
-    assert filled.max() <= photo[..., 10:].max()*.5 + .1 and filled[..., :10].std() > .05
+def test_beyond_the_photo_is_its_mirror_image():
+    photo = F.interpolate(street(), scale_factor=5)
+    unknown = photo.clone()
+    unknown[..., :50] = unknown[..., 450:, :] = torch.nan
+    made = mirror_beyond(unknown, (50, 0, 360, 450))
+    assert torch.equal(made[..., :450, 50:], photo[..., :450, 50:]) and made.isfinite().all() and made.abs().max() <= 1
+    assert (made[..., :450, 49] - photo[..., :450, 50]).abs().max() < .05
+    rough = [float(made[..., 100:400, a:a + 10].diff(dim=-2).abs().mean()) for a in (50, 25, 0)]
+    assert rough[0] > rough[1] > rough[2]
+
+def test_beyond_a_sliver():
+    plain = torch.full((1, 3, 40, 50), .25)
+    assert mirror_beyond(plain, (0, 0, 50, 40)) is plain
+    torch.testing.assert_close(mirror_beyond(plain, (20, 5, 21, 30)), plain) # mirrored again and again
 
 def test_stripes_are_continued():
     stripes = torch.where(torch.arange(72) % 8 < 4, -.5, .5).expand(1, 3, 96, 72)
