@@ -17,6 +17,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import SchedCos, SchedLin
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.learner import AvgMetric
+from fastai.torch_core import find_bs
 from fastcore.basics import patch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .core import SpiceError, WeightsError, save_image, writing
@@ -33,7 +34,7 @@ class History(Callback):
                 ): self.path, self.every, self.rows, self.sums, self.photos = path and Path(path), every, [], [], 0
     def after_batch(self):
         self.sums.append(self.learn.step.log() | dict(loss=self.learn.loss))
-        self.photos += len(self.learn.xb[0])
+        self.photos += find_bs(self.learn.xb[0])
         if len(self.sums) >= self.every: self.row()
     def after_fit(self):
         if self.sums: self.row()
@@ -121,7 +122,7 @@ class TermMetric(AvgMetric):
     def __init__(self, player:str, term:str): self.player, self.term = player, term
     @property
     def name(self): return self.term if self.term != 'total' else f'{self.player}_total'
-    def accumulate(self, learn): self.add(self.value_of(learn.step.terms[self.player]), len(learn.xb[0]))
+    def accumulate(self, learn): self.add(self.value_of(learn.step.terms[self.player]), find_bs(learn.xb[0]))
     def value_of(self, terms): return terms.total if self.term == 'total' else terms[self.term]
     def add(self, value, photos:int):
         self.total, self.count = self.total + photos*float(value), self.count + photos

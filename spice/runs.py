@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
+from fastai.torch_core import find_bs
 from .body import load_body
 from .callbacks import (EMA, Accumulate, Bf16, Checkpoints, Clip, Decay, Guard, History, Judged, Samples,
                              curves, last_checkpoint,
@@ -209,7 +210,7 @@ def plain_errors(learn:SystemLearner):
     try: yield
     except SpiceError as e: raise type(e)(str(e).split('`:\n\t')[-1]) from None
     except torch.OutOfMemoryError:
-        raise SpiceError(f'the device has not enough memory for {len(learn.xb[0])} photos in a step',
+        raise SpiceError(f'the device has not enough memory for {find_bs(learn.xb[0])} photos in a step',
                          'Give a smaller --bs, and --accumulate to make up for it') from None
 
 def run_to(learn:SystemLearner, folder:Path|None, steps:int, quiet:bool=False)->bool: # whether to stop now

@@ -1,7 +1,9 @@
 """Systems, the learner, callbacks and runs: who learns from what, resume, failures, two processes."""
 import json, math, os, shutil, signal, socket, time
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -272,6 +274,14 @@ def test_ctrl_c_and_the_same_command(tmp_path, monkeypatch, at, accumulate):
         assert all(torch.equal(v, b[k]) for k, v in a.items()), kind
     logs = [[{k: v for k, v in row.items() if k not in ('photos_per_second', 'MB')} for row in log_rows(tmp_path/o/'flow'/'log.csv')] for o in ('whole', 'again')]
     assert logs[0] == logs[1] and [o['step'] for o in logs[0]] == [2, 4, 6, 7]
+
+def test_speed_is_of_photos(dls, monkeypatch):
+    "Not of the entries of a batch"
+    seconds = count()
+    monkeypatch.setattr('spice.callbacks.time', SimpleNamespace(perf_counter=lambda: next(seconds))) # a second from row to row
+    learn = system_learner(new(), dls, 'flow', cbs=[History(every=2)])
+    with learn.no_bar(), learn.no_logging(): learn.train_to(4)
+    assert [o['photos_per_second'] for o in learn.history.rows] == [4, 4]
 
 def test_a_second_ctrl_c_saves_nothing(tmp_path, dls):
     before = signal.getsignal(signal.SIGINT)                                             # a shell may ignore it for jobs in the background
