@@ -335,15 +335,16 @@ def mirror_beyond(picture:Float[Tensor, 'b 3 h w'],
     "Beyond the edges the picture is mirrored; the farther from them, the more it is blurred"
     (h, w), (left, top, right, bottom) = picture.shape[2:], edges
     if edges == (0, 0, w, h): return picture
+    if left >= right or top >= bottom:
+        raise DataError(f'nothing of the picture is in {edges}', 'Give others')
     down, across = (mirrored(*o, picture.device) for o in ((h, top, bottom), (w, left, right)))
-    sharp = picture[:, :, down][..., across]
+    out = sharp = picture[:, :, down][..., across]
     y, x = (torch.arange(side).to(picture) for side in (h, w))
     aside, above = torch.maximum(left - x, x - right + 1), torch.maximum(top - y, y - bottom + 1)
     away = torch.maximum(aside, above[:, None])
-    out = sharp
     for width in (o*max(h, w)/1000 for o in SOFTER):
         fewer = [max(1, round(side/width)) for side in (h, w)]
         small = F.interpolate(sharp, fewer, mode='bilinear', antialias=True)
-        soft = F.interpolate(small, (h, w), mode='bicubic')
-        out = out.lerp(soft.clamp(-1, 1), ((away - width/2)/(2*width)).clamp(0, 1))
+        soft = F.interpolate(small, (h, w), mode='bicubic').clamp(-1, 1)
+        out = out.lerp(soft, ((away - width/2)/(2*width)).clamp(0, 1))
     return out

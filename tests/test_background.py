@@ -66,6 +66,7 @@ def test_beyond_a_sliver():
     plain = torch.full((1, 3, 40, 50), .25)
     assert mirror_beyond(plain, (0, 0, 50, 40)) is plain
     torch.testing.assert_close(mirror_beyond(plain, (20, 5, 21, 30)), plain) # mirrored again and again
+    with pytest.raises(DataError, match='nothing of the picture is in'): mirror_beyond(plain, (20, 5, 20, 30))
 
 def test_stripes_are_continued():
     stripes = torch.where(torch.arange(72) % 8 < 4, -.5, .5).expand(1, 3, 96, 72)
