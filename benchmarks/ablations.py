@@ -24,8 +24,8 @@ def bodies(kind): return dict(variant='predictive', source_pose=kind, target_pos
 
 # {system: {row of its paper's table: (settings, weights of terms)}}
 ROWS = {
-    'dpt': {'table 3: foreground mask': (bodies('mask'), {}), 'table 3: body parts': (bodies('parts'), {}),
-            'table 3: keypoints': (bodies('keypoints'), {}), 'table 3: I, U, V': (bodies('iuv'), {}), 'table 3: one-hot I, U, V': (bodies('onehot'), {}),
+    'dpt': {**{f'table 3: {o}': (bodies(k), losses()) for o, k in (
+                ('foreground mask', 'mask'), ('body parts', 'parts'), ('keypoints', 'keypoints'), ('I, U, V', 'iuv'), ('one-hot I, U, V', 'onehot'))},
             **{f'table 4: {o}': (dict(variant=o), losses()) for o in VARIANTS},
             **{f"table 5: {', '.join(['L1', *on])}": ({}, losses(*on)) for on in (
                 ('percep',), ('style',), ('percep', 'style'), ('adv',), ('percep', 'adv'), ('style', 'adv'), ('percep', 'style', 'adv'))}},

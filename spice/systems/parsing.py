@@ -479,12 +479,12 @@ def loaders(self:ParsingTransfer, plan, device, share:tuple=(0, 1))->DataLoaders
 
 # %% ../../nbs/systems/54c_parsing.ipynb #29f69858
 def parsing_paper_run(data:str,          # the folder of a prepared dataset
-              photos:int=25_341, # in an epoch; SPICE's, since the paper does not say
+              photos:int=37_258, # in an epoch
               epochs:int=50,     # of each stage; the paper does not say
               preset:str='paper', # or 'market'
               **changes,         # fields of `Plan`
              )->Plan:
-    "Batches of section 4.1"
+    "Photos and batches of section 4.1"
     size = dict(paper=4, market=16).get(preset, 4)
     plan = Plan(**{**dict(system='parsing', preset=preset, data=data, bs=size, ema=0.), **changes})
     plan.epoch = max(1, photos//plan.bs)

@@ -68,8 +68,9 @@ def relabel(parsing:Int[Tensor, 'b h w'],
               else torch.ones_like(parsing).bool())
     return torch.where(inside & (parsing == PARSING.index(old)), PARSING.index(new), parsing)
 
-EDITS = {'short sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm')
-                           for side in ('left', 'right')],
+EDITS = {'short sleeves': [([f'{side} lower arm'], 'upper clothes', f'{side} arm') for side in ('left', 'right')],
+         'no sleeves': [([f'{side} lower arm', f'{side} upper arm'], 'upper clothes', f'{side} arm')
+                        for side in ('left', 'right')],
          'long sleeves': [([f'{side} lower arm', f'{side} upper arm'], f'{side} arm', 'upper clothes')
                           for side in ('left', 'right')],
          'short trousers': [([f'{side} lower leg'], 'trousers', f'{side} leg') for side in ('left', 'right')],
@@ -228,7 +229,7 @@ def spice_restyle(photo:str,          # who is dressed
                   other:Param('the photo whose clothes they get; without it they keep their own, for an edit', str,
                               opt=False, nargs='?')='',
                   model:str='',       # of a trained system `parsing`: a folder of spice_train, a name, or hf:owner/name
-                  edit:str='',        # short sleeves, long sleeves, short trousers, trousers for a skirt, bald
+                  edit:str='',        # short, no or long sleeves; short trousers; trousers for a skirt; bald
                   texture:bool=False, # transfer the other's texture by charts of the skin; a model, if any, is a `dpt`
                   parts:str='clothes', # of which parts the texture is: clothes, top, bottom, body
                   out:str='restyled.png', # the picture to write
