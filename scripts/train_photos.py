@@ -3,7 +3,7 @@
     python scripts/train_photos.py _data/ccp256                    # 128 pixels, into _ckpt/photos/128; the same command goes on
     python scripts/train_photos.py _data/ccp256 --minutes 30       # stops after that
     python scripts/train_photos.py _data/ccp256 --size 256         # goes on from the weights of 128, into _ckpt/photos/256
-    python scripts/train_photos.py _data/mine --start photos --steps 1000  # the model that ships, on photos of your own, a quarter of an hour
+    python scripts/train_photos.py _data/mine --start photos --steps 1000 --out _ckpt/mine  # the model that ships, on photos of your own, a quarter of an hour
     python scripts/train_photos.py _data/ccp256 --pairs 0          # round trips only: no pair is ever seen
     python scripts/train_photos.py _data/ccp256 --full 3           # every third step also people in strangers' poses (chapter 16d)
     python scripts/train_photos.py --publish --size 256            # what was trained becomes the model that ships, with card and logs
@@ -143,9 +143,10 @@ class Training:
         self.random = torch.Generator().manual_seed(args.seed)
         if args.full: self.start_full()
         smaller = Path(args.out)/'128'
+        begin = args.start or (str(smaller) if args.size > 128 and (smaller/'model.safetensors').is_file() else '')
         if (self.folder/'state.pt').is_file(): self.load()
-        elif args.start: self.net.load_state_dict(guided_net(args.start, device).state_dict())
-        elif args.size > 128 and (smaller/'model.safetensors').is_file(): self.net.load_state_dict(guided_net(smaller, device).state_dict())
+        elif begin: self.net.load_state_dict(guided_net(begin, device).state_dict())
+        print(f'{self.folder} ' + (f'goes on from step {self.step}' if self.step else f"begins with {begin or 'random weights'}"), flush=True)
         if not self.step: self.average.load_state_dict(self.net.state_dict())
     def start_full(self):
         "The critic and whom it judges"

@@ -78,7 +78,7 @@ RADIUS = 3         # pixels of a patch to each side of its centre
 PLACE_WEIGHTS = (1.7, .5)  # weights of a step as long as the picture, down and across
 
 def waves()->Float[Tensor, 'k 3 7 7']:
-    "The lowest waves of a patch; the sum of their squares is the patch's mean square"
+    "The lowest waves of a patch; the sum of their squares is the mean of r² + g² + b² in it"
     side = 2*RADIUS + 1
     k = torch.arange(side)
     wave = torch.cos(math.pi/side*(k + .5)*k[:, None])*math.sqrt(2/side)

@@ -331,7 +331,7 @@ class Guard(Callback):
         if bool(torch.isfinite(self.learn.loss).all()): return
         terms = {k: float(v) for k, v in self.learn.step.log().items() if not k.endswith('_total')}
         self.found = [k for k, v in terms.items() if not math.isfinite(v)] or ['the total']
-        todo = 'lower the rate, or go on from the last checkpoint'
+        todo = 'begin in another folder, with a lower rate'
         raise SpiceError(f'{", ".join(self.found)} is not finite at step {self.learn.done}',
                          todo.capitalize() if self.folder is None else f'The batch is in {self.keep_batch()}; {todo}')
     def keep_batch(self)->Path:

@@ -133,7 +133,8 @@ def _join(source, out, chunks):
     parts = [read_arrays(_chunk_path(out, k), 'Remove it, and run the same command again') for k in chunks]
     names, points, item = _joined(parts)
     items, notes = [source.items[i] for i in item], {key: _lists(parts, key) for key in ('skipped', 'tags')}
-    table = dict(names=names, points=points, groups=np.array([one.group for one in items], dtype=str)) | _beyond(parts)
+    groups = np.array([one.group or o for one, o in zip(items, names)], dtype=str)
+    table = dict(names=names, points=points, groups=groups) | _beyond(parts)
     with writing(out/'keypoints.npz') as f:
         with open(f, 'wb') as file: np.savez(file, **table)
     _join_bodies(out, names, parts)

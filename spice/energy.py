@@ -73,7 +73,7 @@ LIMB_LEANS = { # m, o and sigma of Depth
     (8, 9): (.7, -.03, .22), (11, 12): (.7, -.03, .22),                                        # thighs
     (9, 10): (.4, .1, .24), (12, 13): (.4, .1, .24)}                                           # shins
 
-BLAZEPOSE = { # keypoint: (joint, metres from it)
+BLAZEPOSE = { # keypoint: (joint that turns it, metres from the body's own keypoint)
     0: (15, (0., .014, -.015)), 1: (9, (0., .025, 0.)),                                        # nose, neck
     2: (9, (0., .025, 0.)), 5: (9, (0., .025, 0.)),                                            # shoulders
     8: (0, (.009, -.007, .035)), 11: (0, (-.009, -.007, .035)),                                # hips

@@ -418,13 +418,13 @@ def _attempt(make, wrong, *what):
     except (DataError, ImageError) as e: wrong.append(dict(what=', '.join(map(str, what)), error=str(e)))
 
 # %% ../nbs/use/40_infer.ipynb #cadfe537
-def _make_files(tool, photo, goals, joints, who, wrong, steps, paste, size, background):
+def _make_files(tool, photo, goals, joints, who, whose, wrong, steps, paste, size, background):
     "The results of one photo, written to files; what can't be made is noted in `wrong`"
     seen = _attempt(lambda: tool.see(photo, joints_for(photo, joints), who), wrong, photo)
     if seen is None: return []
     aims = []
     for pose, path in goals:
-        aim = _attempt(lambda: tool.aim(pose, seen, within=not paste), wrong, photo, pose)
+        aim = _attempt(lambda: tool.aim(pose, seen, person=whose, within=not paste), wrong, photo, pose)
         if aim: aims.append((path, aim))
     results = tool.stream(((seen, aim) for _, aim in aims), steps, paste, size or tool.good_size([seen]), background)
     for (path, _), result in zip(aims, results):
@@ -437,7 +437,7 @@ def _report(made, there, wrong, out, as_json):
     if as_json: print(dumps(dict(made=[str(o) for o in made], there=there, wrong=wrong), indent=1))
     else:
         count = f'{len(made)} {"picture" if len(made) == 1 else "pictures"} in {out}'
-        if there: count += f', {there} were there already'
+        if there: count += f', {there} were there already (--overwrite makes them again)'
         print('\n'.join([count, *(f"{o['what']}: {o['error']}" for o in wrong)]))
     if wrong: raise DataError(f'{len(wrong)} could not be made', 'See the lines above')
 
@@ -449,6 +449,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  model:str='',          # a folder of spice_train, a name, or hf:owner/name
                  keypoints:str='', # the joints of the photo's people, or a folder of such files; empty looks for them
                  person:str='',         # which, if there are several: largest, or a number from the left
+                 whose:str='',          # as person, where a pose is a photo of several people
                  detector:str='',       # blazepose (also if empty), rcnn, own (the model's), or a folder of weights
                  device:str='',         # cpu, cuda, mps; empty is the fastest there is
                  steps:bool=False,      # write every step beside the result
@@ -461,13 +462,13 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                 ):
     "Put the people of photos into poses. Example: spice_repose me.jpg walk,sit --paste --out reposed"
     if size and paste: raise DataError(f'size={size} with --paste', 'Leave --size out: the whole photo keeps its own')
-    who, plan = whom(person), planned(files_of(photos, PICTURES), files_of(poses), Path(out))
+    who, driver, plan = whom(person), whom(whose), planned(files_of(photos, PICTURES), files_of(poses), Path(out))
     for goals in plan.values(): can_write(goals[0][1])
     tool = Reposer(model or None, detector=detector or None, device=device or None, maps=maps or None)
     made, wrong, there = [], [], 0
     for photo, goals in _bar(plan.items(), len(plan), 'photos'):
         todo = [goal for goal in goals if overwrite or not goal[1].exists()]
         there += len(goals) - len(todo)
-        if todo: made += _make_files(tool, photo, todo, keypoints, who, wrong, steps, paste, size, background)
+        if todo: made += _make_files(tool, photo, todo, keypoints, who, driver, wrong, steps, paste, size, background)
     _report(made, there, wrong, out, json)
     return made

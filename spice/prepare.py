@@ -199,9 +199,10 @@ def spice_prepare(kind:str,          # people, folder, ccp, deepfashion, defgan,
                   train:int=1000,    # People: outfits to train on
                   valid:int=100,     # People: outfits to choose by
                   test:int=200,      # People: outfits to test on
-                  whole:bool=True,   # DeepFashion: train only on people seen from nose to knee, as SPICE does
+                  # DeepFashion: train only on people seen from nose to knee, as SPICE does; --no-whole on all
+                  whole:bool=True,
                   detector:str='',   # finds people: blazepose, rcnn or a folder of weights; empty is blazepose
-                  fit:bool=True,     # of folder and ccp: fit bodies, too
+                  fit:bool=True,     # fit bodies to the people of folder and ccp; --no-fit leaves them out
                   process:int=0,     # this process' number
                   of:int=1,          # how many processes share the work
                   json:bool=False,   # print the manifest as JSON

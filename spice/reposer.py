@@ -184,7 +184,7 @@ def see(self:Reposer,
         photo,          # anything `read_image` takes
         keypoints=None, # of its people; anything `read_keypoints` takes; None looks for them
         person=None,    # which, if there are several: 'largest', or a number from the left
-        matte=None,     # 'L', of the photo's size: which pixels are the person's; None looks for them
+        matte=None,     # grey, of the photo's size: which pixels are the person's; None looks for them
        )->Sighting:
     "Find a person and fit a body; the same `Sighting` for the same photo"
     name, photo = photo, read_image(photo)
@@ -192,6 +192,7 @@ def see(self:Reposer,
         raise ImageError(f'a photo of {photo.width*photo.height/1e6:.0f} million pixels',
                          f'Make it smaller: at most {MOST_SEEN/1e6:.0f} million')
     given = None if keypoints is None else read_keypoints(keypoints, (photo.height, photo.width))
+    if matte is not None: matte = read_image(matte).convert('L')
     if matte is not None and matte.size != photo.size:
         raise DataError(f'a matte of {matte.width} x {matte.height} pixels',
                         f'Give one of {photo.width} x {photo.height}, as the photo')

@@ -247,6 +247,8 @@ def train(out, plan:Plan, device=None,
     set_seed(plan.seed)
     system = make_system(plan.system, plan.preset, **plan.settings)
     stages = list(plan.stages) or list(system.stages())
+    if len(plan.steps) > len(stages):
+        raise SpiceError(f'{len(plan.steps)} numbers of steps', f'Give one for each stage: {", ".join(stages)}')
     steps = list(plan.steps) + [plan.steps[-1] if plan.steps else 1000]*(len(stages) - len(plan.steps))
     for o in stages:
         if o not in system.stages():

@@ -111,7 +111,7 @@ class Item:
     name: str          # unique, a plain file name without ending
     path: Path|None    # the picture's file
     split: str         # 'train', 'valid', 'test' or another
-    group: str         # the outfit or person
+    group: str         # the outfit or person; empty if everybody in the photo is somebody else
     keypoints: object = None # `Keypoints`, a file of them, or None to look for them
 
 @dataclass
@@ -178,12 +178,12 @@ class PhotoFolder(Source):
                  valid:float=0., # share that is held out
                 ):
         super().__init__(size)
-        root, paths = Path(folder), pictures_below(folder)
-        for path in paths:
+        root = Path(folder)
+        for path in pictures_below(root):
             beside = next((o for end in ('.json', '.npy', '.npz') if (o := path.with_suffix(end)).is_file()), None)
-            name = plain_name(path, root)
+            name, below = plain_name(path, root), path.resolve().relative_to(root.resolve()).parts[:-1]
             held = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)/2**32 < valid
-            self.items.append(Item(name, path, 'valid' if held else 'train', path.parent.name, beside))
+            self.items.append(Item(name, path, 'valid' if held else 'train', '_'.join(below), beside))
         without = sum(o.keypoints is None for o in self.items)
         if without: self.note(f'{without} of {len(self)} photos have no keypoints beside them: the detector will look')
         others = sorted(o.name for o in root.rglob('*') if o.suffix.lower() in NOT_READ)

@@ -701,7 +701,7 @@ def test_tables_are_utf8(tmp_path, capsys, monkeypatch):
 OPTIONS = [
     (spice_train, dict(clip=-1.), 'clip = -1'), (spice_train, dict(decay=float('nan')), 'decay = nan'), (spice_train, dict(ema=5.), 'ema = 5'), (spice_train, dict(ema=1.), 'ema = 1'),
     (spice_train, dict(rates='flow=-0.1'), 'flow = -0.1'), (spice_train, dict(rates='flow=NaN'), 'flow = nan'), (spice_train, dict(rates='flow=1e30'), 'flow = 1e+30'),
-    (spice_train, dict(weights='correct=Infinity'), 'correct = inf'), (spice_train, dict(weights='correct=true'), 'correct = True'), (spice_train, dict(steps='0'), '--steps 0'),
+    (spice_train, dict(weights='correct=Infinity'), 'correct = inf'), (spice_train, dict(weights='correct=true'), 'correct = True'), (spice_train, dict(steps='0'), '--steps 0'), (spice_train, dict(steps='3,2,1'), '3 numbers of steps. Give one for each stage: flow'),
     (spice_train, dict(steps='²'), '--steps ²'), (spice_train, dict(steps='9'*5000), '--steps 999'), (spice_train, dict(steps=''), '--steps'), (spice_train, dict(bs=0), 'bs = 0'),
     (spice_train, dict(bs=10**12), 'bs = 1000000000000'), (spice_train, dict(seed=-1), 'seed = -1'), (spice_train, dict(seed=2**70), 'seed = '), (spice_train, dict(pool=0), 'pool = 0'),
     (spice_train, dict(checkpoint=0), 'checkpoint = 0'), (spice_train, dict(accumulate=-2), 'accumulate = -2'), (spice_train, dict(settings='width=1000000000'), 'beyond all bounds'),

@@ -31,6 +31,14 @@ def tool():
 @pytest.fixture
 def seen(tool, person): return tool.see(person[0], person[1]['keypoints'], matte=person[1]['matte'])
 
+def test_a_matte_comes_in_any_form(tool, person, seen, tmp_path):
+    photo, known = person
+    known['matte'].save(tmp_path/'matte.png')
+    for o in (str(tmp_path/'matte.png'), np.asarray(known['matte'])):
+        again = tool.see(photo, known['keypoints'], matte=o)
+        assert again.box == seen.box and np.array_equal(np.asarray(again.matte), np.asarray(seen.matte))
+    with pytest.raises(ImageError, match='int is no picture'): tool.see(photo, known['keypoints'], matte=3)
+
 def far(a, b): return np.abs(np.asarray(a, int) - np.asarray(b, int)).max()
 
 def test_sizes(tool, person):

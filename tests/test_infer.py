@@ -240,10 +240,19 @@ def test_seeds(tool, photo, mine):
     assert same(a, b) and not same(a, c)
     assert same(*(repose(photo, 'walk', tool, mine, seed=o) for o in (1, 2)))
 
-def test_whose_pose(tool, photo, mine, people):
+def test_whose_pose(tool, photo, mine, people, tmp_path):
     pair = Keypoints(torch.cat([people.points[1], people.points[1]*torch.tensor([.4, .4, 1])]).view(2, 18, 3), (256, 256))
     with pytest.raises(SpiceError, match='there are 2 people'): repose(photo, pair, tool, mine)
-    assert same(repose(photo, pair, tool, mine, whose='largest'), repose(photo, people.keypoints[1], tool, mine))
+    wanted = repose(photo, people.keypoints[1], tool, mine)
+    assert same(repose(photo, pair, tool, mine, whose='largest'), wanted)
+    write_openpose(pair, tmp_path/'pair.json')
+    write_openpose(mine, tmp_path/'mine.json')
+    save_image(photo, tmp_path/'photo.png')
+    tool.system.save_pretrained(tmp_path/'model')
+    how = dict(out=str(tmp_path/'out'), model=str(tmp_path/'model'), keypoints=str(tmp_path/'mine.json'), device='cpu')
+    with pytest.raises(DataError, match='1 could not be made'): spice_repose(str(tmp_path/'photo.png'), str(tmp_path/'pair.json'), **how)
+    made, = spice_repose(str(tmp_path/'photo.png'), str(tmp_path/'pair.json'), whose='largest', **how)
+    assert alike(Image.open(made), wanted)
 
 def test_people_detector_finds_both(tool, photo):
     with seeded(0): untrained = PeopleDetector(JointNet('tiny'), 'cpu', least=0.)

@@ -11,6 +11,7 @@ from spice.core import DataError, ImageError, to_pil
 from spice.sources import PhotoFolder
 from spice.data import Prepared, prepare
 from spice.detector import detect, load_detector
+from spice.loaders import Couples, Unpaired
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.prepare import Ccp, book_labels, nearest_limb, only_person, spice_prepare
@@ -34,7 +35,7 @@ def test_everybody_of_a_folder(mine, tmp_path, capsys):
     spice_prepare('folder', str(tmp_path/'out'), str(mine), size=128)
     said = capsys.readouterr().out
     data = Prepared(tmp_path/'out')
-    assert data.names == ['half', 'one', 'two', 'two_2'] and data.groups[2] == data.groups[3]
+    assert data.names == ['half', 'one', 'two', 'two_2'] and data.groups == data.names           # everybody is somebody else
     assert data.landmarks.shape == (4, 33, 4) and data.joints3d.shape == (4, 18, 3) and torch.isfinite(data.joints3d).all()
     assert json.loads((tmp_path/'out'/'skipped.json').read_text()) == [['wall', 'nobody was found in photo 0 (the surest guess scores 0.02 of 1). Take a photo that shows a whole person, not too small']]
     assert data.bodies['how'] == 'smplify' and '4 fits' in said and (tmp_path/'out'/'prepared.png').is_file()
@@ -45,6 +46,16 @@ def test_everybody_of_a_folder(mine, tmp_path, capsys):
         assert len(seen) > 4 and (on > .5).float().mean() > .8                                # the matte lies where the joints do
         assert (data.landmarks[i, 0, :2] - joints[0, :2]).abs().max() < 1e-3                  # all of it on the same canvas
     assert data.parsing(0) is None and data.check() == []
+
+def test_who_is_the_same_person(mine, tmp_path):
+    "A folder of its own is one person; all others are different people, who are no pairs"
+    root = tmp_path/'photos'
+    for name in ('a.png', 'b.png', 'anna/1.png', 'anna/2.png', 'ben/red/1.png'):
+        (root/name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(mine/'one.png', root/name)
+    data = Prepared(prepare(PhotoFolder(root, 64), tmp_path/'out'))
+    assert dict(zip(data.names, data.groups)) == {'a': 'a', 'b': 'b', 'anna_1': 'anna', 'anna_2': 'anna', 'ben_red_1': 'ben_red'}
+    assert len(Couples(data)) == 2 and len(Unpaired(data)) == 5
 
 def test_other_people_do_not_share_a_matte(mine):
     photo = Image.open(mine/'two.png').convert('RGB')

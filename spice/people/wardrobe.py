@@ -101,10 +101,10 @@ def _bottom(draw, style):
     return out
 
 # %% ../../nbs/people/05_wardrobe.ipynb #45b24653
-def outfit(seed:int, # any whole number from 0 to 2 ** 62
+def outfit(seed:int, # any whole number from 0 to 2**62 - 1
           )->dict:
     "A person and what they wear"
-    if not 0 <= seed < 1 << 62: raise DataError(f'{seed} is no outfit', 'Give a whole number from 0 to 2**62')
+    if not 0 <= seed < 1 << 62: raise DataError(f'{seed} is no outfit', 'Give a whole number from 0 to 2**62 - 1')
     draw = lambda what, count=1: chance(seed, f'outfit {what}', count)
     style = pick(STYLE_SHARES, draw('style')[0])
     top = _top(draw, style)
