@@ -183,7 +183,7 @@ class PhotoFolder(Source):
             beside = next((o for end in ('.json', '.npy', '.npz') if (o := path.with_suffix(end)).is_file()), None)
             name, below = plain_name(path, root), path.resolve().relative_to(root.resolve()).parts[:-1]
             held = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)/2**32 < valid
-            self.items.append(Item(name, path, 'valid' if held else 'train', '_'.join(below), beside))
+            self.items.append(Item(name, path, 'valid' if held else 'train', ''.join(f'{o}/' for o in below), beside))
         without = sum(o.keypoints is None for o in self.items)
         if without: self.note(f'{without} of {len(self)} photos have no keypoints beside them: the detector will look')
         others = sorted(o.name for o in root.rglob('*') if o.suffix.lower() in NOT_READ)

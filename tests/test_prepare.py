@@ -50,11 +50,11 @@ def test_everybody_of_a_folder(mine, tmp_path, capsys):
 def test_who_is_the_same_person(mine, tmp_path):
     "A folder of its own is one person; all others are different people, who are no pairs"
     root = tmp_path/'photos'
-    for name in ('a.png', 'b.png', 'anna/1.png', 'anna/2.png', 'ben/red/1.png'):
+    for name in ('a.png', 'anna.png', 'anna/1.png', 'anna/2.png', 'ben/red/1.png'):
         (root/name).parent.mkdir(parents=True, exist_ok=True)
         os.link(mine/'one.png', root/name)
     data = Prepared(prepare(PhotoFolder(root, 64), tmp_path/'out'))
-    assert dict(zip(data.names, data.groups)) == {'a': 'a', 'b': 'b', 'anna_1': 'anna', 'anna_2': 'anna', 'ben_red_1': 'ben_red'}
+    assert dict(zip(data.names, data.groups)) == {'a': 'a', 'anna': 'anna', 'anna_1': 'anna/', 'anna_2': 'anna/', 'ben_red_1': 'ben/red/'}
     assert len(Couples(data)) == 2 and len(Unpaired(data)) == 5
 
 def test_other_people_do_not_share_a_matte(mine):
