@@ -331,9 +331,10 @@ class Guard(Callback):
         if bool(torch.isfinite(self.learn.loss).all()): return
         terms = {k: float(v) for k, v in self.learn.step.log().items() if not k.endswith('_total')}
         self.found = [k for k, v in terms.items() if not math.isfinite(v)] or ['the total']
-        todo = 'begin in another folder, with a lower rate'
-        raise SpiceError(f'{", ".join(self.found)} is not finite at step {self.learn.done}',
-                         todo.capitalize() if self.folder is None else f'The batch is in {self.keep_batch()}; {todo}')
+        raise SpiceError(f'{", ".join(self.found)} is not finite at step {self.learn.done}', self.todo())
+    def todo(self)->str:
+        if self.folder is None: return 'Lower the rate'
+        return f'The batch is in {self.keep_batch()}; begin in another folder, with a lower rate'
     def keep_batch(self)->Path:
         path = Path(self.folder)/f'bad_batch_{self.learn.done:07d}.pt'
         with writing(path) as f: torch.save({k: v.cpu() for k, v in self.learn.xb[0].items()}, f)
