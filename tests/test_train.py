@@ -377,6 +377,7 @@ class Exact:
         whole = {k: torch.cat([o[k] for o in each]) for k in each[0]}
         return type(batch)({k: v.double() if v.is_floating_point() else v for k, v in whole.items()})
 with together(cpu=True) as share:
+    torch.set_num_threads(1)                                                            # accelerate has set as many as there are cores
     with seeded(share[0]): system = make_system('spice', 'tiny').double()              # the starts differ: the first process decides
     with seeded(1): f_3d = frozen(Regressor(regressor_settings('tiny')).double())
     dls = step_loaders(PhotoSteps(Unpaired(data), bs, 3, share=share), draw=Exact(), device='cpu')
