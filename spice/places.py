@@ -172,6 +172,7 @@ def beside(seen:Bool[Tensor, 'b h w'], # what the photo shows
     share = _nearby(torch.stack([seen, skin], 1).float().flatten(0, 1)[:, None], reach).view(-1, 2, *skin.shape[1:])
     return torch.where(seen, 1., (2*share[:, 0]/share[:, 1].clamp(min=1e-3)).clamp(0, 1))*skin
 
+# %% ../nbs/method/16_places.ipynb #9ee2bb11
 @patch
 def on_body(self:Carrier,
             target:Surface, # the same people in new poses
