@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'GLANCING', 'MOVERS', 'HANDS', 'SLACK', 'SEAM', 'CLOTHES_REACH', 'FAMILIES', 'REFLECTION_BELOW', 'SAME',
            'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'UNSEEN_FAMILY', 'linear_ramp', 'seen_vertices',
-           'bleed', 'part_weights', 'sample', 'grow', 'hand_pixels', 'in_front', 'around_hands', 'inner_matte',
+           'bleed', 'part_weights', 'sample', 'grow', 'hand_pixels', 'same_part', 'around_hands', 'inner_matte',
            'Carrier', 'beside', 'rigid_motions', 'spread', 'distance', 'coarse_parts', 'families', 'Places']
 
 # %% ../nbs/method/16_places.ipynb #679564fb
@@ -98,7 +98,7 @@ def hand_pixels(surface:Surface)->Bool[Tensor, 'b h w 2']:
     which = part_weights(surface.body)[surface.body.faces].mean(1)[:, HANDS] > .5                # (f, 2)
     return which[face.clamp(min=0)] & (face >= 0)[..., None]
 
-def in_front(surface:Surface)->Float[Tensor, 'b v']: # 0 to 1
+def same_part(surface:Surface)->Float[Tensor, 'b v']: # 0 to 1
     "How much the part that a picture shows at each vertex is the vertex's own; 1 where it shows no body"
     xy, (h, w), weights = surface.verts_px[..., :2].long(), surface.camera.size, part_weights(surface.body)
     at = xy[..., 1].clamp(0, h - 1)*w + xy[..., 0].clamp(0, w - 1)
@@ -140,7 +140,7 @@ class Carrier:
         self.frame, known = surface.camera.size, counterparts(surface.body)
         self.mirrors = known if mirrors else known[:1]
         free, xy = ~around_hands(surface), surface.verts_px[..., :2]
-        seen, self.bare = seen_vertices(surface)*free, in_front(surface)*free
+        seen, self.bare = seen_vertices(surface)*free, same_part(surface)*free
         self.table = self.mirrors.of(torch.cat([xy, seen[..., None]], 2))                              # (b, 6, v, 3)
         self.table[..., 2] *= self.mirrors.exists*(self._on_person(self.table[..., :2]) > .5)
     def __len__(self): return len(self.table)
@@ -156,7 +156,7 @@ def _on_person(self:Carrier, xy):
     return sample(wide, xy.flatten(1, 2).mT[..., None], self.frame, 'zeros').view(xy.shape[:3])
 
 # %% ../nbs/method/16_places.ipynb #822a7b37
-SEAM = 200 # this share of the picture is the reach of one of three running means
+SEAM = 200 # each of three running means reaches over a 200th of the picture
 
 def _nearby(mask, reach):
     "How much of a mask (b, 1, h, w) lies around each pixel"
