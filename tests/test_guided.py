@@ -1,5 +1,7 @@
 "Places, the guided network, round trips: oracles, batches, other bodies, files, and a training that is killed."
+import argparse
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -285,3 +287,36 @@ def test_a_folder_of_ones_own_trains_a_model(tmp_path):
 def test_script_says_what_is_missing(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), '--out', str(tmp_path/'run'), '--device', 'cpu'], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.strip().split('\n')[-1].startswith(f'{tmp_path} is no prepared dataset')
+
+def test_what_hides_a_point_is_not_carried_beside_it(scene):
+    "With the arms crossed, the trunk behind them is not brought back by what is seen around it"
+    body, photos, matte, _, _ = scene
+    with torch.no_grad():
+        source = render_body(body, world_to_view(settle(pose_rows(['arms_crossed']*2), body, photos.betas)[0]), photos.betas, photos.camera)
+        arms = places.part_weights(body)[:, [i for i, o in enumerate(places.MOVERS) if 'arm' in o or 'hand' in o]].sum(1) > .5
+        drawn = arms[body.faces].all(1)[source.fragments.pix_to_face.clamp(min=0)] & source.mask
+        painted = torch.where(drawn[:, None], torch.tensor([1., -1, -1]).view(1, 3, 1, 1), torch.tensor([-1., -1, 1]).view(1, 3, 1, 1))
+        carrier = Carrier(painted, source.mask.float()[:, None], source)
+        target = render_body(body, world_to_view(settle(pose_rows(['arms_wide']*2), body, photos.betas)[0]), photos.betas, photos.camera)
+        found = carrier.places(target)
+        red = carrier.carry(found)[:, 0] > 0
+    trunk = ~arms[body.faces].any(1)[target.fragments.pix_to_face.clamp(min=0)] & target.mask & (found.kind == 1)
+    assert trunk.sum() > 1000 and (red & trunk).sum() < .02*trunk.sum()
+
+def test_a_run_that_goes_on_from_what_ships_continues_its_logs(tmp_path):
+    "Steps and minutes are counted on; another run's logs stand alone"
+    spec = importlib.util.spec_from_file_location('train_photos', SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    shipped, run = tmp_path/'shipped', tmp_path/'out'/'256'
+    for path, rows in ((shipped/'log_128.csv', [(50, 2.)]), (shipped/'log_256.csv', [(10, .5), (20, 1.)]), (run/'log.csv', [(5, .2), (8, .4)])):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('step,minutes,l1\n' + ''.join(f'{step},{minutes},0.1\n' for step, minutes in rows))
+    load_system('photos', 'cpu').save_pretrained(run)
+    steps = lambda size: [o['step'] for o in csv.DictReader((shipped/f'log_{size}.csv').open())]
+    for start, at_256 in (('photos', '10 20 25 28'), ('', '5 8')):
+        (run/'plan.json').write_text(json.dumps(dict(start=start)))
+        script.publish(argparse.Namespace(out=str(tmp_path/'out'), size=256, bs=8), shipped)
+        assert steps(256) == at_256.split() and steps(128) == ['50']
+        card = (shipped/'README.md').read_text()
+        assert f'at 256 pixels | {at_256.split()[-1]} steps of 8' in card and ('at 128 pixels' in card) == bool(start)
