@@ -377,7 +377,7 @@ class Exact:
         whole = {k: torch.cat([o[k] for o in each]) for k in each[0]}
         return type(batch)({k: v.double() if v.is_floating_point() else v for k, v in whole.items()})
 with together(cpu=True) as share:
-    torch.set_num_threads(1)                                                            # accelerate has set as many as there are cores
+    torch.set_num_threads(1)                                                            # accelerate sets its own number
     with seeded(share[0]): system = make_system('spice', 'tiny').double()              # the starts differ: the first process decides
     with seeded(1): f_3d = frozen(Regressor(regressor_settings('tiny')).double())
     dls = step_loaders(PhotoSteps(Unpaired(data), bs, 3, share=share), draw=Exact(), device='cpu')
@@ -389,7 +389,7 @@ with together(cpu=True) as share:
 def test_two_processes_train_as_one(tmp_path):
     prepare(PeoplePhotos(64, train=6, valid=1, test=1), tmp_path/'data')
     run = lambda out, bs, **env: Running(TWO, tmp_path/'data', tmp_path/out, bs, cwd=tmp_path, env={**os.environ, **env})
-    group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2', ACCELERATE_USE_CPU='true')
+    group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', ACCELERATE_USE_CPU='true')
     both = [run('two.pt', 2, RANK=str(i), LOCAL_RANK=str(i), **group) for i in range(2)]
     for o in (*both, run('one.pt', 4)): assert o.wait().returncode == 0, o.stderr
     a, b = (torch.load(tmp_path/f'{o}.pt', weights_only=True) for o in ('one', 'two'))
@@ -399,7 +399,7 @@ def test_two_processes_train_as_one(tmp_path):
 def test_a_run_of_two_processes(tmp_path, f_3d_folder):
     "One folder, one log, one set of weights"
     code = RUN.replace("steps='8'", "steps='2'").replace('epoch=4', 'epoch=2')
-    env = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port(), 'WORLD_SIZE': '2'}
+    env = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port(), 'WORLD_SIZE': '2', 'LOCAL_WORLD_SIZE': '2'}
     both = [Running(code, tmp_path/'run', f_3d_folder, env={**env, 'RANK': str(i), 'LOCAL_RANK': str(i)}) for i in range(2)]
     for o in both: assert o.wait().returncode == 0, o.stderr
     assert len((tmp_path/'run'/'full'/'log.csv').read_text().splitlines()) == 2
