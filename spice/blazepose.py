@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from fastcore.basics import patch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 from torch import Tensor
 from .core import WeightsError, cache_folder, command, to_pil, writing
@@ -290,6 +290,10 @@ class Found(Keypoints):
         rows = np.array([one.metres[list(EIGHTEEN)] for one in self.people], np.float32).reshape(-1, 18, 3)
         rows[:, 1] = rows[:, [2, 5]].mean(1)                                   # the neck
         return torch.tensor(rows)
+    @property
+    def hidden(self)->Bool[Tensor, 'n 2']:
+        "Left and right forearm with hand that are hardly seen: behind the back, or outside the photo"
+        return torch.tensor(np.array([one.visible[[15, 16]] < .3 for one in self.people]).reshape(-1, 2))
 
 # %% ../nbs/use/01c_blazepose.ipynb #ee8a9b8a
 @patch

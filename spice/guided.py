@@ -19,6 +19,7 @@ from .camera import Camera
 from .core import DataError
 from .places import Carrier
 from .segments import regions
+from .shown import ARM_PARTS, shows
 from .surface import Surface, render_body
 from .weights import Pretrained
 
@@ -45,6 +46,7 @@ def kin()->Float[Tensor, '26 26']:
     share = torch.full((COLOUR_PARTS, COLOUR_PARTS), 1e-6)
     for groups, weight in ((LIMB_PARTS, 1e-4), (KIN, 1e-2)):
         for group in groups: share[torch.tensor(group)[:, None], torch.tensor(group)] = weight
+    share[3:5, 23:25] = 1e-3 # hands have the face's colour rather than the sleeves'
     return share.fill_diagonal_(1.)
 
 def paint_parts(body:Body, surface:Surface)->Int[Tensor, 'b h w']: # 0 on background
@@ -76,15 +78,19 @@ class Guide:
                  surface:Surface,                # the body in the photo, at that size
                  cells:int|None=None,            # of the coarse maps; None fits the size
                  colours=None,                   # of the parts [b, 26, 3]; None takes them from the photo
+                 hidden=None,                    # left and right forearm with hand that the photo doesn't show [b, 2]
                 ):
-        self.carrier = Carrier(photo, matte, surface, cells)
+        self.carrier = Carrier(photo, matte, surface, cells, hidden=hidden)
         self.colours = self._colours(photo, matte) if colours is None else colours
     def _colours(self, photo, matte):
-        "Colours of parts; around the head is hair"
-        parts = paint_parts(self.body, self.carrier.surface)
+        "Colours of parts where the photo shows them; around the head is hair"
+        surface = self.carrier.surface
+        parts, odds = paint_parts(self.body, surface), self.carrier.odds[:, :1]
+        arm = F.interpolate(odds, parts.shape[1:], mode='bilinear', align_corners=False)[:, 0] > 0
+        there = torch.where(shows(surface, ARM_PARTS) == arm, parts, 0)
         head = F.interpolate(self.carrier.source_families()[:, 1:2], parts.shape[1:], mode='bilinear',
                              align_corners=False)
-        return part_colours(photo, matte, torch.where((parts == 0) & (head[:, 0] > .6), HAIR_PART, parts))
+        return part_colours(photo, matte, torch.where((parts == 0) & (head[:, 0] > .6), HAIR_PART, there))
     def __len__(self): return len(self.carrier)
     @property
     def body(self): return self.carrier.surface.body
@@ -217,15 +223,17 @@ class Guided:
                  betas:Float[Tensor, 'b 10'],       # the shape, which stays
                  camera:Camera,                     # of the photo
                  size:int|None=None,                # of the network's maps; None is what it was trained on
+                 hidden=None,                       # forearms with hands that the photo doesn't show [b, 2]
                 ):
         self.net, self.body, self.betas, self.photo_size = net, body, betas, tuple(photo.shape[2:])
         h, w = photo.shape[2:]
-        self.full = Guide(photo, matte, self._render(rotmats, camera, (h, w)))
+        self.full = Guide(photo, matte, self._render(rotmats, camera, (h, w)), hidden=hidden)
         if net is None: return
         step, size = net.multiple, size or net.settings.size
         self.size = tuple(max(step, round(o*size/max(h, w)/step)*step) for o in (h, w))
         low, low_matte = (F.interpolate(o, self.size, mode='area') for o in (photo, matte))
-        self.guide = Guide(low, low_matte, self._render(rotmats, camera, self.size), colours=self.full.colours)
+        small = self._render(rotmats, camera, self.size)
+        self.guide = Guide(low, low_matte, small, colours=self.full.colours, hidden=hidden)
     def _render(self, rotmats, camera, size):
         return render_body(self.body, rotmats, self.betas.expand(len(rotmats), -1), camera, size=size)
 

@@ -67,9 +67,10 @@ def open(self:GuidedSystem,
          rotmats:Float[Tensor, 'b 24 3 3'], # the pose in it
          betas:Float[Tensor, 'b 10'],
          camera:Camera,                     # of the photo
+         hidden=None,                       # left and right forearm with hand that the photo doesn't show [b, 2]
         )->Guided:
     "A photo, ready for any pose"
-    return Guided(self.net, photo, matte, self.drawn_by(photo.device), rotmats, betas, camera)
+    return Guided(self.net, photo, matte, self.drawn_by(photo.device), rotmats, betas, camera, hidden=hidden)
 
 # %% ../nbs/method/24_guided_system.ipynb #3d862e55
 @patch
@@ -109,8 +110,10 @@ class Portrait:
                  matte:Image.Image,  # 'L', of the photo's size
                  box:tuple,          # of the canvas in the photo: left, top, right, bottom in pixels
                  fits,               # the body on the canvas: rotmats [1, 24, 3, 3], betas, camera
+                 hidden=None,        # left and right forearm with hand that the photo doesn't show [1, 2]
                 ):
         self.system, self.photo, self.matte, self.box, self.fits = system, photo, matte, box, fits
+        self.hidden = hidden
         self.opened, self.grounds, self.empty, self.shown = {}, {}, None, None
     @property
     def device(self): return self.fits.betas.device
@@ -127,7 +130,7 @@ def at(self:Portrait, size:int)->Guided:
         matte = torch.from_numpy(np.array(cut(self.matte, self.box, (size, size)))).to(photo)[None, None]/255
         if len(self.opened) > 1: self.opened.pop(next(iter(self.opened))) # two sizes are kept
         self.opened[size] = self.system.open(photo, matte, self.fits.rotmats, self.fits.betas,
-                                             self.fits.camera.resize(size))
+                                             self.fits.camera.resize(size), self.hidden)
     return self.opened[size]
 
 # %% ../nbs/method/24_guided_system.ipynb #bc5fcefe

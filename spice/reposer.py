@@ -54,6 +54,7 @@ class Sighting:
     # where they are known:
     matte: Image.Image|None = None # 'L', of the photo's size: how much of each pixel is the person's
     score: float|None = None       # how sure the detector was, from 0 to 1
+    hidden: Tensor|None = None     # left and right forearm with hand that the photo doesn't show [1, 2]
     maps: dict = field(default_factory=dict) # on the canvas: `parsing` [h, w], `densepose` [3, h, w]
 
 # %% ../nbs/use/39_reposer.ipynb #23e2aace
@@ -221,9 +222,9 @@ def _look(self:Reposer, name, photo, given, person, alpha)->Sighting:
     moved = self.on_canvas(one, box)
     joints3d = one.joints3d if isinstance(one, Found) else None
     fits = self.fit(moved, joints3d, alpha and cut(alpha, box, self.size))
-    score = one.people[0].score if isinstance(one, Found) else None
+    score, hidden = (one.people[0].score, one.hidden) if isinstance(one, Found) else (None, None)
     maps = self.maps_of(name, here, box)
-    return Sighting(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, maps)
+    return Sighting(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, hidden, maps)
 
 # %% ../nbs/use/39_reposer.ipynb #84ff6b51
 def maps_in(folder
