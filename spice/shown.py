@@ -166,10 +166,8 @@ def colour_counts(numbers:Int[Tensor, 'b h w'], where:Bool[Tensor, 'b h w'])->Fl
     share, known = grid.flatten(1), (total/ENOUGH).clamp(max=1)*(1 - UNIFORM)
     return known*share/share.sum(1, keepdim=True).clamp(min=1e-9) + (1 - known)/n
 
-# %% ../nbs/method/15d_shown.ipynb #ba171842
+# %% ../nbs/method/15d_shown.ipynb #3e81c705
 _FACES = {} # faces of bodies used so far
-MOST_SAID = 3. # that colours say
-TRUNK = [i for i, o in enumerate(MOVERS) if o.endswith(('belly', 'chest', 'thigh'))]
 
 def front_of_head(body:Body)->Bool[Tensor, ' f']:
     "The triangles between mouth and eyes"
@@ -179,6 +177,10 @@ def front_of_head(body:Body)->Bool[Tensor, ' f']:
         inner = (at[:, 1] > low) & (at[:, 1] < high) & (at[:, 2] > nose[2] - .05) & (at[:, 0].abs() < .05)
         _FACES[key] = (head & inner)[body.faces].all(1)
     return _FACES[key]
+
+# %% ../nbs/method/15d_shown.ipynb #e08bf9bc
+MOST_SAID = 3. # that colours say
+TRUNK = [i for i, o in enumerate(MOVERS) if o.endswith(('belly', 'chest', 'thigh'))]
 
 def arm_colours(photo:Float[Tensor, 'b 3 h w'],
                 matte:Float[Tensor, 'b 1 h w'],
