@@ -66,7 +66,7 @@ class Carrier:
         self.odds = arm_odds(photo, matte, surface, hidden)
         seen, self.bare = believed(surface, self.odds)
         self.table = self.mirrors.of(torch.cat([surface.verts_px[..., :2], seen[..., None]], 2))       # (b, 6, v, 3)
-        self.table[..., 2] *= self.mirrors.exists*(self._on_person(self.table[..., :2]) > .5)
+        self.table[..., 2] *= self.mirrors.exists*linear_ramp(self._on_person(self.table[..., :2]), .25, .75)
     def __len__(self): return len(self.table)
     def __repr__(self): return 'Carrier: {} photos of {} x {} pixels'.format(len(self), *self.photo.shape[:1:-1])
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'GLANCING', 'MOVERS', 'ARM_LIMBS', 'ARM_PARTS', 'HANDS', 'COARSE', 'BESIDE', 'BRIGHT', 'TINTS', 'ENOUGH',
-           'UNIFORM', 'MOST_SAID', 'TRUNK', 'CENTIMETRE', 'WEIGHT', 'ODDS_SIZE', 'AGAINST', 'JOINED', 'linear_ramp',
-           'facing_vertices', 'seen_vertices', 'part_weights', 'face_parts', 'at_most', 'shown_faces', 'shows',
-           'same_part', 'near_distance', 'pixels_per_metre', 'limb_masks', 'inside_limbs', 'colour_numbers',
+           'UNIFORM', 'MOST_SAID', 'TRUNK', 'CENTIMETRE', 'WEIGHT', 'ODDS_SIZE', 'FINE', 'WIDE', 'AGAINST', 'JOINED',
+           'linear_ramp', 'facing_vertices', 'seen_vertices', 'part_weights', 'face_parts', 'at_most', 'shown_faces',
+           'shows', 'same_part', 'near_distance', 'pixels_per_metre', 'limb_masks', 'inside_limbs', 'colour_numbers',
            'colour_counts', 'front_of_head', 'arm_colours', 'running_means', 'arm_odds', 'sample', 'grow',
            'around_hands', 'believed']
 
@@ -197,8 +197,9 @@ def arm_colours(photo:Float[Tensor, 'b 3 h w'],
     looks = torch.stack([look(o) for o in (*core, skin)], 1).gather(1, deep.argmax(1, keepdim=True))[:, 0]
     return torch.where(near > -BESIDE, (looks/look(rest)).log().clamp(-MOST_SAID, MOST_SAID), -MOST_SAID)
 
-# %% ../nbs/method/15d_shown.ipynb #3f9d77b7
-CENTIMETRE, WEIGHT, ODDS_SIZE = .01, 1.5, 512 # pixels that are looked at
+# %% ../nbs/method/15d_shown.ipynb #51eb410f
+CENTIMETRE, WEIGHT = .01, 1.5
+ODDS_SIZE, FINE, WIDE = 512, 300, 100 # pixels that are looked at; smoothing reaches over such parts of the picture
 
 def running_means(mask:Float[Tensor, 'b 1 h w'], reach:int)->Float[Tensor, 'b 1 h w']:
     "Three running means: how much of a mask lies around each pixel"
@@ -210,15 +211,15 @@ def arm_odds(photo:Float[Tensor, 'b 3 H W'], # of any size, but of the shape of 
              matte:Float[Tensor, 'b 1 H W'],
              surface:Surface,
              hidden:Bool[Tensor, 'b 2']|None=None, # left and right forearm with hand that the photo doesn't show
-            )->Float[Tensor, 'b 2 h w']: # the odds, and the share of the colours in them; 512 pixels at most
+            )->Float[Tensor, 'b 2 h w']: # the odds, and what colours around say; 512 pixels at most
     "Whether a photo shows an arm at each pixel: the logarithm of the odds"
     size = at_most(surface.camera.size, ODDS_SIZE)
     photo, matte = (F.interpolate(o, size, mode='area') if o.shape[2:] != size else o for o in (photo, matte))
     deep = inside_limbs(surface, size, hidden)
     colours = arm_colours(photo, matte, surface, deep)
     if hidden is not None: colours[limb_masks(surface, ~hidden, size)[:, 1:].any(1)] = -MOST_SAID
-    colours = WEIGHT*running_means(colours[:, None], max(1, round(max(size)/300)))
-    return torch.cat([(deep.amax(1, keepdim=True)/CENTIMETRE).clamp(-6, 2) + colours, colours], 1)
+    fine, wide = (WEIGHT*running_means(colours[:, None], max(1, round(max(size)/o))) for o in (FINE, WIDE))
+    return torch.cat([(deep.amax(1, keepdim=True)/CENTIMETRE).clamp(-6, 2) + fine, wide], 1)
 
 # %% ../nbs/method/15d_shown.ipynb #dae8f814
 def sample(image:Float[Tensor, 'k c h w'],   # one for each place map, or one for all (k = b or 1)
