@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'GLANCING', 'MOVERS', 'ARM_LIMBS', 'ARM_PARTS', 'HANDS', 'COARSE', 'BESIDE', 'BRIGHT', 'TINTS', 'ENOUGH',
-           'UNIFORM', 'MOST_SAID', 'TRUNK', 'CENTIMETRE', 'WEIGHT', 'ODDS_SIZE', 'FINE', 'WIDE', 'AGAINST', 'JOINED',
+           'UNIFORM', 'MOST_SAID', 'TRUNK', 'CENTIMETRE', 'WEIGHT', 'ODDS_SIZE', 'NARROW', 'WIDE', 'AGAINST', 'JOINED',
            'linear_ramp', 'facing_vertices', 'seen_vertices', 'part_weights', 'face_parts', 'at_most', 'shown_faces',
            'shows', 'same_part', 'near_distance', 'pixels_per_metre', 'limb_masks', 'inside_limbs', 'colour_numbers',
            'colour_counts', 'front_of_head', 'arm_colours', 'running_means', 'arm_odds', 'sample', 'grow',
@@ -197,9 +197,9 @@ def arm_colours(photo:Float[Tensor, 'b 3 h w'],
     looks = torch.stack([look(o) for o in (*core, skin)], 1).gather(1, deep.argmax(1, keepdim=True))[:, 0]
     return torch.where(near > -BESIDE, (looks/look(rest)).log().clamp(-MOST_SAID, MOST_SAID), -MOST_SAID)
 
-# %% ../nbs/method/15d_shown.ipynb #51eb410f
+# %% ../nbs/method/15d_shown.ipynb #e8d4ef02
 CENTIMETRE, WEIGHT = .01, 1.5
-ODDS_SIZE, FINE, WIDE = 512, 300, 100 # pixels that are looked at; smoothing reaches over such parts of the picture
+ODDS_SIZE, NARROW, WIDE = 512, 300, 100 # pixels that are looked at; smoothing reaches over such parts of the picture
 
 def running_means(mask:Float[Tensor, 'b 1 h w'], reach:int)->Float[Tensor, 'b 1 h w']:
     "Three running means: how much of a mask lies around each pixel"
@@ -218,7 +218,7 @@ def arm_odds(photo:Float[Tensor, 'b 3 H W'], # of any size, but of the shape of 
     deep = inside_limbs(surface, size, hidden)
     colours = arm_colours(photo, matte, surface, deep)
     if hidden is not None: colours[limb_masks(surface, ~hidden, size)[:, 1:].any(1)] = -MOST_SAID
-    fine, wide = (WEIGHT*running_means(colours[:, None], max(1, round(max(size)/o))) for o in (FINE, WIDE))
+    fine, wide = (WEIGHT*running_means(colours[:, None], max(1, round(max(size)/o))) for o in (NARROW, WIDE))
     return torch.cat([(deep.amax(1, keepdim=True)/CENTIMETRE).clamp(-6, 2) + fine, wide], 1)
 
 # %% ../nbs/method/15d_shown.ipynb #dae8f814

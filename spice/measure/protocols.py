@@ -27,7 +27,7 @@ from ..body import Body, load_body
 from ..camera import Camera
 from ..core import DataError, SpiceError, get_device, to_pil
 from ..data import Prepared
-from ..guided import carried_of, Guided, GuidedNet, decide, over
+from ..guided import FIRM, carried_of, Guided, GuidedNet, decide, over
 from ..guided import person_of as guided_person
 from ..keypoints import Keypoints
 from ..loaders import Batch, Draw, Paired, collate, read_side
@@ -466,7 +466,7 @@ def answer_inputs(net:GuidedNet|None,          # None only carries
     else:
         low = to(x, (net.settings.size,)*2) if max(size) != net.settings.size else x
         answer = net(low)
-        painted = decide(to(answer, size), x)
+        painted = decide(to(answer, size), x, FIRM)
         if low is not x: painted.colour = to(decide(answer, low).colour, size)
     return guided_person(painted, carried_of(x)), painted.matte
 
