@@ -16,7 +16,7 @@ from spice.blazepose import BlazePose, Found
 from spice.body import PARENTS, load_body
 from spice.camera import Camera
 from spice.core import progress, to_pil, to_tensor, writing
-from spice.energy import BLAZEPOSE, LIMB_LEANS
+from spice.energy import BLAZEPOSE, LIMB_LEANS, FitSettings
 from spice.keypoints import Keypoints
 from spice.matte import matte
 from spice.people import People
@@ -25,7 +25,7 @@ from spice.smplify import Fitter, facing, fit_keypoints, procrustes
 
 SIZE, KINDS = 256, ('whole', 'to the knees', 'to the hips', 'to the chest')
 PARTS = {'2D, score > 0.3': dict(), 'visibility': dict(soft=True), '3D joints': dict(deep=True), 'matte': dict(cut=True),
-         'all': dict(soft=True, deep=True, cut=True)}
+         'all': dict(soft=True, deep=True, cut=True), 'all, plain face': dict(soft=True, deep=True, cut=True, face=1.)}
 
 def boxes(points, person):
     "The four squares (left, top, side) of one photo, from its joints [18, 3] and mask [h, w]"
@@ -86,7 +86,14 @@ def errors(fits, truth, seen, body):
     return dict(reprojection=mean(off, inside), trunk=mean(off[:, trunk], inside[:, trunk]), joints=mean(apart, inside), outside=mean(apart, 1 - inside),
                 whole=((joints - joints[:, :1]) - (truth.joints - truth.joints[:, :1])).norm(dim=2).mean(1)*1000,
                 aligned=(procrustes(joints, truth.joints) - truth.joints).norm(dim=2).mean(1)*1000,
+                head=heads(fits.rotmats).mul(heads(truth.rotmats)).sum(1).clamp(-1, 1).acos().rad2deg(),
                 facing=((facing(fits.rotmats) - facing(truth.rotmats) + 180) % 360 - 180).abs(), sticking=sticking_out(fits, seen, body))
+
+def heads(rotmats):
+    "Where heads face [n, 3]"
+    joint, turn = 15, torch.eye(3)
+    while joint >= 0: joint, turn = PARENTS[joint], rotmats[:, joint]@turn
+    return turn[..., 2]
 
 def sticking_out(fits, seen, body):
     "The share of skin (without fingers and feet) that is more than 2 pixels outside the true person"
@@ -101,16 +108,16 @@ def sticking_out(fits, seen, body):
 def row(part, kind, e, good):
     "One row of the table"
     bad, mean = (e['joints'] > 100) | (e['facing'] > 45), lambda k: round(float(e[k].mean()), 4)
-    return dict(part=part, kind=kind, photos=len(good), **{k: mean(k) for k in ('reprojection', 'trunk', 'joints', 'outside', 'whole', 'aligned', 'sticking')},
+    return dict(part=part, kind=kind, photos=len(good), **{k: mean(k) for k in ('reprojection', 'trunk', 'joints', 'outside', 'whole', 'aligned', 'head', 'sticking')},
                 facing=round(float((e['facing'] < 45).float().mean()), 4), good=round(float(good.float().mean()), 4), bad=round(float(bad.float().mean()), 4),
                 bad_kept=round(float(bad[good].float().mean()), 4), caught=round(int((bad & ~good).sum())/max(1, int(bad.sum())), 4))
 
 @torch.no_grad()
 def compare(seen, body):
     "Rows for all parts and kinds"
-    fitter, truth, rows = Fitter(body), Truth(seen, body), []
+    truth, rows = Truth(seen, body), []
     for part, has in progress(PARTS.items(), text='parts'):
-        points = seen['points'].clone()
+        points, fitter = seen['points'].clone(), Fitter(body, settings=FitSettings(face=has.get('face', FitSettings.face)))
         if 'soft' not in has: points[..., 2] = (points[..., 2] > .3).float()
         fits = fit_keypoints(body, Keypoints(points, (SIZE, SIZE)), fitter=fitter, joints3d=seen['joints3d'] if 'deep' in has else None,
                              matte=seen['matte'] if 'cut' in has else None)
