@@ -195,6 +195,26 @@ def believed(photos, body, seed=4):
     g, at = torch.Generator().manual_seed(seed), body.skeleton(photos.rotmats, photos.betas)[1]
     return (at - at[:, [8, 11]].mean(1, keepdim=True) + .05*torch.randn(len(at), 18, 3, generator=g))*torch.tensor([1., 1, .6])
 
+def test_heads_face_where_the_face_points_say(fitter, photos):
+    "Joints with the noise of a detector, face points with a third of it: believed as exact as they are, they turn the head"
+    g, landmarks = torch.Generator().manual_seed(2), fitter.landmarks
+    state = fitter.state_of(photos)
+    at = landmarks.seen(state, landmarks.pose(state)[2])[0].permute(2, 1, 0)              # the places that BlazePose's points mean
+    camera, face = photos.camera, [0, 14, 15, 16, 17]
+    xy = at*camera.focal_xy[:, None] + camera.center[:, None]
+    noise = torch.full((18, 1), 2.5)
+    noise[face] = .8
+    k = Keypoints(torch.cat([xy + noise*torch.randn(xy.shape, generator=g), torch.full_like(xy[..., :1], .99)], 2), photos.size)
+    def off(face):
+        own = Fitter(fitter.body, settings=FitSettings(face=face))
+        fits = fit_keypoints(own.body, k, camera, fitter=own, joints3d=believed(photos, own.body))
+        turn = lambda R: R[:, 0]@R[:, 3]@R[:, 6]@R[:, 9]@R[:, 12]@R[:, 15]
+        return (turn(fits.rotmats)[..., 2]*turn(photos.rotmats)[..., 2]).sum(1).clamp(-1, 1).acos().rad2deg().mean()
+    exact, plain = off(3.), off(1.)
+    assert exact < .9*plain
+    other = Fitter(fitter.body, settings=FitSettings(offsets=False))
+    assert other.face == 1., 'where it is not known which places the points mean, they are not that exact'
+
 def test_scores_of_one_and_zero_are_as_before(fitter, photos):
     "Trust, guesses and hanging limbs have no say in plain 2D"
     k = noisy(photos[:6])
