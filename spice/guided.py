@@ -282,7 +282,7 @@ def paint(self:Guided,
     places = self.full.carrier.places(target)
     carried = self.full.carrier.carry(places)
     x = self.full.inputs(target, places, carried)
-    if self.net is None: return x, carried, decide(x.new_zeros(len(x), 5, *x.shape[2:]), x)
+    if self.net is None: return x, carried, decide(x.new_zeros(len(x), 5, *x.shape[2:]), x, FIRM)
     return x, carried, enlarge(*self.answer(rotmats, camera), x)
 
 # %% ../nbs/method/16a_guided.ipynb #58784bf5

@@ -462,7 +462,7 @@ def answer_inputs(net:GuidedNet|None,          # None only carries
     "Person and matte from the inputs of a guided network"
     to = lambda o, size: F.interpolate(o, size, mode='area' if size[0] < o.shape[2] else 'bilinear')
     size = tuple(x.shape[2:])
-    if net is None: painted = decide(x.new_zeros(len(x), 5, *size), x)
+    if net is None: painted = decide(x.new_zeros(len(x), 5, *size), x, FIRM)
     else:
         low = to(x, (net.settings.size,)*2) if max(size) != net.settings.size else x
         answer = net(low)
