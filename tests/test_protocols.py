@@ -14,7 +14,7 @@ from spice.core import DataError, SpiceError, to_pil
 from spice.sources import PeoplePhotos, Source, StoredPerson
 from spice.data import Prepared, prepare
 from spice.measure.evaluate import evaluate, evaluate_rows, open_row, spice_eval, weights_hash
-from spice.guided import GuidedNet, GuidedSettings
+from spice.guided import FIRM, GuidedNet, GuidedSettings
 from spice.measure.measures import BODY_REGIONS, identity, make_measure
 from spice.people import People
 from spice.measure.protocols import PROTOCOLS, PeoplePairs, answer_inputs, make_pairs
@@ -124,7 +124,7 @@ def test_carried_pixels_are_not_weakened_twice():
     x = torch.zeros(1, 15, 16, 16)
     x[:, 7], x[:, 9:12], x[:, :3] = .5, -1, .5*.8
     person, _ = answer_inputs(None, x)
-    gate = .5*torch.sigmoid(torch.tensor(2.))
+    gate = .5*torch.sigmoid(torch.tensor(2.*FIRM)) # as firmly as in all pictures that are looked at
     assert torch.allclose(person, gate*.8 + (1 - gate)*.4, atol=1e-5)
 
 # ---- round trips
