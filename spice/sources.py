@@ -465,7 +465,7 @@ TOGETHER = 16 # photos made at a time
 
 # %% ../nbs/use/06b_sources.ipynb #8e966bd6
 class PeoplePhotos(Source):
-    "Photos of People, with the truth as body table"
+    "Photos of People, with their true bodies and mattes"
     kind = 'people'
     def __init__(self,
                  size=256,       # (h, w)
@@ -476,7 +476,7 @@ class PeoplePhotos(Source):
                  device='cpu',
                 ):
         super().__init__(size)
-        self.people, self.views, self.made = {s: People(size, s, device=device) for s in SPLITS}, views, {}
+        self.people, self.made = {s: People(size, s, device=device) for s in SPLITS}, {}
         for split, count in (('train', train), ('valid', valid), ('test', test)):
             if not 0 <= count <= len(self.people[split]):
                 raise DataError(f'{count} outfits of {split}', f'Give 0 to {len(self.people[split])}')
@@ -485,16 +485,16 @@ class PeoplePhotos(Source):
                 self.items += [Item(o, None, split, f'{split}_{i:06d}') for o in names]
                 if split != 'train' and views > 1: self.pairs.setdefault(split, []).append((names[0], names[1]))
 
-    def load(self, i, detector=None):
-        "A photo and its body, made in the same group whatever was made before"
+    def shots(self, i, detector=None):
+        "A photo with all that is known of it, made in the same group whatever was made before"
         if i not in self.made:
             split, first = self.items[i].split, i - i % TOGETHER
             some = [k for k in range(first, min(first + TOGETHER, len(self))) if self.items[k].split == split]
             outfit, view = zip(*([int(o) for o in self.items[k].name.split('_')[1:]] for k in some))
             with one_thread(): photos = self.people[split].photos(outfit, view).to('cpu')
-            images, camera = to_pil(photos.image), photos.camera
-            bodies = [dict(rotmats=photos.rotmats[k], betas=photos.betas[k], focal=camera.focal[k],
-                           center=camera.center[k], translation=camera.translation[k])
-                      for k in range(len(some))]
-            self.made = {k: (images[j], photos.keypoints[j], bodies[j]) for j, k in enumerate(some)}
-        return self.made[i]
+            images, camera, mattes = to_pil(photos.image), photos.camera, ((photos.parsing > 0).byte()*255).numpy()
+            body = lambda j: dict(rotmats=photos.rotmats[j], betas=photos.betas[j], focal=camera.focal[j],
+                                  center=camera.center[j], translation=camera.translation[j])
+            self.made = {k: StoredPerson(self.items[k].name, images[j], photos.keypoints[j], body(j),
+                                         Image.fromarray(mattes[j])) for j, k in enumerate(some)}
+        return [self.made[i]]

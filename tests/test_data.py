@@ -206,11 +206,12 @@ def test_two_processes_make_the_same_table(tmp_path):
 def test_the_same_bytes_whatever_was_made_before():
     "A photo asked for by itself, or after the others; splits that end within a group"
     ordered, single = PeoplePhotos(64, train=5, valid=4, test=0), PeoplePhotos(64, train=5, valid=4, test=0)
-    photos = [ordered.load(i) for i in range(len(ordered))]
+    photos = [ordered.shots(i)[0] for i in range(len(ordered))]
     for i in (17, 9, 10, 3):
-        image, keypoints, body = single.load(i)
-        assert image.tobytes() == photos[i][0].tobytes() and torch.equal(keypoints.points, photos[i][1].points)
-        assert all(torch.equal(body[k], photos[i][2][k]) for k in body)
+        shot, = single.shots(i)
+        assert shot.image.tobytes() == photos[i].image.tobytes() and torch.equal(shot.keypoints.points, photos[i].keypoints.points)
+        assert shot.matte.tobytes() == photos[i].matte.tobytes() and shot.matte.getextrema() == (0, 255)
+        assert all(torch.equal(shot.body[k], photos[i].body[k]) for k in shot.body)
 
 def test_killed_and_started_again(tmp_path):
     "Killed after its first chunk; the second start makes the rest and the same tables"
