@@ -227,7 +227,7 @@ def portrait(self:App, shot:Shot, k:int, most:int|None)->Portrait:
         less = lambda picture: picture.resize([max(1, round(o*most/side)) for o in picture.size], Image.Resampling.BOX)
         left, top = (round(o*most/side) for o in seen.box[:2])
         box = left, top, left + most, top + most
-        small = less(seen.photo), less(seen.matte), box, seen.fits, seen.hidden
+        small = less(seen.photo), less(seen.matte), box, seen.fits, seen.hidden, seen.others and less(seen.others)
         shot.small[k, most] = Portrait(self.tool.system, *small)
     return shot.small[k, most]
 

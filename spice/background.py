@@ -29,15 +29,20 @@ class Part:
     large: Float[Tensor, '3 H W']
     copy: Float[Tensor, '3 h w']
     gap: Float[Tensor, 'h w']      # 1 or 0
+    others: Float[Tensor, 'h w']   # 1 or 0: what stays and is not copied
     @property
-    def hole(self): return grow(self.gap[None], HOLE_RIM)[0]
+    def hole(self): # with its rim, which is a single pixel before others
+        wide, narrow = (grow(self.gap[None], o)[0] for o in (HOLE_RIM, 1))
+        return torch.maximum(wide*(1 - self.others), narrow)
     @property
     def share(self): # how much of each pixel is filled in: all of it up to a pixel beyond the gap
-        return F.avg_pool2d(grow(self.gap[None], HOLE_RIM - 1), 3, 1, 1, count_include_pad=False)[0]
+        whole = grow(self.gap[None], HOLE_RIM - 1)
+        return F.avg_pool2d(whole, 3, 1, 1, count_include_pad=False)[0]*self.hole
 
 # %% ../nbs/method/16c_background.ipynb #fecbb4e1
 def part_of(photo:Float[Tensor, '3 h w'],
-            gap:Float[Tensor, 'h w'], # how much of each pixel is the person's
+            gap:Float[Tensor, 'h w'],         # how much of each pixel is the person's
+            others:Float[Tensor, 'h w']|None=None, # how much of it is other people's
            )->Part:
     "The part of the photo around the gap, with a margin of half its length"
     spans = [(int(line[0]), int(line[-1]) + 1) for line in ((gap > .02).any(axis).nonzero()[:, 0] for axis in (1, 0))]
@@ -46,8 +51,11 @@ def part_of(photo:Float[Tensor, '3 h w'],
     large = photo[:, box[0], box[1]]
     scale = min(1., COPY_SIDE/max(large.shape[1:]))
     size = [max(SIDE_STEP, round(side*scale/SIDE_STEP)*SIDE_STEP) for side in large.shape[1:]]
-    copy = F.interpolate(torch.cat([large, gap[box][None]])[None], size, mode='bilinear', antialias=True)[0]
-    return Part(box, large, copy[:3], (copy[3] > .02).float())
+    others = torch.zeros_like(gap) if others is None else others
+    masks = torch.stack([gap[box], others[box]])
+    copy = F.interpolate(torch.cat([large, masks])[None], size, mode='bilinear', antialias=True)[0]
+    gap = (copy[3] > .02).float()
+    return Part(box, large, copy[:3], gap, (copy[4] > .5).float()*(1 - gap))
 
 # %% ../nbs/method/16c_background.ipynb #d537635f
 def centres(size, like:Tensor)->tuple: # y [h, 1], x [1, w]
@@ -91,11 +99,12 @@ def waves()->Float[Tensor, 'k 3 7 7']:
 # %% ../nbs/method/16c_background.ipynb #d5b22d3f
 class Level:
     "One size of the copy: which patches are needed, and where they may come from"
-    def __init__(self, image:Float[Tensor, '3 h w'], hole:Float[Tensor, 'h w']):
+    def __init__(self, image:Float[Tensor, '3 h w'], hole:Float[Tensor, 'h w'],
+                 others=0.): # [h, w], 1 or 0: what is not copied
         self.size, self.wide = hole.shape, hole.shape[1] + 2*RADIUS
         pad = lambda x, value=0.: F.pad(x, [RADIUS]*4, value=value)
         index = lambda mask: mask.flatten().nonzero()[:, 0]
-        self.good = (grow(pad(hole, 1.)[None], RADIUS) == 0).flatten()
+        self.good = (grow(pad((hole + others).clamp(max=1), 1.)[None], RADIUS) == 0).flatten()
         self.sources, self.holes = index(self.good), index(pad(hole))
         self.targets = index(grow(pad(hole)[None], RADIUS)[0]*pad(torch.ones_like(hole)))
         steps = torch.arange(-RADIUS, RADIUS + 1, device=hole.device)
@@ -236,18 +245,20 @@ def begin(self:Level, offsets:Int[Tensor, '2 h w']):
 # %% ../nbs/method/16c_background.ipynb #2095e1a0
 ROUNDS = (3, 3, 2) # of search and vote on each level, the coarsest first
 
-def halve(image:Float[Tensor, '3 h w'], hole:Float[Tensor, 'h w'])->tuple: # image, hole
+def halve(image:Float[Tensor, '3 h w'], hole:Float[Tensor, 'h w'], others:Float[Tensor, 'h w'])->tuple: # the same three
     "Each pixel is the mean of what is known of four"
-    known = 1 - hole[None]
-    return F.avg_pool2d(image*known, 2)/F.avg_pool2d(known, 2).clamp(min=.25), F.max_pool2d(hole[None], 2)[0]
+    known, most = 1 - hole[None], lambda mask: F.max_pool2d(mask[None], 2)[0]
+    return F.avg_pool2d(image*known, 2)/F.avg_pool2d(known, 2).clamp(min=.25), most(hole), most(others)
 
 def complete(image:Float[Tensor, '3 h w'], # sides are multiples of SIDE_STEP
              hole:Float[Tensor, 'h w'],    # 1 or 0
+             others=None,                  # [h, w], 1 or 0: what is not copied
             )->Level|None: # None if the hole leaves no whole patch
     "Fill the hole with patches from the rest of the picture"
-    half, level = halve(image, hole), None
-    for (picture, gap), rounds in zip((halve(*half), half, (image, hole)), ROUNDS):
-        coarse, level = level, Level(picture, gap)
+    whole, level = (image, hole, torch.zeros_like(hole) if others is None else others), None
+    half = halve(*whole)
+    for sizes, rounds in zip((halve(*half), half, whole), ROUNDS):
+        coarse, level = level, Level(*sizes)
         if not len(level.sources): level = None
         elif coarse is None: rings = depth = level.peel()
         else:
@@ -293,13 +304,14 @@ def missing_detail(level:Level)->Float[Tensor, '3 h w']:
 # %% ../nbs/method/16c_background.ipynb #17e76b7a
 def _fill_part(part:Part)->Float[Tensor, '3 H W']:
     "The part with its gap filled"
-    known = 1 - part.hole
+    known = (1 - part.hole)*(1 - part.others)
+    if not known.any(): known = 1 - part.hole
     if not known.any():
         raise DataError('`matte` leaves no background to fill from', 'Give a photo that shows more')
     full = lambda picture: F.interpolate(picture[None], part.large.shape[1:], mode='bilinear')[0]
     over = lambda ground, picture: smooth_at(ground, *centres(picture.shape[1:], picture))
     ground, share = ground_of(part.copy, known), full(part.share[None])
-    level = complete(part.copy - over(ground, part.copy), part.hole)
+    level = complete(part.copy - over(ground, part.copy), part.hole, part.others)
     if level is None: filled = over(ground_of(part.copy, known, math.inf), part.large)
     else:
         behind = over(ground, part.large)
@@ -310,14 +322,17 @@ def _fill_part(part:Part)->Float[Tensor, '3 H W']:
 @torch.no_grad()
 def fill_behind(photo:Float[Tensor, 'b 3 h w'], # in [-1, 1]
                 matte:Float[Tensor, 'b 1 h w'], # in [0, 1]; 1 where the person is
+                others=None,                    # the same of other people, who stay and are not copied
                )->Float[Tensor, 'b 3 h w']:
     "The photo without the person"
-    if matte.shape != (len(photo), 1, *photo.shape[2:]):
-        raise DataError(f'`matte` is {tuple(matte.shape)} and `photo` {tuple(photo.shape)}', 'Give both the same size')
-    out = photo.clone()
-    for image, filled, gap in zip(photo, out, matte[:, 0]):
+    for name, mask in dict(matte=matte, others=others).items():
+        if mask is not None and mask.shape != (len(photo), 1, *photo.shape[2:]):
+            raise DataError(f'`{name}` is {tuple(mask.shape)} and `photo` {tuple(photo.shape)}',
+                            'Give both the same size')
+    out, others = photo.clone(), torch.zeros_like(matte) if others is None else others
+    for image, filled, gap, beside in zip(photo, out, matte[:, 0], others[:, 0]):
         if not (gap > .02).any(): continue
-        part = part_of(image, gap)
+        part = part_of(image, gap, beside)
         filled[:, part.box[0], part.box[1]] = _fill_part(part).clamp(-1, 1)
     return out
 

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['NETWORKS', 'WHEEL', 'DOWNLOAD', 'SIDE', 'CROP', 'ANCHORS', 'EIGHTEEN', 'unpack_networks', 'find_networks', 'Network',
            'warp_photo', 'letterbox', 'sigmoid', 'read_boxes', 'overlap', 'merge_boxes', 'Region', 'region_of',
-           'crop_region', 'refine', 'Person', 'read_person', 'Found', 'mask_of', 'different', 'BlazePose', 'spice_get']
+           'crop_region', 'refine', 'Person', 'read_person', 'Found', 'mask_of', 'mask_beside', 'different',
+           'BlazePose', 'spice_get']
 
 # %% ../nbs/use/01c_blazepose.ipynb #36b9a932
 import hashlib, math, os, queue, subprocess, sys, tempfile, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
+from functools import reduce
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +23,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from fastcore.basics import patch
 from jaxtyping import Bool, Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 from .core import WeightsError, cache_folder, command, to_pil, writing
 from .detector import Detector
@@ -325,6 +327,14 @@ def mask_of(person:Person,
     (a, b), (c, d) = back
     square = Image.fromarray((255*sigmoid(person.mask)).round().astype(np.uint8))
     return square.transform(size[::-1], Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BILINEAR)
+
+def mask_beside(found:Keypoints, # everybody in a photo
+                one:Keypoints,   # the one who is meant
+               )->Image.Image|None: # 'L', of the photo's size; None if nobody else is known
+    "The masks of all others"
+    if not (isinstance(found, Found) and isinstance(one, Found)): return None
+    others = [o for o in found.people if all(o is not k for k in one.people)]
+    return reduce(ImageChops.lighter, [mask_of(o, found.size) for o in others]) if others else None
 
 # %% ../nbs/use/01c_blazepose.ipynb #c1efc46b
 def different(people:list, # of `Person`, the surest first

@@ -111,9 +111,10 @@ class Portrait:
                  box:tuple,          # of the canvas in the photo: left, top, right, bottom in pixels
                  fits,               # the body on the canvas: rotmats [1, 24, 3, 3], betas, camera
                  hidden=None,        # left and right forearm with hand that the photo doesn't show [1, 2]
+                 others=None,        # 'L', of the photo's size: other people, who stay
                 ):
         self.system, self.photo, self.matte, self.box, self.fits = system, photo, matte, box, fits
-        self.hidden = hidden
+        self.hidden, self.others = hidden, others
         self.opened, self.grounds, self.empty, self.shown = {}, {}, None, None
     @property
     def device(self): return self.fits.betas.device
@@ -144,10 +145,12 @@ def behind(self:Portrait)->Image.Image:
                 min(self.photo.height, bottom + room))
         whole, mask = (near[2] - near[0], near[3] - near[1]), None
         scale = min(1., FINE/max(whole))
-        part, matte = (o.resize([round(v*scale) for v in whole], Image.Resampling.BOX, near)
-                       for o in (self.photo, self.matte))
-        there = torch.from_numpy(np.array(matte)).to(self.device)[None, None]/255
-        filled = to_pil(fill_behind(self.tensor(part), there).cpu())[0]
+        size = [round(v*scale) for v in whole]
+        part, matte, others = (o and o.resize(size, Image.Resampling.BOX, near)
+                               for o in (self.photo, self.matte, self.others))
+        there, beside = (None if o is None else torch.from_numpy(np.array(o)).to(self.device)[None, None]/255
+                         for o in (matte, others))
+        filled = to_pil(fill_behind(self.tensor(part), there, beside).cpu())[0]
         if scale < 1: # a large photo keeps its pixels beside the person
             mask = matte.point(lambda o: 255*(o > 5)).filter(ImageFilter.MaxFilter(9))
             mask = mask.resize(whole, Image.Resampling.BILINEAR)

@@ -198,7 +198,8 @@ def portrait(self:Reposer, seen:Sighting)->Portrait:
     "A photo, opened for a system of any size"
     if seen.matte is None:
         raise ImageError('it is not known which pixels are the person\'s', 'Give a photo of the person')
-    make = lambda: Portrait(self.system, seen.photo, seen.matte, seen.box, seen.fits, seen.hidden)
+    make = lambda: Portrait(self.system, seen.photo, seen.matte, seen.box, seen.fits, seen.hidden,
+                            seen.others)
     return self.encoded.find(seen, make)
 
 @patch

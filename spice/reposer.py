@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
-from .blazepose import Found
+from .blazepose import Found, mask_beside
 from .body import Body
 from .camera import Camera, frame_body, world_to_view
 from .core import DataError, ImageError, WeightsError, get_device, inside, read_image
@@ -56,6 +56,7 @@ class Sighting:
     score: float|None = None       # how sure the detector was, from 0 to 1
     hidden: Tensor|None = None     # left and right forearm with hand that the photo doesn't show [1, 2]
     maps: dict = field(default_factory=dict) # on the canvas: `parsing` [h, w], `densepose` [3, h, w]
+    others: Image.Image|None = None # 'L', of the photo's size: the other people in it
 
 # %% ../nbs/use/39_reposer.ipynb #23e2aace
 class Recent(OrderedDict):
@@ -224,7 +225,8 @@ def _look(self:Reposer, name, photo, given, person, alpha)->Sighting:
     fits = self.fit(moved, joints3d, alpha and cut(alpha, box, self.size))
     score, hidden = (one.people[0].score, one.hidden) if isinstance(one, Found) else (None, None)
     maps = self.maps_of(name, here, box)
-    return Sighting(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, hidden, maps)
+    return Sighting(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, hidden, maps,
+                    mask_beside(found, one))
 
 # %% ../nbs/use/39_reposer.ipynb #84ff6b51
 def maps_in(folder

@@ -502,6 +502,19 @@ def test_what_is_remembered_has_a_weight():
     shelf.keep({900: page(900)})
     assert list(shelf) == [900], 'one may weigh more'
 
+def test_a_friend_stays_and_is_not_copied(tool, monkeypatch):
+    "Two people side by side; one of them is taken away"
+    pair, asked, fill = Image.new('RGB', (256, 256)), [], guided_system.fill_behind
+    for k, left in ((19, 0), (4, 128)): pair.paste(demo_person(k, 256)[0].crop((64, 0, 192, 256)), (left, 0))
+    monkeypatch.setattr(guided_system, 'fill_behind', lambda *o: asked.append(o) or fill(*o))
+    seen = tool.see(pair, person=0)
+    assert seen.others.size == pair.size and tool.see(demo_person(19, 256)[0]).others is None
+    empty = tool.portrait(seen).behind()
+    moved = np.abs(np.asarray(empty).astype(int) - np.asarray(pair)).max(2) > 8
+    assert moved[:, :128].mean() > .1 and moved[:, 140:].mean() < .01
+    (_, matte, others), = asked
+    assert others.shape == matte.shape and .05 < others.mean() < .3 and (others*matte).mean() < .01
+
 def test_a_large_photo_keeps_its_pixels_beside_the_person(tool, monkeypatch):
     "The place behind the person is filled in a smaller copy"
     image, known = demo_person(19, 256)

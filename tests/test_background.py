@@ -37,6 +37,20 @@ def test_the_person_is_never_looked_at():
     black, white = (fill_behind(torch.where(matte > 0, colour, photo), matte) for colour in (-1., 1.))
     assert torch.equal(black, white)
 
+def test_other_people_stay_and_are_not_copied():
+    photo, matte, others = street().clamp(-.6, .6), person(), person(left=47, right=60)
+    red = torch.tensor([1., -1, -1]).view(1, 3, 1, 1)
+    photo = torch.where(others > 0, red, photo)
+    copied = lambda made: int(((made - red).abs().amax(1, keepdim=True)[matte > 0] < .3).sum())
+    made = fill_behind(photo, matte, others)
+    assert copied(fill_behind(photo, matte)) > 50 and copied(made) == 0
+    stays = (others > 0) & (grow(matte[0], 1)[None] == 0)                                # but for a pixel where they touch
+    assert torch.equal(made[stays.expand_as(made)], photo[stays.expand_as(made)])
+    assert torch.equal(fill_behind(photo, matte, others*0), fill_behind(photo, matte))
+    with pytest.raises(DataError, match='`others` is'): fill_behind(photo, matte, others[..., 1:])
+    everywhere = fill_behind(photo, matte, 1 - matte)                                    # nothing may be copied
+    assert everywhere.isfinite().all() and torch.equal(everywhere[..., 60:], photo[..., 60:])
+
 def test_same_again_and_in_batches():
     photos, mattes = torch.cat([street(seed=seed) for seed in range(2)]), torch.cat([person(), person(left=5, right=30)])
     before = photos.clone()

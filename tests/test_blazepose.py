@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 from spice import blazepose as module
-from spice.blazepose import NETWORKS, BlazePose, Found, find_networks, mask_of, read_boxes, unpack_networks
+from spice.blazepose import NETWORKS, BlazePose, Found, find_networks, mask_beside, mask_of, read_boxes, unpack_networks
 from spice.core import ImageError, WeightsError, read_image, to_pil
 from spice.detector import DETECTORS, detect, find_people, load_detector
 from spice.keypoints import FLIP, Keypoints, cat_keypoints
@@ -124,6 +124,17 @@ def test_people_keep_what_is_known_of_them(blazepose, photos):
     assert found.largest().resize(64).people[0] in found.people and found.to('cpu').people == found.people
     assert type(found.flip()) is Keypoints and type(cat_keypoints([found, found])) is Keypoints
     assert detect(pair, detector=blazepose)[0].points.shape == (1, 18, 3)
+
+def test_the_others_are_masked(blazepose, people, photos):
+    pair = Image.new('RGB', (512, 256)); pair.paste(photos[0], (0, 0)); pair.paste(photos[3], (256, 0))
+    found = blazepose.find([pair])[0]
+    sides = [np.asarray(mask_beside(found, found[k])).astype(float).reshape(256, 2, 256)/255 for k in found.points[:, :, 0].mean(1).argsort()]
+    for k, side in enumerate(sides): # of the other one, who stands on the other side
+        true = (people.parsing[3 - 3*k] > 0).numpy()
+        overlap = (side[:, 1 - k] > .5) & true
+        assert overlap.sum() > .8*true.sum() and side[:, k].mean() < .01
+    assert mask_beside(found, found) is None and mask_beside(found[0], found[0]) is None
+    assert mask_beside(Keypoints(found.points, found.size), found[0]) is None
 
 def test_hardly_visible_joints_are_missing_but_known(blazepose):
     found = detect(astronaut(), detector=blazepose)[0]
