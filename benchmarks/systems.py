@@ -1,6 +1,7 @@
 """The systems of chapter 60, trained on the same number of photos: what each cost, how far they are apart pair by pair, and a sheet of the same pairs.
 
     python benchmarks/systems.py _ckpt/compare/gfla,_ckpt/compare/upis,_ckpt/spice/mended # writes benchmarks/results/systems_cost.json, systems_apart.json and nbs/images/systems.webp
+    python benchmarks/systems.py _ckpt/compare/upis-seed1 --name seeds --anchor carried # seeds_cost.json, seeds_apart.json and no sheet
 
 The other figures are `spice_eval`'s: benchmarks/results/systems_people_64.json.
 """
@@ -48,9 +49,10 @@ def apart(rows, count:int, anchor:str)->dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', help='folders of spice_train, with commas between')
+    parser.add_argument('runs', help='folders of spice_train or scripts/train_photos.py, with commas between')
     parser.add_argument('--count', type=int, default=1000, help='pairs')
     parser.add_argument('--anchor', default='mended', help='the row from which the others differ')
+    parser.add_argument('--name', default='systems', help='what the files are called; only `systems` has a sheet')
     args = parser.parse_args()
     folders = [Path(o) for o in args.runs.split(',')]
     same_budget([budget(o) for o in folders])
@@ -58,9 +60,9 @@ def main():
     pairs = PeoplePairs(PROTOCOLS['people-64'], 1000, 'cpu')
     case = pairs.case(SHOWN)
     found = {o.name: cost(o, systems[o.name], case) for o in folders}
-    with writing(ROOT/'benchmarks'/'results'/'systems_cost.json') as f: Path(f).write_text(json.dumps(found, indent=1))
-    with writing(ROOT/'benchmarks'/'results'/'systems_apart.json') as f: Path(f).write_text(json.dumps(apart([*folders, *PLAIN], args.count, args.anchor), indent=1))
-    save_image(row_sheet(systems, case, scale=1.), ROOT/'nbs'/'images'/'systems.webp')
+    for part, content in dict(cost=found, apart=apart([*folders, *PLAIN], args.count, args.anchor)).items():
+        with writing(ROOT/'benchmarks'/'results'/f'{args.name}_{part}.json') as f: Path(f).write_text(json.dumps(content, indent=1))
+    if args.name == 'systems': save_image(row_sheet(systems, case, scale=1.), ROOT/'nbs'/'images'/'systems.webp')
     for name, row in found.items(): print(name, row)
 
 if __name__ == '__main__': main()
