@@ -141,8 +141,14 @@ def test_market(tmp_path, capsys):
     rows = [(n, person(64, 128, i, missing=range(18) if i == 4 else ())) for i, n in enumerate(names)]
     table(root/'market-annotation-train.csv', rows[:6]); table(root/'market-annotation-test.csv', rows[6:])
     (root/'market-pairs-test.csv').write_text('from,to\n' + f'{names[6]},{names[7]}\n')
+    gone = '0009_c1s1_000151_00.jpg'                                                     # pairs of photos that are not here, or not known, or of the test, are left out
+    pairs = [(names[0], names[1]), (names[1], names[0]), (names[2], gone), (names[4], names[5]), (names[6], names[7])]
+    (root/'market-pairs-train.csv').write_text('from,to\n' + ''.join(f'{a},{b}\n' for a, b in pairs))
     prepare(Market(root), tmp_path/'out')
     data = Prepared(tmp_path/'out')
+    assert data.pairs['train'] == [[names[0][:-4], names[1][:-4]], [names[1][:-4], names[0][:-4]]] and len(Paired(data, 'train')) == 2
+    (root/'market-pairs-train.csv').unlink()
+    assert 'train' not in Market(root).pairs                                              # then pairs are drawn from the photos
     assert data.size == (128, 64) and len(data) == 9 and data.pairs['test'] == [[names[6][:-4], names[7][:-4]]]
     assert json.loads((tmp_path/'out'/'skipped.json').read_text()) == [[names[4][:-4], 'no joint is known']]
     assert '12,000 in the papers' in capsys.readouterr().err

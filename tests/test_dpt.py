@@ -411,6 +411,32 @@ def test_outfits_of_a_dataset(data):
     only = Outfits(paired)
     assert only.rows == [(0, [1])] and only.target_of(0) == 1 and groups[only.others(0, 1)[0]] == groups[0]
 
+def test_bad_fits_are_used_where_no_body_is_needed(data):
+    "Dense poses from files need no body; those drawn from bodies leave bad fits out, of given lists too"
+    all_of, names = Prepared(data), Prepared(data).names
+    rows = all_of.rows('train').tolist()
+    all_of.bodies['good'][rows[:2]] = False                                                # of the first outfit one photo is left
+    used = lambda o: {i for k in range(len(o)) for i in (o.rows[k][0], *o.rows[k][1], *o.others(k, o.target_of(k)))}
+    assert used(Outfits(all_of)) == set(rows[3:]) and used(Outfits(all_of, files=True)) == used(Outfits(all_of, fitted=False)) == set(rows)
+    all_of.pairs = dict(all_of.pairs, train=[(names[rows[a]], names[rows[b]]) for a, b in ((0, 2), (2, 1), (3, 4), (3, 5))])
+    given = {rows[0]: [rows[2]], rows[2]: [rows[1]], rows[3]: [rows[4], rows[5]]}
+    assert dict(Outfits(all_of).rows) == {rows[3]: [rows[4], rows[5]]} and dict(Outfits(all_of, files=True).rows) == given
+    all_of.pairs['train'] = all_of.pairs['train'][:2]
+    with pytest.raises(DataError, match='no pair in train whose bodies both fit'): Outfits(all_of)
+
+@pytest.mark.parametrize('settings, bodies', [(dict(charts='densepose'), False), (dict(variant='predictive', source_pose='none', target_pose='keypoints'), False), ({}, True)])
+def test_a_run_takes_what_it_needs(data, tmp_path, settings, bodies):
+    import shutil
+    folder = tmp_path/'data'
+    shutil.copytree(data, folder)
+    table = dict(np.load(folder/'bodies.npz'))
+    rows = Prepared(folder).rows('train').tolist()
+    table['good'][rows[:3]] = False
+    np.savez(folder/'bodies.npz', **table)
+    if 'charts' in settings: write_dense_poses(folder)
+    with seeded(0): train = new(**settings).loaders(Plan('dpt', data=str(folder), bs=2, epoch=1), torch.device('cpu')).train.dataset.photos
+    assert {i for i, _ in train.rows} == set(rows[3:] if bodies else rows)
+
 @pytest.fixture
 def few(monkeypatch): monkeypatch.setattr('spice.systems.dpt.ValidationPairs', lambda people: ValidationPairs(people, 2))
 

@@ -19,7 +19,7 @@ from spice.features import load_features
 from spice.systems.gfla import FLOW_ALONE, Gfla, GflaLoss, GflaSettings, GflaWeights, fit_to, gfla_settings
 from spice.infer import repose
 from spice.keypoints import heatmaps
-from spice.loaders import Couples, Draw, Flip, PairSteps, Sessions, collate, step_loaders
+from spice.loaders import Couples, Draw, Flip, PairSteps, Paired, Sessions, collate, step_loaders
 from spice.losses import Correctness, affine_regularisation
 from spice.people import People, Pool, free_body
 from spice.runs import Plan, ValidationPairs, log_rows, plan_loaders, spice_train
@@ -290,6 +290,26 @@ def test_trains_on_a_dataset_without_bodies(data, bad_input):
     finally: runs.Prepared = old
     assert 'source_rotmats' not in dls.train.one_batch()
     assert torch.isfinite(quietly(system_learner(new(), dls, 'full'), 1).step.total)
+
+@pytest.mark.parametrize('name, bodies', [('spice', True), ('upis', False), ('gfla', False)])
+def test_photos_with_bad_fits_are_used_where_no_body_is_needed(data, monkeypatch, name, bodies):
+    "In training, in given pairs, and where there are no pairs to validate on"
+    some = Prepared(data)
+    monkeypatch.setattr('spice.runs.Prepared', lambda _: some)
+    rows, held = some.rows('train').tolist(), some.rows('valid').tolist()
+    some.bodies['good'][rows[:3] + held[:1]] = False
+    def photos(train=True):
+        dls = plan_loaders(Plan(system=name, data='some', bs=2, epoch=1), make_system(name), torch.device('cpu'))
+        found = dls.train.dataset.photos if train else dls.valid.dataset
+        if isinstance(found, Paired): return {i for pair in found.pairs for i in pair}
+        return {i for i, _ in found.rows} if isinstance(found, Couples) else set(found.rows.tolist())
+    assert photos() == set(rows[3:] if bodies else rows)
+    if name == 'gfla':
+        some.pairs = dict(some.pairs, train=[(some.names[rows[0]], some.names[rows[1]])])
+        assert photos() == set(rows[:2])
+    else:
+        some.pairs = {}
+        assert photos(train=False) == set(held[1:] if bodies else held)
 
 # runs
 

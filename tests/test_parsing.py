@@ -346,6 +346,14 @@ def test_a_prepared_folder(prepared, tmp_path):
     out = train(tmp_path/'run', Plan('parsing', data=str(prepared), settings=SMALL, steps=[1], bs=2, epoch=1, quiet=True, ema=0.), 'cpu')
     assert load_system(out, 'cpu').name == 'parsing'
 
+def test_photos_with_bad_fits_are_used(prepared):
+    "Maps come from files: no body is needed"
+    data = Prepared(prepared)
+    rows = data.rows('train').tolist()
+    data.bodies['good'][rows[:3]] = False
+    photos = ParsedPhotos(data)
+    assert photos.rows.tolist() == rows and torch.equal(photos[0]['source_points'], data.points[rows[0]])
+
 def test_maps_reach_evaluation_and_repose(prepared, tmp_path, bad_input):
     from dataclasses import replace
     from spice.reposer import Reposer

@@ -400,7 +400,8 @@ def paired_data(plan, s:DptSettings, share:tuple, **how
     if s.dense and not files and data.bodies is None:
         raise DataError(f'{plan.data} has no bodies', f'Run spice_fit {plan.data}')
     valid = (FilePairs if files and s.dense else Paired)(data, 'valid') if data.pairs.get('valid') else None
-    train = Outfits(data, 'train', plan.seed, s.views, s.same, files=files and s.dense, **how)
+    train = Outfits(data, 'train', plan.seed, s.views, s.same, files=files and s.dense, fitted=s.dense and not files,
+                    **how)
     return PhotoSteps(train, plan.bs, plan.epoch, plan.seed, share), valid, data
 
 # %% ../../nbs/systems/52_dense_pose_transfer.ipynb #8ca35945

@@ -61,12 +61,14 @@ def batch(self:ViewSteps, k:int)->Batch:
 class Outfits(Couples):
     "Pairs of a prepared dataset, and more photos of the same outfits"
     def __init__(self, data:Prepared, split:str='train', seed:int=0, views:int=3, same:float=0., wanted=lambda: True,
-                 files:bool=False):        # dense poses are read from files
-        super().__init__(data, split, seed)
+                 files:bool=False,         # dense poses are read from files
+                 fitted:bool|None=None):   # only photos whose body fits well; None: unless `files`
+        fitted = not files if fitted is None else fitted
+        super().__init__(data, split, seed, fitted)
         self.views, self.same, self.wanted, self.files, self.outfit = views, same, wanted, files, dict(self.rows)
-        if given := data.pairs.get(split):
+        if data.pairs.get(split):
             goals = {}
-            for a, b in given: goals.setdefault(data.index[a], []).append(data.index[b])
+            for a, b in Paired(data, split, fitted).pairs: goals.setdefault(a, []).append(b)
             self.rows = list(goals.items())
     def target_of(self, k:int)->int:
         i = self.rows[k][0]

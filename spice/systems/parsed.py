@@ -80,7 +80,7 @@ class ParsedPhotos(Unpaired):
     "Photos of a prepared folder with their maps"
     def __init__(self, data:Prepared, split:str='train', seed:int=0, wanted=lambda: True, similar:float=.05,
                  candidates:int=50):
-        super().__init__(data, split, seed)
+        super().__init__(data, split, seed, fitted=False) # no body is needed
         self.wanted, self.search, self.how = wanted, None, dict(similar=similar, candidates=candidates)
     def parsing(self, k): # of the k-th photo
         i = int(self.rows[k])
