@@ -22,9 +22,11 @@ from spice.core import DataError, ImageError, SpiceError, WeightsError
 from spice.features import load_features
 from spice.keypoints import Keypoints
 from spice.measure.measures import (BODY_ERRORS, MEASURES, DetectionScore, attribute_recall, attribute_score, body_errors, flow_errors, geodesic, make_measure, oks, person_scores,
-                            pose_scores, region_errors, regressed_errors, right_joints, top_k_recall)
+                            pose_scores, region_errors, regressed_errors, right_joints, top_k_recall, word_recall)
+from spice.measure.evaluate import evaluate
 from spice.measure.metrics import (ALEXNET_FILE, FID, INCEPTION_FILE, KID, LPIPS, FIDInception, FieldInception, InceptionScore, PerImage, Rows, bootstrap, contextual_similarity,
                            feature_distance, frechet, l1, load_extractor, masked, masked_ssim, ms_ssim, psnr, ssim)
+from spice.measure.protocols import find_protocol, make_pairs
 from spice.people import People, free_body
 from spice.people.wardrobe import ATTRIBUTES
 
@@ -303,12 +305,33 @@ def test_attributes_by_hand():
     assert float(score.compute()) == pytest.approx(1.)                                    # never another answer
     assert top_k_recall(torch.tensor([[3., 2., 1.]]), torch.tensor([[0, 0, 0]])[:, :3], 2).isnan().all()
 
+def test_the_surest_of_all_words(monkeypatch):
+    "AttrRec-5 and AttrRec-20: one question is answered wrongly and most surely, three are left open, eleven are right"
+    assert word_recall([torch.tensor([[2., 0.]]), torch.tensor([[101., 100., 100.]])], torch.tensor([[0, 1]]), 1).tolist() == [.5]   # likely, whatever is added to a question's scores
+    assert [float(word_recall([torch.tensor([[2., 0.]]), torch.tensor([[3., 2., 0.]])], torch.tensor([[1, 1]]), k)) for k in (2, 3, 5)] == [0., .5, 1.]
+    labels = torch.tensor([[i % len(v) for v in ATTRIBUTES.values()] for i in range(6)])
+    def heads(images):
+        scores = [10.*torch.nn.functional.one_hot(labels[:, i], len(v)) for i, v in enumerate(ATTRIBUTES.values())]
+        return [3*o.roll(1, 1) if k == 'top' else 0*o if k in ('shoes', 'jacket', 'glasses') else o for k, o in zip(ATTRIBUTES, scores)]
+    monkeypatch.setattr('spice.measure.measures.people_heads', lambda size, device: heads)
+    for name, wanted in (('attrrec-5-people', 4/15), ('attrrec-20-people', 14/15)):
+        metric = make_measure(name)
+        metric.update(pictures(6)[0], labels)
+        assert metric.compute() == pytest.approx(wanted) and MEASURES[name] == ('made, labels', 1)
+    first = lambda images: [9.*(i < 5)*torch.eye(len(v))[0].expand(len(images), -1) for i, v in enumerate(ATTRIBUTES.values())]
+    monkeypatch.setattr('spice.measure.measures.people_heads', lambda size, device: first)
+    found = evaluate('truth', 'people-64', count=6, measures=('attrrec-5-people',), device='cpu').values['attrrec-5-people']['mean']
+    worn = make_pairs(find_protocol('people-64'), None, 6, 'cpu').case(range(6))['labels'][:, :5]
+    assert found == pytest.approx(float((worn == 0).sum(1).double().mean()/15)) and found > 0            # whoever always answers with the first words of five questions
+
 def test_masked():
     a, b = pictures(2)
     whole, none = torch.ones(2, 48, 48), torch.zeros(2, 1, 48, 48)
     assert torch.equal(masked(a, whole), a) and (masked(a, none) == -1).all()
     for form in ('field', 'inside'): assert torch.allclose(masked_ssim(b, a, whole, form), ssim(b, a))
     assert torch.allclose(masked_ssim(b, a, none), torch.ones(2, dtype=torch.float64))                  # the field's form rewards nothing
+    half = torch.rand(2, 48, 48).round()
+    for form in ('field', 'inside'): assert torch.equal(masked_ssim(b, a, half[:, None], form), masked_ssim(b, a, half, form))
 
 def test_measures_can_be_pickled_and_are_not_moved():
     import copy

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CLOTHES', 'SSD_FILE', 'SIGMAS', 'PCK_REACH', 'BODY_ERRORS', 'REGIONS', 'BODY_REGIONS', 'LEAST_SEEN', 'LITE_JUDGE',
-           'MEASURES', 'top_k_recall', 'attribute_recall', 'Heads', 'fit_heads', 'people_heads', 'attribute_score',
-           'person_scores', 'DetectionScore', 'oks', 'right_joints', 'joints_in', 'pose_scores', 'height_pck',
-           'pose_mask', 'geodesic', 'body_errors', 'regressed_errors', 'flow_errors', 'region_errors', 'part_means',
-           'identity', 'LitePooled', 'LiteDistance', 'matte_error', 'MaskedScore', 'make_measure']
+           'MEASURES', 'top_k_recall', 'attribute_recall', 'word_recall', 'Heads', 'fit_heads', 'people_heads',
+           'attribute_score', 'person_scores', 'DetectionScore', 'oks', 'right_joints', 'joints_in', 'pose_scores',
+           'height_pck', 'pose_mask', 'geodesic', 'body_errors', 'regressed_errors', 'flow_errors', 'region_errors',
+           'part_means', 'identity', 'LitePooled', 'LiteDistance', 'matte_error', 'MaskedScore', 'make_measure']
 
 # %% ../../nbs/measure/30a_measures.ipynb #d5d9fbcf
 from collections.abc import Callable
@@ -59,6 +59,17 @@ def attribute_recall(logits:list,                # [b, c] for each question
         raise DataError(f'{len(logits)} questions and labels {list(labels.shape)}', 'Give a label for each question')
     right = [(o.topk(min(k, o.shape[1])).indices == labels[:, i:i + 1]).any(1) for i, o in enumerate(logits)]
     return torch.stack(right, 1).double().mean(1)
+
+# %% ../../nbs/measure/30a_measures.ipynb #7c1e5a52
+def word_recall(logits:list,                # [b, c] for each question
+                labels:Int[Tensor, 'b a'],  # the true word of each question
+                k:int=5,                    # how many of the surest words of all questions count
+               )->Float[Tensor, ' b']: # 0 to 1
+    "The share of true words among the k that are likeliest of all, AttrRec-k"
+    if len(logits) != labels.shape[1]:
+        raise DataError(f'{len(logits)} questions and labels {list(labels.shape)}', 'Give a label for each question')
+    truth = [F.one_hot(labels[:, i], o.shape[1]) for i, o in enumerate(logits)]
+    return top_k_recall(torch.cat([o.log_softmax(1) for o in logits], 1), torch.cat(truth, 1), k)
 
 # %% ../../nbs/measure/30a_measures.ipynb #df1c7bc3
 CLOTHES = ('top', 'bottom') # the attributes that name a garment, for the fashion inception score
@@ -395,7 +406,8 @@ MEASURES = { # name: (what update takes, 1 where higher is better and -1 where l
     'fid': ('images, real', -1), 'kid': ('images, real', -1), 'fid-field': ('images, real', -1),
     'kid-field': ('images, real', -1), 'fid-people': ('images, real', -1), 'kid-people': ('images, real', -1),
     'is': ('images', 1), 'is-field': ('images', 1), 'is-people': ('images', 1), 'fashion-is-people': ('images', 1),
-    'attributes-people': ('made, labels', 1), 'detection': ('made', 1), 'pose': ('made, keypoints', 1),
+    'attributes-people': ('made, labels', 1), 'attrrec-5-people': ('made, labels', 1),
+    'attrrec-20-people': ('made, labels', 1), 'detection': ('made', 1), 'pose': ('made, keypoints', 1),
     'body': ('made, photos', -1), 'flow': ('flow, wanted, visibility', -1), 'regions': ('made, wanted, visibility', -1),
     'matte': ('matte, target_matte', -1), 'identity': ('made, source, source_parts, target_parts', -1),
     'lpips-lite1': ('made, wanted', -1), 'fid-lite1': ('images, real', -1),
@@ -407,7 +419,7 @@ class MaskedScore(InceptionScore):
     def update(self, made, mask): super().update(masked(made, mask))
 
 @torch.no_grad()
-def _recall(heads, made, labels, k): return attribute_recall([o.cpu() for o in heads(made)], labels.cpu(), k)
+def _recall(heads, recall, k, made, labels): return recall([o.cpu() for o in heads(made)], labels.cpu(), k)
 
 # %% ../../nbs/measure/30a_measures.ipynb #d098000e
 def _networks(name, device, weights, splits, size):
@@ -423,7 +435,8 @@ def _networks(name, device, weights, splits, size):
         kind = MaskedScore if name == 'mask-is' else InceptionScore
         return kind(net.logits, [1000 if field else 1008], splits, net.name)
     heads = people_heads(size=size, device=str(device or 'cpu')) # they learn at the size of the pictures to be measured
-    if name == 'attributes-people': return PerImage(partial(_recall, heads, k=1))
+    if name == 'attributes-people': return PerImage(partial(_recall, heads, attribute_recall, 1))
+    if family.startswith('attrrec'): return PerImage(partial(_recall, heads, word_recall, int(family.split('-')[1])))
     return attribute_score(heads, CLOTHES if name.startswith('fashion') else tuple(ATTRIBUTES), splits)
 
 # %% ../../nbs/measure/30a_measures.ipynb #a26fbd86

@@ -158,7 +158,7 @@ def masked(images:Float[Tensor, 'b 3 h w'], # in [-1, 1]
 
 def masked_ssim(made:Float[Tensor, 'b 3 h w'],   # in [-1, 1]
                 wanted:Float[Tensor, 'b 3 h w'], # in [-1, 1]
-                mask:Tensor,                     # [b, h, w], 1 where it counts
+                mask:Tensor,                     # [b, h, w] or [b, 1, h, w], 1 where it counts
                 form:str='field',                # black outside; or 'inside', the mean over the mask only
                )->Float[Tensor, ' b']:
     "Structural similarity within a mask; NaN where it is empty"
