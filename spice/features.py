@@ -32,7 +32,8 @@ class FeatureSettings:
     blocks: tuple|list|str = 'vgg19' # convolutions in each block, or the name of a layout
     width: int = 64                  # channels of the first block; doubled with each further one, up to 8 times
     name: str = 'random'             # of the weights, for reports
-    # shift and scale the input as torchvision does; the papers' code takes [-1, 1] as it is
+    # shift and scale the input as torchvision does, and the released code of intrinsic flow and of semantic parsing;
+    # that of GFLA takes [-1, 1] as it is, as all systems here do (chapters 53, 54c)
     imagenet_input: bool = False
     def __post_init__(self):
         if isinstance(self.blocks, str):
