@@ -66,7 +66,7 @@ class Plan:
     samples: int = 500         # steps between two sheets
     checkpoint: int = 500      # steps between two checkpoints
     keep: int = 2              # checkpoints
-    quiet: bool = False        # no bars, no table
+    quiet: bool = False        # no bars, no table, no line of the first step
 
 # %% ../nbs/use/23_runs.ipynb #5cbe1635
 MAY_CHANGE = ('every', 'samples', 'checkpoint', 'keep', 'compiled', 'quiet', 'processes', 'data', 'regressor',
@@ -408,7 +408,7 @@ def spice_train(out:str,                  # the folder of the run; the same comm
                 bf16:bool=False,          # compute in 16 bits
                 channels_last:bool=False, # the memory layout that is fastest on GPUs
                 compiled:bool=False,      # torch.compile
-                quiet:bool=False,         # no bars, no table
+                quiet:bool=False,         # no bars, no table, no line of the first step
                 paper:bool=False,         # preset, batch, epochs and rates of the system's paper
                ):
     "Train a system, or continue a run. Example: spice_train _ckpt/first --steps 300 --regressor _ckpt/f3d"

@@ -175,6 +175,8 @@ def test_shapes_of_the_paper():
     assert system.critic(torch.zeros(1, 9, 256, 256, device='meta')).shape == (1, 1, 30, 30)
     weights = {k: v.weights.terms for k, v in system.stages().items()}
     assert weights['full'] == dict(pix=1., percep=.5, style=5e5, adv=.1, inpaint=0.)
+    with torch.device('meta'): calibrated = make_system('dpt', 'paper', style=5e3)        # as chapter 52 says
+    assert calibrated.stages()['full'].weights.terms == dict(weights['full'], style=5e3)
     assert {k for k, v in weights['inpainting'].items() if v} == {'inpaint'} and {k for k, v in weights['predictive'].items() if v} == {'pix'}
     assert all(v.betas == (.5, .999) and set(v.rates.values()) == {2e-4} for v in system.stages().values())
 

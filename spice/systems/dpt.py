@@ -196,7 +196,7 @@ class DptSettings:
     same: float = .2                    # share of pairs of a photo and itself
     features: str = 'imagenet'          # as `load_features` names it
     squared: bool = True                # Eq. (1) and (3): squares in place of norms
-    style: float = 5e5                  # their lambda, for these features
+    style: float = 5e5                  # their lambda; 5e3 makes it count like percep, on features of size 1
     rate: float = 2e-4
     betas: tuple|list = (.5, .999)
     def __post_init__(self):
