@@ -100,6 +100,7 @@ def test_protocols_name_what_there_is():
         field = {'lpips', 'fid', 'fid-field'}
         if name.startswith('people'): assert p.count == p.real_count == 1000 and not field & set(p.measures) and {'lpips', 'fid'} <= set(p.extra)
         else: assert not any('people' in m for m in (*p.measures, *p.extra)) and (field & set(p.measures) or name.startswith('ccp') or 'is' in p.extra)
+    assert 'on another split' in PROTOCOLS['upis-256'].note and 'their own split' in PROTOCOLS['defgan-256'].note  # what is the paper's and what is not
 
 def test_codecs():
     bytes_ = torch.arange(256.).view(1, 1, 16, 16).expand(1, 3, 16, 16)

@@ -95,8 +95,8 @@ def _paper(name, data, measures, extra, note, size=(256, 256), real=('train', 'v
     return Protocol(name, data, size, 'test', real, measures, (*extra, 'pck'), 'whole', BICUBIC, note=note)
 
 PROTOCOLS |= {o.name: o for o in (
-    _paper('upis-256', 'deepfashion', ('ssim',), ('is',),
-           'Pumarola et al. 2018: SSIM and the Inception score, on the canvas as prepared'),
+    _paper('upis-256', 'deepfashion', ('ssim',), ('is',), 'Pumarola et al. 2018: SSIM and the Inception score, on '
+           'another split, the field\'s 8,570 pairs: theirs, random, with flips, can\'t be had. Canvas as prepared'),
     _paper('defgan-256', 'defgan', ('ssim',), ('is', 'detection'),
            'Siarohin et al. 2018: SSIM, Inception and detection score, on their own split and pairs'),
     _paper('dpt-256', 'defgan', ('ssim', 'ms-ssim'), ('is', 'detection'),
