@@ -100,6 +100,8 @@ PUBLISHED['dpt-users'] = Published(
     {'G1+G2+D': (9.2, 14.9, None, None, None), 'DSC, experts': (12.4, 24.6, None, None, None),
      'DSC': (11.8, 23.5, 77.5, 34.1, 69.3), 'Dense Pose Transfer': (13.1, 17.2, 75.6, 40.7, 78.2)},
     note='The experts are researchers, the others users of Amazon Mechanical Turk.')
+
+# %% ../../nbs/measure/60_benchmark.ipynb #c60a0021
 PUBLISHED['dpt-bodies'] = Published(
     'Dense Pose Transfer, table 3', 'DeepFashion, predictive module', ('SSIM', 'MS-SSIM', 'IS'),
     {'foreground mask': (.747, .710, 3.04), 'body parts': (.776, .791, 3.22), 'keypoints': (.762, .774, 3.09),
@@ -127,6 +129,8 @@ PUBLISHED['intrinsic'] = Published(
      'real photos': (1., 3.962, 6.518, 24.780, 61.626)}, ('UPIS', 'DPIG', 'VUnet'),
     'UPIS and DPT have other splits. The figures of DPT are in none of its own rows, where .796 goes with an IS of '
     '3.17.')
+
+# %% ../../nbs/measure/60_benchmark.ipynb #c60a0022
 PUBLISHED['intrinsic-users'] = Published(
     'Intrinsic flow, table 2', 'DeepFashion, percent of the answers of users',
     ('real taken for fake', 'made taken for real', 'judged as better'),
@@ -157,7 +161,7 @@ class Budget:
         some = f', {self.different:,} of them different' if self.different else ''
         return f'{self.system}, {self.preset}: {self.total:,} photos ({stages}){some}, {self.hours:.2f} hours'
 
-
+# %% ../../nbs/measure/60_benchmark.ipynb #c60a0024
 def read_plan(run:Path)->dict:
     "The plan of a run"
     try: plan = read_json(run/'plan.json', 'Give the folder that spice_train wrote')
@@ -176,6 +180,7 @@ def different_photos(plan:dict, steps:list)->int: # steps: of each stage
     renewed = max(1, int(plan['renew']*plan['pool'])) if plan['renew'] else 0
     return plan.get('processes', 1)*(plan['pool'] + renewed*sum(max(0, -(-n//plan['epoch']) - 1) for n in steps))
 
+# %% ../../nbs/measure/60_benchmark.ipynb #c60a0023
 def guided_budget(run:Path, plan:dict)->Budget:
     "What a run of `scripts/train_photos.py` cost"
     rows, bs, pairs = log_rows(run/'log.csv'), plan['bs'], round(plan['pairs']*plan['bs'])
@@ -185,6 +190,7 @@ def guided_budget(run:Path, plan:dict)->Budget:
                   strangers=-(-steps//plan['full'])*max(2, bs//4) if plan['full'] else 0)
     return Budget('guided', plan['preset'], {k: v for k, v in photos.items() if v}, rows[-1]['minutes']/60)
 
+# %% ../../nbs/measure/60_benchmark.ipynb #c60a0025
 def budget(run)->Budget: # the folder of a run
     "Read what a run cost"
     run = Path(run)
