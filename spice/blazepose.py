@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NETWORKS', 'WHEEL', 'DOWNLOAD', 'SIDE', 'CROP', 'ANCHORS', 'EIGHTEEN', 'unpack_networks', 'find_networks', 'Network',
            'warp_photo', 'letterbox', 'sigmoid', 'read_boxes', 'overlap', 'merge_boxes', 'Region', 'region_of',
-           'crop_region', 'refine', 'Person', 'read_person', 'Found', 'mask_of', 'mask_beside', 'different',
-           'BlazePose', 'spice_get']
+           'crop_region', 'refine', 'Person', 'read_person', 'reaches_edge', 'whole_person', 'Found', 'mask_of',
+           'mask_beside', 'different', 'BlazePose', 'spice_get']
 
 # %% ../nbs/use/01c_blazepose.ipynb #36b9a932
 import hashlib, math, os, queue, subprocess, sys, tempfile, zipfile
@@ -211,10 +211,8 @@ class Region:
         "From the square's pixels to the photo's"
         return (points - CROP/2)@self.matrix.T + self.center
 
-def region_of(box:Float[np.ndarray, '6 2'], # in pixels of the photo
-             )->Region:
+def region_of(hips, above)->Region: # points in pixels of the photo
     "The square that the landmark network needs"
-    hips, above = box[2], box[3]
     angle = math.pi/2 - math.atan2(hips[1] - above[1], above[0] - hips[0])
     return Region(hips, 2.5*math.dist(hips, above), math.remainder(angle, 2*math.pi))
 
@@ -269,6 +267,33 @@ def read_person(score:float, region:Region, out:list, # of the landmark network
     points = region.place(refine(raw[:, :2], heat[..., :33])) + .5             # from numbers of pixels to places
     metres = np.concatenate([metres[:, :2]@turn.T, metres[:, 2:]], 1)          # (33, 3), turned back as the photo is
     return Person(score, region, points, sigmoid(raw[:, 3]), sigmoid(raw[:, 4]), metres, mask[..., 0])
+
+# %% ../nbs/use/01c_blazepose.ipynb #ba9e8ce5
+def reaches_edge(mask:Float[np.ndarray, 'c c'], # logits
+                 region:Region,                 # that it lies in
+                 size:tuple,                    # width and height of the photo
+                 share:float=.005,              # of the square's edge
+                )->bool:
+    "Whether the person goes on outside the square, but inside the photo"
+    rows, cols = np.indices(mask.shape)
+    edge = np.minimum(rows, cols) < 2
+    edge |= edge[::-1, ::-1]
+    places = region.place((np.stack([cols[edge], rows[edge]], 1) + .5)*CROP/len(mask))
+    inside = ((places >= 0) & (places < size)).all(1)
+    return bool(((mask[edge] > 0) & inside).mean() > share)
+
+def whole_person(region:Region,
+                 look,          # the landmark network's arrays for a square
+                 size:tuple,    # width and height of the photo
+                 sure:float=.5, # that there is somebody
+                )->tuple: # the square, the arrays
+    "What the landmark network says, from a square that holds the person"
+    out = look(region)
+    if out[1][0] < sure or not reaches_edge(out[2][..., 0], region, size): return region, out
+    hips, above = region.place(out[0].reshape(39, -1)[33:35, :2].astype(np.float64)) + .5
+    own = region_of(hips, above)
+    again = look(own) if own.side > region.side/2 else out
+    return (own, again) if again is not out and again[1][0] >= sure else (region, out)
 
 # %% ../nbs/use/01c_blazepose.ipynb #4eb17131
 EIGHTEEN = (0, 0, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7) # `neck_between` replaces the second
@@ -390,9 +415,10 @@ def _look(self:BlazePose, photo, finder, marker):
     if best < self.sure: return [], best
     best = 0.
     for sure, box in merge_boxes(score, boxes*side + (np.array(photo.size) - side)/2):
-        region = region_of(box)
+        region = region_of(*box[2:4])
         if region.side < 8: continue                               # a person of three pixels
-        out = marker(np.asarray(crop_region(photo, region), np.float32)/255)
+        look = lambda square: marker(np.asarray(crop_region(photo, square), np.float32)/255)
+        region, out = whole_person(region, look, photo.size)
         best = max(best, min(sure, float(out[1][0])))
         people.append(read_person(sure, region, out))
     return different([one for one in people if one is not None]), best

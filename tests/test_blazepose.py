@@ -198,3 +198,19 @@ def test_a_matte_has_the_photos_size(blazepose, photos):
         alpha = matte(photo, person)
         assert alpha.size == photo.size and alpha.mode == 'L' and alpha.getextrema() == (0, 255)
         assert read_image(photo).size == photo.size
+
+def test_a_square_that_cuts_the_person_is_replaced(blazepose, photos):
+    marker = module.Network(blazepose.paths['pose_landmark_full.tflite'])
+    photo = photos[3]
+    ask = lambda square: marker(np.asarray(module.crop_region(photo, square), np.float32)/255)
+    whole = blazepose.look(photo)[0].region
+    cut = module.Region(whole.center, .6*whole.side, whole.angle)
+    own, out = module.whole_person(cut, ask, photo.size)
+    assert module.reaches_edge(ask(cut)[2][..., 0], cut, photo.size) and cut.side*1.1 < own.side < whole.side*1.2 and out[1][0] > .5
+    before, after = (module.read_person(1., square, ask(square)) for square in (cut, own))
+    true = blazepose.look(photo)[0].points
+    assert np.abs(after.points - true).mean() < np.abs(before.points - true).mean()
+    everywhere = np.ones((256, 256))
+    assert module.reaches_edge(everywhere, cut, (10**6, 10**6)) and not module.reaches_edge(everywhere, whole, (20, 20))
+    nobody = [o*0 for o in out]
+    assert module.whole_person(cut, lambda square: nobody, photo.size)[0] is cut
