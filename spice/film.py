@@ -25,6 +25,7 @@ from .core import DataError, read_image, writing
 from .sources import PICTURES
 from .files import open_film
 from .measure.metrics import check_images, load_extractor, unit
+from .pose_files import is_iuv
 from .surface import SEEN, render_body, warp
 
 # %% ../nbs/use/40a_film.ipynb #cf25ba8c
@@ -120,7 +121,7 @@ def _pictures(source):
     "The pictures of a list or a folder; None for a film's file"
     listed = isinstance(source, (list, tuple))
     if not listed and not Path(source).is_dir(): return None
-    pictures = list(source) if listed else numbered_files(source, PICTURES)
+    pictures = list(source) if listed else [o for o in numbered_files(source, PICTURES) if not is_iuv(o)]
     if pictures: return pictures
     raise DataError('an empty list of frames' if listed else f'{source} holds no pictures', 'Give at least one')
 
@@ -175,6 +176,11 @@ def __iter__(self:Frames):
     if k < 0: raise DataError(f'nothing is left of the film after {self.first:g} seconds', 'Give a smaller first')
 
 # %% ../nbs/use/40a_film.ipynb #eb95004e
+@patch
+def as_given(self:Frames):
+    "The path or picture of each frame that is shown; of a film's file, the picture"
+    return iter(self) if self.pictures is None else self.shown(self.timed())
+
 @patch
 def given(self:Frames, found:list)->list:
     "Data for every frame of the source, reduced to the frames that are shown"

@@ -30,6 +30,7 @@ from .people import People
 
 # %% ../nbs/use/40_infer.ipynb #e89129a7
 from .people.poses import POSES, pose_rows
+from .pose_files import is_iuv
 from .reposer import SHIPPED, Aim, Recent, Reposer, Sighting, as_reposer # noqa: F401
 from .reposer import own_detector, pick_person, pixels_of # noqa: F401
 from .surface import flow_picture, render_body, resize_flow, warp
@@ -367,10 +368,11 @@ def files_of(text:str, # files, folders and patterns, with commas between
     out = []
     for o in _named(text):
         path = Path(o)
-        if os.path.isdir(o): out += sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
+        if os.path.isdir(o):
+            out += sorted(p for p in path.iterdir() if p.suffix.lower() in kinds and not is_iuv(p))
         elif any(c in o for c in '*?[') and not os.path.exists(o):
             pattern = str(path.relative_to(path.anchor) if path.anchor else path)
-            out += sorted(Path(path.anchor or '.').glob(pattern))
+            out += sorted(p for p in Path(path.anchor or '.').glob(pattern) if not is_iuv(p))
         else: out.append(o if o in POSES else path)
     if not out: raise DataError(f'{text!r} names no file', 'Give files, a folder, a pattern, or names of poses')
     return out

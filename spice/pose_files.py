@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FRAMES', 'from_array', 'to_array', 'from_dwpose', 'to_dwpose', 'read_openpose', 'write_openpose', 'read_table',
-           'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_iuv', 'save_iuv',
+           'find_frame', 'read_annotations', 'change_frame', 'write_annotations', 'read_iuv', 'is_iuv', 'save_iuv',
            'read_keypoints', 'read_pose']
 
 # %% ../nbs/reference/01b_pose_files.ipynb #be09b5b5
@@ -259,6 +259,11 @@ def read_iuv(path,            # a PNG file as DensePose's tool writes it
         raise DataError(f'{path} is a dense pose of {list(iuv.shape[1:])} for a photo of {list(size)}',
                         'Give that of this canvas')
     return F.interpolate(iuv[None], tuple(size), mode='nearest-exact')[0]
+
+# %% ../nbs/reference/01b_pose_files.ipynb #f4e7bfb9
+def is_iuv(path)->bool:
+    "Whether a picture is named as DensePose's tool names its own: NAME_IUV.png beside NAME.jpg"
+    return Path(path).name.endswith('_IUV.png')
 
 def save_iuv(iuv:Float[Tensor, '3 h w'], path)->Path:
     "Write a dense pose as DensePose's tool does"

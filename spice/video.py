@@ -39,11 +39,13 @@ class Aims:
     rotmats: Float[Tensor, 't 24 3 3']
     camera: Camera
     doubtful: int = 0 # frames whose body may be wrong
+    boxes: Float[Tensor, 't 4']|None = None # of the canvas in the driver's frames, if it has any
     def __len__(self): return len(self.points)
     def __getitem__(self, i): # an int, which gives an `Aim`, or a slice
         rows = slice(i, i + 1 or None) if isinstance(i, int) else i
         part = self.points[rows], self.rotmats[rows], self.camera[rows]
-        return Aim(*part) if isinstance(i, int) else Aims(*part, self.doubtful)
+        if isinstance(i, int): return Aim(*part)
+        return Aims(*part, self.doubtful, None if self.boxes is None else self.boxes[rows])
     def __iter__(self): return (self[i] for i in range(len(self)))
 
 @patch
@@ -84,9 +86,17 @@ def film_aims(self:Reposer,
              )->Aims:
     "The poses of a film on the source's canvas"
     if smooth not in ('film', 'live', 'none'): raise DataError(f'smooth={smooth!r}', "Take 'film', 'live' or 'none'")
-    if motion.bodies is not None: return self._known_aims(motion, seen, retarget)
-    if smooth == 'live': return self._live_aims(motion, seen, retarget)
-    joints = on_boxes(motion.points, self._boxes(motion), self.size)
+    if smooth == 'live' and motion.bodies is None: return self._live_aims(motion, seen, retarget)
+    boxes = self._boxes(motion)
+    if motion.bodies is not None: aims = self._known_aims(motion, boxes, seen, retarget)
+    else: aims = self._found_aims(motion, boxes, seen, retarget, smooth)
+    return replace(aims, boxes=boxes)
+
+# %% ../nbs/use/41_video.ipynb #99d427de
+@patch
+def _found_aims(self:Reposer, motion, boxes, seen, retarget, smooth):
+    "The targets of a film whose joints are known"
+    joints = on_boxes(motion.points, boxes, self.size)
     keypoints = Keypoints(joints.to(self.device), self.size)
     if smooth == 'film' and len(motion) > 2: fits = fit_pieces(self.fitter, keypoints)
     else: fits = fit_keypoints(self.body, keypoints, fitter=self.fitter)
@@ -103,9 +113,9 @@ def _boxes(self:Reposer, motion):
     return motion.points.new_tensor([0, 0, *self.size[::-1]]).expand(len(motion), 4)
 
 @patch
-def _known_aims(self:Reposer, motion, seen, retarget):
+def _known_aims(self:Reposer, motion, boxes, seen, retarget):
     "The targets of a film whose bodies are known"
-    bodies, boxes = motion.bodies, self._boxes(motion).to(self.device)
+    bodies, boxes = motion.bodies, boxes.to(self.device)
     scale = self.size[0]/(boxes[:, 3] - boxes[:, 1])[:, None]
     camera = bodies.camera.to(self.device)
     camera = Camera(camera.focal_xy*scale, (camera.center - boxes[:, :2])*scale, camera.translation, self.size)
@@ -162,6 +172,7 @@ class Live:
         self.middle, self.box = OneEuro(.5), None           # of the box around the person; half its size
         self.fits, self.last, self.doubtful = None, None, 0 # the last body and target; how many bodies may be wrong
         self.waited = 0                                     # frames since the person was seen
+        self.cut, self.maps = None, {}                      # the canvas in that frame; what is known of it there
 
 # %% ../nbs/use/41_video.ipynb #553e1a51
 @patch
@@ -172,7 +183,10 @@ def __call__(self:Live,
     "The source in the pose of this frame"
     if keypoints is None: keypoints = find_people([read_image(frame)], self.tool.detector)[0].to('cpu')
     aim = self.aim(self.track(keypoints))
-    return None if aim is None else self.tool.render([self.seen], [aim])[0].image
+    if aim is None: return None
+    if frame is not None and not self.waited:
+        self.maps = self.tool.maps_of(frame, keypoints.size, tuple(self.cut.tolist()))
+    return self.tool.render([self.seen], [replace(aim, maps=self.maps)])[0].image
 
 # %% ../nbs/use/41_video.ipynb #8941ecf2
 @patch
@@ -181,8 +195,8 @@ def aim(self:Live, one:Keypoints|None)->Aim|None:
     points = self.joints(torch.zeros(18, 3) if one is None else one.points[0].cpu())
     self.waited += 1
     if one is None: return self.last
-    tool, seconds, self.waited = self.tool, self.waited/self.fps, 0
-    joints = on_boxes(points[None], self._box(points, one.size)[None], tool.size)
+    tool, seconds, self.waited, self.cut = self.tool, self.waited/self.fps, 0, self._box(points, one.size)
+    joints = on_boxes(points[None], self.cut[None], tool.size)
     keypoints = Keypoints(joints.to(tool.device), tool.size)
     self.fits = fit_keypoints(tool.body, keypoints, start=self.fits, fitter=tool.fitter)
     self.doubtful += int(~self.fits.good[0])
@@ -215,11 +229,12 @@ def _live_aims(self:Reposer, motion, seen, retarget)->Aims:
     "The targets of a film, made by `Live`"
     live = Live(self, seen, motion.fps, retarget=retarget)
     people = (Keypoints(o[None], motion.size) if (o[:, 2] > 0).any() else None for o in motion.points)
-    aims = [live.aim(one) for one in people]
+    aims, boxes = zip(*((live.aim(one), live.cut) for one in people))
     cameras = [o.camera for o in aims]
     camera = Camera(torch.cat([o.focal for o in cameras]), torch.cat([o.center for o in cameras]),
                     torch.cat([o.translation for o in cameras]), self.size)
-    return Aims(torch.cat([o.points for o in aims]), torch.cat([o.rotmats for o in aims]), camera, live.doubtful)
+    return Aims(torch.cat([o.points for o in aims]), torch.cat([o.rotmats for o in aims]), camera, live.doubtful,
+                torch.stack(boxes))
 
 # %% ../nbs/use/41_video.ipynb #4891bf69
 class Animation:
@@ -235,12 +250,31 @@ class Animation:
         self.tool, self.seen, self.aims, self.fps, self.motion, self.how = tool, seen, aims, fps, motion, how
     def __len__(self): return len(self.aims)
     def __repr__(self): return f'Animation: {len(self)} frames at {self.fps:g} a second'
-    def __iter__(self): return (o.image for o in self.tool.stream(((self.seen, o) for o in self.aims), **self.how))
+    def __iter__(self): return (o.image for o in self.tool.stream(((self.seen, o) for o in self.targets()), **self.how))
     def save(self, path, sides:bool=False)->Path:
         "Write the film"
         return write_video(progress(self.sides() if sides else self, len(self), 'frames'), path, self.fps)
 
 # %% ../nbs/use/41_video.ipynb #5cac6ebb
+#| export
+
+# %% ../nbs/use/41_video.ipynb #a8a6f4a3
+@patch
+def targets(self:Animation):
+    "The targets one by one, with what is known of the driver's frames"
+    tool, frames, need = self.tool, self.motion and self.motion.frames, {self.tool.system.target_map} - {''}
+    if not tool.maps or tool.system.any_size or frames is None:
+        yield from self.aims
+        return
+    for k, (aim, frame) in enumerate(zip(self.aims, frames.as_given())):
+        maps = tool.maps_of(frame, self.motion.size, tuple(self.aims.boxes[k].tolist()))
+        need = need if k else need | set(maps)
+        if lost := ', '.join(need - set(maps)):
+            raise DataError(f'frame {k + 1} of the driver has no {lost}',
+                            'Give NAME_IUV.png or NAME_parsing.npy for each picture of a folder, or a function')
+        yield replace(aim, maps=maps)
+
+# %% ../nbs/use/41_video.ipynb #e9e137cf
 @patch
 def bodies(self:Animation, batch:int=8):
     "R of each frame"
@@ -274,22 +308,38 @@ def _turns(rotmats):
     if not (torch.linalg.det(rotmats) > 0).all(): raise DataError('mirrored rotations, of determinant -1', right)
     return rotmats
 
-def _check_film(fps, background):
-    "What no film can have"
+def _film_tool(model, fps, background, maps, **how):
+    "The `Reposer`, unless the film can't be made"
     if fps is not None: check_fps(fps)
-    if background != 'transparent': return
-    raise DataError('a film has no transparent background', "Give 'keep', 'plain' or a colour")
+    if background == 'transparent':
+        raise DataError('a film has no transparent background', "Give 'keep', 'plain' or a colour")
+    if maps is not None and isinstance(model, Reposer):
+        raise DataError('maps beside a Reposer', 'Give them to the Reposer')
+    return as_reposer(model, maps=maps, **how)
 
 # %% ../nbs/use/41_video.ipynb #eb6afa63
+@patch
+def check_maps(self:Reposer, pictures:bool): # whether the driver has any
+    "Refuse a driver that has no maps, if the system needs them"
+    need, name = self.system.target_map, self.system.name
+    if need and not pictures:
+        raise DataError(f'this driver has no photos to have {need} of, which {name} needs of every pose',
+                        'Take a film or a folder of frames, and give maps=')
+    if need and not self.maps:
+        raise DataError(f'{name} needs {need} of every frame', 'Give maps=: a folder, see `maps_in`, or a function')
+
+# %% ../nbs/use/41_video.ipynb #3564cdbd
 @patch
 def film_targets(self:Reposer, driver, seen, fps, repeat, retarget, smooth, **how # for `motion_of`
                 )->tuple: # `Aims`, frames a second, `Motion` or None
     "The targets of all kinds of drivers"
-    if isinstance(driver, str) and driver in MOTIONS:
-        return self.named_motion(driver, seen, fps or 25, repeat), fps or 25, None
-    if isinstance(driver, Tensor) and driver.shape[-3:] == (24, 3, 3):
+    named = isinstance(driver, str) and driver in MOTIONS
+    if named or isinstance(driver, Tensor) and driver.shape[-3:] == (24, 3, 3):
+        self.check_maps(False)
+        if named: return self.named_motion(driver, seen, fps or 25, repeat), fps or 25, None
         return self.film_on_floor(_turns(driver).to(self.body.rest), seen), fps or 25, None
     motion = motion_of(driver, fps, **how)
+    self.check_maps(motion.frames is not None)
     found, aims = int(motion.found.sum()), self.film_aims(motion, seen, retarget, smooth)
     if 2*found < len(motion):
         warnings.warn(f'the person was found in {found} of {len(motion)} frames only; the other poses are guessed')
@@ -315,10 +365,10 @@ def animate(photo,                 # anything `read_image` takes
             size:int|None=None,    # pixels of a side, for a system of any size; None is its canvas
             background='keep',     # for such a system: 'keep', 'plain', or a colour
             matte=None,            # 'L', of the photo's size: which pixels are the person's; None looks for them
+            maps=None,             # what else is known of photo and frames: a folder, see `maps_in`, or a function
            )->Animation:
     "A photo that moves like somebody in a film"
-    _check_film(fps, background)
-    tool = as_reposer(model, detector=detector, device=device)
+    tool = _film_tool(model, fps, background, maps, detector=detector, device=device)
     seen, how = tool.see(photo, keypoints, person, matte), dict(paste=paste, size=size, background=background)
     finding = dict(detector=detector or tool.detector, person=whose, keypoints=driver_keypoints)
     return Animation(tool, seen, *tool.film_targets(driver, seen, fps, repeat, retarget, smooth, **finding), **how)
@@ -359,6 +409,7 @@ def spice_video(photo:str,              # a photo of a person
                 paste:bool=False,       # the whole photo, at its own size
                 size:int=0,             # pixels of a side; 0 is 256, or what the system makes
                 background:str='keep',  # keep, plain, or a colour such as #ffcc00
+                maps:str='',            # a folder with NAME_IUV.png or NAME_parsing.npy of the photo and each frame
                 overwrite:bool=False,   # a film that is there already is made again
                 device:str='',          # cpu, cuda, mps; empty is the fastest there is
                 json:bool=False,        # print JSON
@@ -372,7 +423,7 @@ def spice_video(photo:str,              # a photo of a person
     can_write(out)
     if os.path.exists(out) and not overwrite:
         raise DataError(f'{out} is there already', 'Give --overwrite to make it again')
-    tool = Reposer(model or None, device=device or None)
+    tool = Reposer(model or None, device=device or None, maps=maps or None)
     film = animate(photo, driver, tool, keypoints or None, who, follow, driver_keypoints or None, fps or None, smooth,
                    not as_driver, repeat, paste, size=size or None, background=background)
     film.save(out, sides)

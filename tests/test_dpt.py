@@ -486,6 +486,25 @@ def test_files_of_densepose_reach_evaluation_and_repose(data, tmp_path, monkeypa
     with pytest.raises(DataError, match='densepose of 9 x 9 for a photo of 164 x 64 pixels'): Reposer(system, device='cpu', maps=lambda o: dict(densepose=np.zeros((3, 9, 9)))).see(photo, tmp_path/'me.json')
     with pytest.raises(DataError, match="there are no maps 'depth'"): Reposer(system, device='cpu', maps=lambda o: dict(depth=np.zeros((9, 9)))).see(photo, tmp_path/'me.json')
 
+def test_texture_by_files_of_densepose(tmp_path, bad_input):
+    "`spice_restyle --texture --maps` takes NAME_IUV.png, and a model of DensePose's charts can't do without"
+    from spice.systems.restyle import spice_restyle
+    people = People(64, 'test', samples=1, device='cpu').photos([1, 2], 0)
+    iuv = render_body(free_body('cpu'), people.rotmats, people.betas, people.camera).iuv
+    for k, name in enumerate(('me', 'other')):
+        to_pil(people.image)[k].save(tmp_path/f'{name}.png')
+        write_openpose(people.keypoints[k], tmp_path/f'{name}.json')
+    new(charts='densepose').save_pretrained(tmp_path/'model')
+    call = dict(texture=True, model=str(tmp_path/'model'), out=str(tmp_path/'it.png'), keypoints=str(tmp_path/'me.json'), other_keypoints=str(tmp_path/'other.json'), device='cpu')
+    made = lambda: np.array(Image.open(spice_restyle(str(tmp_path/'me.png'), str(tmp_path/'other.png'), maps=str(tmp_path), **call))).astype(int)
+    with pytest.raises(DataError, match='a photo has no dense pose'): made()
+    for k, name in enumerate(('me', 'other')): save_iuv(iuv[k], tmp_path/f'{name}_IUV.png')
+    first, before = made(), np.array(to_pil(people.image)[0]).astype(int)
+    there = (iuv[0, 0] > 0).numpy()
+    assert (np.abs(first - before).max(2) > 3)[there].mean() > .3 and (first == before)[:6].all()
+    save_iuv(iuv[1].flip(2), tmp_path/'other_IUV.png')
+    assert (made() != first).any(), "the other's texture lies where its file says"
+
 def test_trains_on_a_dataset_and_its_files(data, tmp_path, few, bad_input):
     import shutil
     folder = tmp_path/'data'

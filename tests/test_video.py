@@ -3,6 +3,7 @@ import json
 import math
 import weakref
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,13 +14,14 @@ from processes import command
 
 import spice.film
 from spice.core import DataError, SpiceError, save_image, seeded, to_pil
-from spice.reposer import Reposer
+from spice.reposer import Reposer, cut_map
 from spice.infer import repose
 from spice.keypoints import Keypoints, cat_keypoints
 from spice.people import People, free_body
 from spice.people.people_detector import JointNet, PeopleDetector
-from spice.pose_files import write_openpose
+from spice.pose_files import save_iuv, write_openpose
 from spice.smplify import Fitter, fit_keypoints
+from spice.surface import render_body
 from spice.train import make_system
 from spice.film import Frames, at_rate, film_flow, identity_drift, warping_error, write_video
 from spice.video import Live, animate, spice_video
@@ -455,6 +457,92 @@ def test_doubtful_bodies_are_said(tool, film, photo, mine):
     wild = film.points.clone()
     wild[4:6, ::2, 1] = 64 - wild[4:6, ::2, 1]
     with pytest.warns(UserWarning, match='the body may be wrong in .* of 12 frames'): animate(photo, Keypoints(wild, film.size), tool, mine, smooth='none')
+
+# what is known of frames
+
+MAPPED = dict( # a system that needs a map of the target, as small as it can be
+    densepose=('dpt', dict(width=4, blocks=2, blend_width=4, chart_widths=(4, 8), embedding=8, critic_width=4, charts='densepose'), 'dense_pose'),
+    parsing=('parsing', dict(width=4, cap=8, readers=4, critic_width=4, levels=3, variant='TS-GT'), 'maps_of'))
+
+@pytest.fixture(scope='module')
+def walk(): return People(64, 'valid', samples=1, detail=1, device='cpu').film(19, 'walk', 4)
+
+@pytest.fixture(params=MAPPED)
+def mapped(request, walk, tmp_path):
+    "Kind of map, the system, what it was given of targets, a folder with a photo and frames wider than the person, and what is known of these; the true maps"
+    kind, (name, changes, method), wide = request.param, MAPPED[request.param], 40
+    with seeded(0): system = make_system(name, 'tiny', **changes)
+    true = render_body(free_body('cpu'), walk.rotmats, walk.betas, walk.camera).iuv if kind == 'densepose' else walk.parsing
+    true, given, ask = torch.nn.functional.pad(true, (wide, wide)), [], getattr(system, method)
+    def asked(batch, side='source'):
+        if side == 'target': given.append(batch['target_' + kind])
+        return ask(batch, side)
+    object.__setattr__(system, method, asked)
+    places = [tmp_path/'me', *(tmp_path/'frames'/f'{k}' for k in range(len(walk)))]
+    for k, place in zip((0, *range(len(walk))), places):
+        place.parent.mkdir(exist_ok=True)
+        pixels = np.pad(np.asarray(to_pil(walk.image)[k]), ((0, 0), (wide, wide), (0, 0)), constant_values=200)
+        save_image(Image.fromarray(pixels), place.with_suffix('.png'))
+        if kind == 'densepose': save_iuv(true[k], place.parent/f'{place.name}_IUV.png')
+        else: np.save(place.parent/f'{place.name}_parsing.npy', true[k].numpy())
+        write_openpose(Keypoints(walk.points[k:k + 1] + torch.tensor([wide, 0, 0]), (64, 64 + 2*wide)), tmp_path/'poses'/f'{place.name}.json')
+    (tmp_path/'poses'/'me.json').rename(tmp_path/'me.json')
+    for end in ('_IUV.png', '_parsing.npy'):
+        if (tmp_path/f'me{end}').exists(): (tmp_path/f'me{end}').rename(tmp_path/'frames'/f'me{end}')
+    return kind, system, given, tmp_path, true
+
+@pytest.mark.parametrize('smooth', ['film', 'live'])
+def test_maps_of_each_frame_reach_the_system(mapped, walk, smooth, bad_input):
+    "By a folder, a function, a film's file: what is known of a frame is cut out as the frame is"
+    kind, system, given, folder, true = mapped
+    how = dict(keypoints=folder/'me.json', driver_keypoints=folder/'poses', smooth=smooth)
+    film = animate(str(folder/'me.png'), str(folder/'frames'), Reposer(system, device='cpu', maps=str(folder/'frames')), **how)
+    assert len(list(film)) == len(walk) == len(film), 'NAME_IUV.png is no frame'
+    there = torch.cat(given)
+    given.clear()
+    cut = torch.stack([cut_map(true[k], box.tolist(), (64, 64)) for k, box in enumerate(film.aims.boxes)])
+    assert torch.allclose(there.float(), cut.float(), atol=.003) and (there[1:] != there[:-1]).flatten(1).any(1).all()
+    on = (there[:, 0] if kind == 'densepose' else there) > 0
+    x, y = on_boxes(film.motion.points, film.aims.boxes, (64, 64))[:, [8, 11], :2].mean(1).long().T
+    assert on[torch.arange(len(on)), y, x].all(), 'maps lie where the person is'
+    paths = [folder/'frames'/f'{k}.png' for k in range(len(walk))]
+    known = lambda photo: {kind: true[0 if Path(photo).stem == 'me' else int(Path(photo).stem)]}
+    list(animate(str(folder/'me.png'), paths, Reposer(system, device='cpu', maps=known), **how))
+    assert torch.allclose(torch.cat(given).float(), there.float(), atol=.003)
+    given.clear()
+    write_video([Image.open(o) for o in paths], folder/'film.mp4', 4.)
+    asked = iter((true[0], *true))
+    list(animate(str(folder/'me.png'), str(folder/'film.mp4'), Reposer(system, device='cpu', maps=lambda photo: {kind: next(asked)}), **how))
+    assert len(torch.cat(given)) == len(walk), 'a function is asked for the frames of a file, too'
+
+def test_maps_by_command_and_what_has_none(mapped, walk, monkeypatch, bad_input):
+    kind, system, given, folder, _ = mapped
+    system.save_pretrained(folder/'model')
+    how = dict(model=str(folder/'model'), keypoints=str(folder/'me.json'), device='cpu')
+    driven = how | dict(driver_keypoints=str(folder/'poses'))
+    me, frames = str(folder/'me.png'), str(folder/'frames')
+    made = spice_video(me, frames, str(folder/'out.gif'), maps=frames, **driven)
+    assert len(list(Frames(made))) == len(walk)
+    for driver, more, says in (('walk', how | dict(maps=frames), f'this driver has no photos to have {kind} of'), (str(folder/'poses'), how | dict(maps=frames), 'this driver has no photos'),
+                               (frames, driven, f'{system.name} needs {kind} of every frame'), (frames, driven | dict(maps=str(folder/'poses')), 'the source has no|frame 1 of the driver has no')):
+        with pytest.raises(SpiceError, match=says) as e: spice_video(me, driver, str(folder/'other.gif'), **more)
+        assert '\n' not in str(e.value) and not (folder/'other.gif').exists()
+    next(iter((folder/'frames').glob('2_*'))).unlink()
+    with pytest.raises(DataError, match=f'frame 3 of the driver has no {kind}'): spice_video(me, frames, str(folder/'other.gif'), maps=frames, **driven)
+    with pytest.raises(DataError, match='maps beside a Reposer'): animate(me, 'walk', Reposer(system, device='cpu'), maps=frames)
+
+def test_maps_of_a_photo_go_with_a_motion_by_its_name(walk, bad_input):
+    "A system that finds the target's map itself needs only the photo's; and live, a function is asked for each picture"
+    with seeded(0): system = make_system('parsing', 'tiny', **MAPPED['parsing'][1] | dict(variant='E2E'))
+    photo, mine = to_pil(walk.image)[0], walk.keypoints[0]
+    films = [[np.asarray(o) for o in animate(photo, 'walk', Reposer(system, device='cpu', maps=o), mine, fps=4)] for o in (None, lambda photo: dict(parsing=walk.parsing[0]))]
+    assert np.abs(np.stack(films[0]).astype(int) - np.stack(films[1])).max() > 0
+    with seeded(0): system = make_system('parsing', 'tiny', **MAPPED['parsing'][1])
+    known = lambda photo: dict(parsing=walk.parsing[next(k for k in range(len(walk)) if torch.equal(walk.image[k], photo))])
+    tool = Reposer(system, device='cpu', maps=known)
+    live = Live(tool, tool.see(walk.image[0], mine), 4.)
+    made = [live(walk.image[k], walk.keypoints[k]) for k in range(3)]
+    assert all(o.size == (64, 64) for o in made) and torch.equal(live.maps['parsing'], walk.parsing[2])
 
 def test_measures(film):
     body = free_body('cpu')

@@ -238,6 +238,8 @@ class Dpt(System):
         self.critic = conditional_critic(6 + target, s.critic_width, s.critic_levels)
     @property
     def size(self): return self.settings.size
+    @property
+    def target_map(self): return 'densepose' if self.settings.dense and self.settings.charts == 'densepose' else ''
     def parts(self): return dict(self.named_children())
     def photos_in(self, stage): return self.settings.views if self.stages()[stage].weights.inpaint else 2
     def stages(self):

@@ -208,7 +208,7 @@ class ParsingTransfer(System):
                    market=partial(ParsingSettings, (128, 64), levels=4, pose=1., content=.003, face_weight=0.))
     def __init__(self, settings:ParsingSettings):
         super().__init__()
-        self.settings, self.at = settings, ''
+        self.settings, self.at, self.target_map = settings, '', 'parsing'*(settings.variant == 'TS-GT')
         s, plain = settings, settings.variant == 'Baseline'
         net = partial(Unet, width=s.width, cap=s.cap, levels=s.levels, dropout=s.dropout)
         reader = partial(Unet, width=s.readers, cap=8*s.readers, levels=min(4, s.levels))

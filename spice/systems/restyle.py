@@ -235,7 +235,7 @@ def spice_restyle(photo:str,          # who is dressed
                   out:str='restyled.png', # the picture to write
                   keypoints:str='',   # a file with the joints of the first photo's people; empty looks for them
                   other_keypoints:str='', # likewise of the other photo
-                  maps:str='',        # a folder with NAME_parsing.npy of the photos; empty takes the system's parser
+                  maps:str='', # a folder with NAME_parsing.npy of the photos; with --texture NAME_IUV.png, for a `dpt`
                   device:str='',      # cpu, cuda, mps; empty is the fastest there is
                  ):
     "Dress a person in the clothes of another photo. Example: spice_restyle me.jpg other.jpg --texture"
