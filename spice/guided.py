@@ -241,22 +241,22 @@ class Guided:
                  matte:Float[Tensor, 'b 1 H W'],  # 1 on the person
                  body:Body,
                  rotmats:Float[Tensor, 'b 24 3 3'], # the pose in the photo
-                 betas:Float[Tensor, 'b 10'],       # the shape, which stays
+                 betas:Float[Tensor, 'b 10'],       # the shape, which stays unless a pose brings another
                  camera:Camera,                     # of the photo
                  size:int|None=None,                # of the network's maps; None is what it was trained on
                  hidden=None,                       # forearms with hands that the photo doesn't show [b, 2]
                 ):
         self.net, self.body, self.betas, self.photo_size = net, body, betas, tuple(photo.shape[2:])
-        h, w = photo.shape[2:]
-        self.full = Guide(photo, matte, self._render(rotmats, camera, (h, w)), hidden=hidden)
+        self.full = Guide(photo, matte, self._render(rotmats, camera, self.photo_size), hidden=hidden)
         if net is None: return
         step, size = net.multiple, size or net.settings.size
-        self.size = tuple(max(step, round(o*size/max(h, w)/step)*step) for o in (h, w))
+        self.size = tuple(max(step, round(o*size/max(self.photo_size)/step)*step) for o in self.photo_size)
         low, low_matte = (F.interpolate(o, self.size, mode='area') for o in (photo, matte))
         small = self._render(rotmats, camera, self.size)
         self.guide = Guide(low, low_matte, small, colours=self.full.colours, hidden=hidden)
-    def _render(self, rotmats, camera, size):
-        return render_body(self.body, rotmats, self.betas.expand(len(rotmats), -1), camera, size=size)
+    def _render(self, rotmats, camera, size, betas=None):
+        betas = (self.betas if betas is None else betas).expand(len(rotmats), -1)
+        return render_body(self.body, rotmats, betas, camera, size=size)
 
 # %% ../nbs/method/16a_guided.ipynb #314ed397
 @patch
@@ -264,9 +264,10 @@ class Guided:
 def answer(self:Guided,
            rotmats:Float[Tensor, 'b 24 3 3'], # a pose
            camera:Camera,
+           betas=None,                        # another shape [b, 10]
           )->tuple: # what the network sees [b, 15, h, w] and its answer [b, 5, h, w], at its own size
     "The network's output for a pose"
-    x = self.guide.inputs(self._render(rotmats, camera, self.size))
+    x = self.guide.inputs(self._render(rotmats, camera, self.size, betas))
     return x, self.net(x)
 
 # %% ../nbs/method/16a_guided.ipynb #d1a42d62
@@ -276,14 +277,15 @@ def paint(self:Guided,
           rotmats:Float[Tensor, 'b 24 3 3'], # new poses, in the camera's frame
           camera:Camera,                     # of the result, in the shape of the photo
           size=None,                         # (h, w) of the result; None is the photo's
+          betas=None,                        # another shape [b, 10]
          )->tuple: # inputs [b, 15, h, w], the carried photo [b, 3, h, w], `Painting`
     "All that makes up the picture of a pose"
-    target = self._render(rotmats, camera, self.photo_size if size is None else size)
+    target = self._render(rotmats, camera, self.photo_size if size is None else size, betas)
     places = self.full.carrier.places(target)
     carried = self.full.carrier.carry(places)
     x = self.full.inputs(target, places, carried)
     if self.net is None: return x, carried, decide(x.new_zeros(len(x), 5, *x.shape[2:]), x, FIRM)
-    return x, carried, enlarge(*self.answer(rotmats, camera), x)
+    return x, carried, enlarge(*self.answer(rotmats, camera, betas), x)
 
 # %% ../nbs/method/16a_guided.ipynb #58784bf5
 @patch
@@ -292,8 +294,9 @@ def repose(self:Guided,
            camera:Camera,                     # of the result, in the shape of the photo
            size=None,                         # (h, w) of the result; None is the photo's
            background=None,                   # [b, 3, h, w] or a number; None gives person and matte
+           betas=None,                        # another shape [b, 10]
           ): # the picture [b, 3, h, w]; or person and matte
     "The person in new poses"
-    _, carried, painted = self.paint(rotmats, camera, size)
+    _, carried, painted = self.paint(rotmats, camera, size, betas)
     person = person_of(painted, carried)
     return (person, painted.matte) if background is None else over(person, painted.matte, background)

@@ -43,7 +43,7 @@ def guided_settings(size:int=128, canvas:int=256)->GuidedSystemSettings:
 # %% ../nbs/method/24_guided_system.ipynb #20d828bc
 class GuidedSystem(System):
     "SPICE, guided by the body: pixels from the photo, the rest from a small network"
-    name, settings_class, any_size = 'guided', GuidedSystemSettings, True
+    name, settings_class, any_size, shaped = 'guided', GuidedSystemSettings, True, True
     presets = dict(tiny=partial(guided_settings, 64, 64), small=partial(guided_settings, 128, 128),
                    large=guided_settings)
     def __init__(self, settings:GuidedSystemSettings):
@@ -81,7 +81,7 @@ def forward(self:GuidedSystem, batch)->dict: # noqa: F811
                         'Prepare the photos with mattes: source_matte is missing')
     photo, matte = batch['source_image'], batch['source_matte']
     guided = self.open(photo, matte, batch['source_rotmats'], batch['source_betas'], batch.camera('source'))
-    person, there = guided.repose(batch['target_rotmats'], batch.camera('target'))
+    person, there = guided.repose(batch['target_rotmats'], batch.camera('target'), betas=batch.get('wanted_betas'))
     return dict(image=over(person, there, fill_behind(photo, matte)), person=person, matte=there)
 
 # %% ../nbs/method/24_guided_system.ipynb #95e09313
@@ -165,11 +165,12 @@ def frame(self:Portrait,
           rotmats:Float[Tensor, 'b 24 3 3'],
           camera:Camera,                     # of the poses, on the canvas
           room:float=.04,                    # beside the body, as a share of the canvas
+          betas=None,                        # another shape [1, 10]
          )->tuple: # left, top and side of a square, in pixels of the canvas
     "The canvas, or as much more as the poses need"
     canvas = self.fits.camera.size[0]
-    xy = camera.project(self.system.drawn_by(self.device)(rotmats,
-                                                          self.fits.betas.expand(len(rotmats), -1)).verts)[..., :2]
+    betas = (self.fits.betas if betas is None else betas).expand(len(rotmats), -1)
+    xy = camera.project(self.system.drawn_by(self.device)(rotmats, betas).verts)[..., :2]
     low = (xy.amin((0, 1)) - room*canvas).clamp(max=0)
     high = (xy.amax((0, 1)) + room*canvas).clamp(min=canvas)
     side, middle = float((high - low).max()), (low + high)/2
@@ -197,12 +198,13 @@ def paint(self:Portrait,
           camera:Camera,                     # on the canvas
           frame:tuple,                       # left, top, side on the canvas
           size:int,                          # pixels of the result
+          betas=None,                        # another shape [1, 10]
          )->tuple: # person [b, 3, size, size], matte [b, 1, size, size]
     "The person alone, in a frame"
     frames = torch.tensor([frame], device=self.device).expand(len(rotmats), -1)
     canvas = self.fits.camera.size[0]
     guided = self.at(min(MOST, max(canvas, round(size*canvas/frame[2]))))
-    x, carried, painted = guided.paint(rotmats, frame_camera(camera, frames, size), (size, size))
+    x, carried, painted = guided.paint(rotmats, frame_camera(camera, frames, size), (size, size), betas)
     self.shown = shown_share(x)
     return person_of(painted, carried), ((painted.matte - HAZE)/(1 - 2*HAZE)).clamp(0, 1)
 
@@ -221,10 +223,11 @@ def picture(self:Portrait,
             camera:Camera,            # on the canvas
             size:int,                 # pixels of the result
             background='keep',        # one of `BACKGROUNDS`, or a colour
+            betas=None,               # another shape [1, 10]
            )->list: # of PIL images
     "The canvas with the person in poses"
     colour = background_colour(background)
-    person, matte = self.paint(rotmats, camera, (0., 0., self.fits.camera.size[0]), size)
+    person, matte = self.paint(rotmats, camera, (0., 0., self.fits.camera.size[0]), size, betas)
     if background == 'transparent': return [clear(*o) for o in zip(person, matte)]
     ground = person.new_tensor(colour).view(1, 3, 1, 1)/127.5 - 1 if colour else self.ground(size)
     return to_pil(over(person, matte, ground).cpu())
@@ -245,12 +248,13 @@ def pasted(self:Portrait,
            rotmats:Float[Tensor, '1 24 3 3'],
            camera:Camera,             # on the canvas; the pose may reach beyond it
            background='keep',         # one of `BACKGROUNDS`, or a colour
+           betas=None,                # another shape [1, 10]
           )->Image.Image: # of the photo's size
     "The photo with the person in a pose"
-    frame = self.frame(rotmats, camera)
+    frame = self.frame(rotmats, camera, betas=betas)
     box = self.in_photo(frame)
     side, colour = box[2] - box[0], background_colour(background)
-    person, matte = self.paint(rotmats, camera, frame, min(MOST, side))
+    person, matte = self.paint(rotmats, camera, frame, min(MOST, side), betas)
     layer = clear(person[0], matte[0]).resize((side, side), Image.Resampling.LANCZOS)
     if background == 'transparent':
         out = Image.new('RGBA', self.photo.size)

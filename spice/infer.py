@@ -33,6 +33,7 @@ from .people.poses import POSES, pose_rows
 from .pose_files import is_iuv
 from .reposer import SHIPPED, Aim, Recent, Reposer, Sighting, as_reposer # noqa: F401
 from .reposer import own_detector, pick_person, pixels_of # noqa: F401
+from .shape import shape_change
 from .surface import flow_picture, render_body, resize_flow, warp
 from .train import Spice
 from .people.wardrobe import describe, outfit
@@ -99,6 +100,8 @@ def batch_of(self:Reposer, seen:list, aims:list)->Batch:
     lists = dict(source_image=[((to_tensor(o.image) + 1)*127.5).round().to(torch.uint8) for o in seen])
     lists |= _fields('source', [o.keypoints.points for o in seen], fits, betas) | _maps('source', seen)
     lists |= _fields('target', [o.points for o in aims], aims, betas) | _maps('target', aims)
+    if any(o.betas is not None for o in aims):
+        lists['wanted_betas'] = [own if o.betas is None else o.betas for o, own in zip(aims, betas)]
     return self.draw(Batch({k: torch.cat([o.to(self.device) for o in v]) for k, v in lists.items()}))
 
 # %% ../nbs/use/40_infer.ipynb #3bb23d40
@@ -211,7 +214,8 @@ def portraits(self:Reposer, pairs, return_all, paste, size, background):
         raise DataError(f'size={size!r}', 'Give a whole number of pixels, 16 to 4096')
     for seen, aim in pairs:
         one, how = self.portrait(seen), (aim.rotmats, aim.camera)
-        image = one.pasted(*how, background) if paste else one.picture(*how, size, background)[0]
+        image = (one.pasted(*how, background, aim.betas) if paste
+                 else one.picture(*how, size, background, aim.betas)[0])
         if one.shown[0] < SHOWN:
             warnings.warn(f'the photo shows {float(one.shown[0]):.0%} of what this pose shows of the body; the rest is '
                           'made up')
@@ -222,13 +226,16 @@ def portraits(self:Reposer, pairs, return_all, paste, size, background):
 @torch.no_grad()
 def portrait_steps(self:Reposer, seen:Sighting, aim:Aim, image:Image.Image)->dict: # {title: PIL image}
     "The steps to the result of a system of any size"
-    def body(R, camera): return to_pil(render_body(self.body, R, seen.fits.betas, camera).wheel.cpu())[0]
+    def body(R, camera, betas=None):
+        betas = seen.fits.betas if betas is None else betas
+        return to_pil(render_body(self.body, R, betas, camera).wheel.cpu())[0]
     canvas = self.size[0]
-    x, carried, painted = self.portrait(seen).at(canvas).paint(aim.rotmats, aim.camera)
+    x, carried, painted = self.portrait(seen).at(canvas).paint(aim.rotmats, aim.camera, betas=aim.betas)
     grey = lambda o: to_pil(o.expand(-1, 3, -1, -1).cpu()*2 - 1)[0]
     return {'photo': seen.image, 'its joints': seen.keypoints.draw([seen.image])[0],
             'the person': cut(seen.matte, seen.box, self.size).convert('RGB'),
-            'R of it': body(seen.fits.rotmats, seen.fits.camera), 'R of the pose': body(aim.rotmats, aim.camera),
+            'R of it': body(seen.fits.rotmats, seen.fits.camera),
+            'R of the pose': body(aim.rotmats, aim.camera, aim.betas),
             'carried': to_pil(x[:, :3].cpu())[0], 'itself, turned, mirrored': to_pil(x[:, 4:7].cpu()*2 - 1)[0],
             'made': to_pil(painted.colour.cpu())[0], 'kept of the carried': grey(painted.gate), 'result': image}
 
@@ -256,9 +263,10 @@ def pasted(seen:Sighting, image:Image.Image)->Image.Image:
     return out
 
 # %% ../nbs/use/40_infer.ipynb #4c832871
-def _tool(model, **how):
+def _tool(model, shape, **how):
     "The `Reposer`; what is given beside one would not be used"
     tool = as_reposer(model, **how)
+    shape_change(shape, tool.system, tool.body) # refused before anything is looked at
     if tool is not model or not any(how.values()): return tool
     raise DataError('a detector, device or maps beside a Reposer', 'Give them to the Reposer')
 
@@ -283,11 +291,17 @@ def _of_each(given, photo, what):
 
 # %% ../nbs/use/40_infer.ipynb #0160ca91
 @patch
-def _pictures(self:Reposer, seen, poses, retarget, whose, seed, paste, return_all, size, background):
+def _sources(self:Reposer, photo, photos, keypoints, person, matte):
+    "The people of all photos"
+    given = zip(photos, _of_each(keypoints, photo, 'sets of keypoints'), _of_each(matte, photo, 'mattes'))
+    return [self.see(o, joints, person, alpha) for o, joints, alpha in _bar(given, len(photos), 'photos')]
+
+@patch
+def _pictures(self:Reposer, seen, poses, retarget, whose, seed, paste, return_all, size, background, shape):
     "All poses of the first person, then of the next"
     pairs = [(o, pose) for o in seen for pose in poses]
     bar = _bar(pairs, len(pairs), 'poses')
-    aims = [self.aim(pose, o, retarget, whose, within=not paste) for o, pose in bar]
+    aims = [self.aim(pose, o, retarget, whose, not paste, shape) for o, pose in bar]
     size = self.good_size(seen) if size is None else size
     with seeded(seed): made = self.render([o for o, _ in pairs], aims, return_all, paste, size, background)
     return made if return_all else [o.image for o in made]
@@ -309,13 +323,13 @@ def repose(photo,               # a photo, or a list of them: paths, PIL images,
            background='keep',   # the photo's own, 'plain', 'transparent', or a colour such as '#ffcc00'
            matte=None,          # 'L', of the photo's size: which pixels are the person's; None looks for them
            maps=None,           # what else is known of photos: a folder, see `maps_in`, or a function of a photo
+           shape=None,          # another body: 'slimmer', 'wider', 'smaller', 'taller', or see `SHAPES`
           ): # a picture, or a list: all poses of the first photo, then of the next
     "A person in another pose"
-    tool = _tool(model, detector=detector, device=device, maps=maps)
+    tool = _tool(model, shape, detector=detector, device=device, maps=maps)
     photos, poses = _lists(photo, pose, seed)
-    given = zip(photos, _of_each(keypoints, photo, 'sets of keypoints'), _of_each(matte, photo, 'mattes'))
-    seen = [tool.see(o, joints, person, alpha) for o, joints, alpha in _bar(given, len(photos), 'photos')]
-    made = tool._pictures(seen, poses, retarget, whose, seed, paste, return_all, size, background)
+    seen = tool._sources(photo, photos, keypoints, person, matte)
+    made = tool._pictures(seen, poses, retarget, whose, seed, paste, return_all, size, background, shape)
     return made if isinstance(photo, list) or poses is pose else made[0]
 
 # %% ../nbs/use/40_infer.ipynb #87ab0771
@@ -421,13 +435,13 @@ def _attempt(make, wrong, *what):
     except (DataError, ImageError) as e: wrong.append(dict(what=', '.join(map(str, what)), error=str(e)))
 
 # %% ../nbs/use/40_infer.ipynb #cadfe537
-def _make_files(tool, photo, goals, joints, who, whose, wrong, steps, paste, size, background):
+def _make_files(tool, photo, goals, joints, who, whose, wrong, steps, paste, size, background, shape):
     "The results of one photo, written to files; what can't be made is noted in `wrong`"
     seen = _attempt(lambda: tool.see(photo, joints_for(photo, joints), who), wrong, photo)
     if seen is None: return []
     aims = []
     for pose, path in goals:
-        aim = _attempt(lambda: tool.aim(pose, seen, person=whose, within=not paste), wrong, photo, pose)
+        aim = _attempt(lambda: tool.aim(pose, seen, True, whose, not paste, shape), wrong, photo, pose)
         if aim: aims.append((path, aim))
     results = tool.stream(((seen, aim) for _, aim in aims), steps, paste, size or tool.good_size([seen]), background)
     for (path, _), result in zip(aims, results):
@@ -460,6 +474,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  size:int=0,            # pixels of a side; 0 is 512 at most, or what the system makes
                  background:str='keep', # keep, plain, transparent, or a colour such as #ffcc00
                  maps:str='', # a folder with NAME_IUV.png or NAME_parsing.npy of the photos, for systems that need them
+                 shape:str='', # another body: slimmer, wider, smaller, taller, or ten numbers with commas between
                  overwrite:bool=False,  # results that are there already are made again
                  json:bool=False,       # print JSON
                 ):
@@ -468,10 +483,12 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
     who, driver, plan = whom(person), whom(whose), planned(files_of(photos, PICTURES), files_of(poses), Path(out))
     for goals in plan.values(): can_write(goals[0][1])
     tool = Reposer(model or None, detector=detector or None, device=device or None, maps=maps or None)
-    made, wrong, there = [], [], 0
+    change, made, wrong, there = shape_change(shape or None, tool.system, tool.body), [], [], 0
     for photo, goals in _bar(plan.items(), len(plan), 'photos'):
         todo = [goal for goal in goals if overwrite or not goal[1].exists()]
         there += len(goals) - len(todo)
-        if todo: made += _make_files(tool, photo, todo, keypoints, who, driver, wrong, steps, paste, size, background)
+        if todo:
+            made += _make_files(tool, photo, todo, keypoints, who, driver, wrong, steps, paste, size, background,
+                                change)
     _report(made, there, wrong, out, json)
     return made

@@ -188,7 +188,8 @@ class Draw:
         for side in ('source', 'target'): batch[f'{side}_heat'] = heatmaps(batch[f'{side}_points'], size)
         if not bodies: return batch
         for side in ('source', 'target'):
-            seen = render_body(body, batch[f'{side}_rotmats'], batch['source_betas'], batch.camera(side))
+            betas = batch.get('wanted_betas', batch['source_betas']) if side == 'target' else batch['source_betas']
+            seen = render_body(body, batch[f'{side}_rotmats'], betas, batch.camera(side))
             if self.wheels: batch[f'{side}_wheel'] = seen.wheel
             if self.torso: batch[f'{side}_torso'] = seen.torso
         return batch

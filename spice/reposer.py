@@ -37,6 +37,7 @@ from .people.people_detector import PeopleDetector
 from .pose_files import read_iuv, read_keypoints, read_pose
 from .people.poses import POSES, pose_rows, settle
 from .smplify import Fits, Fitter, fit_keypoints
+from .shape import shape_change
 from .train import System, load_system
 from .weights import find_weights
 
@@ -321,6 +322,7 @@ class Aim:
     rotmats: Float[Tensor, '1 24 3 3']
     camera: Camera
     maps: dict = field(default_factory=dict) # as those of `Sighting`, of the photo that shows the pose
+    betas: Float[Tensor, '1 10']|None = None # of another shape than the source's
 
 @patch
 def joints_at(self:Reposer, rotmats, betas, camera)->Float[Tensor, 't 18 3']:
@@ -335,9 +337,9 @@ def aim_at(self:Reposer, rotmats, betas, camera)->Aim:
 
 # %% ../nbs/use/39_reposer.ipynb #88a4bbe6
 @patch
-def place(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting)->Aim:
+def place(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, betas=None)->Aim:
     "The source's body in a pose, as far from the camera as it was, but further if it would not fit"
-    betas, own = seen.fits.betas, seen.fits.camera
+    betas, own = seen.fits.betas if betas is None else betas, seen.fits.camera
     verts = self.body(rotmats, betas).verts
     near = frame_body(verts, self.size, .94, own.focal)
     middle, depth = (verts.amin(1) + verts.amax(1))[:, :2]/2, torch.maximum(near.translation, own.translation)[:, 2:]
@@ -383,9 +385,10 @@ def photo_on_canvas(self:Reposer, seen:Sighting)->tuple: # left, top, right, bot
     return -left*scale, -top*scale, (seen.photo.width - left)*scale, (seen.photo.height - top)*scale
 
 @patch
-def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:bool=True)->Aim:
+def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:bool=True, betas=None)->Aim:
     "The source's body in a pose, where it stood; further away if it would not fit the canvas (or else the photo)"
-    betas, own, now = seen.fits.betas, seen.fits.camera, self.body(rotmats, seen.fits.betas)
+    betas, own = seen.fits.betas if betas is None else betas, seen.fits.camera
+    now = self.body(rotmats, betas)
     spot, cut_off = self.spot(seen)
     root = F.pad(_root(now, cut_off), (0, 1))
     place = torch.cat([spot, own.translation[0, 2:]])
@@ -395,9 +398,10 @@ def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within
 
 # %% ../nbs/use/39_reposer.ipynb #d3f8db46
 @patch
-def put(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:bool=True)->Aim:
+def put(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:bool=True, betas=None)->Aim:
     "The source's body in a pose, where the system wants it"
-    return self.stand(rotmats, seen, within) if self.system.any_size else self.place(rotmats, seen)
+    if self.system.any_size: return self.stand(rotmats, seen, within, betas)
+    return self.place(rotmats, seen, betas)
 
 @patch
 def turns_of(self:Reposer, pose, betas:Float[Tensor, '1 10']): # [1, 24, 3, 3] into the camera's frame, or None
@@ -425,15 +429,20 @@ def aim(self:Reposer,
         retarget:bool=True, # the source keeps its proportions
         person=None,        # whose pose, if the photo shows several people
         within:bool=True,   # on the canvas; False lets a system of any size reach beyond it
+        shape=None,         # another body: a key of `SHAPES`, or what is added to the ten shape numbers
        )->Aim:
     "A pose on the source's canvas"
-    turns = self.turns_of(pose, seen.fits.betas)
-    if turns is not None: return self.put(turns, seen, within)
+    change, betas = shape_change(shape, self.system, self.body), seen.fits.betas
+    if change is not None: betas = betas + change
+    if not (change is None or retarget): raise DataError('shape beside retarget=False', 'Give one of the two')
+    other = {} if change is None else dict(betas=betas)
+    turns = self.turns_of(pose, betas)
+    if turns is not None: return replace(self.put(turns, seen, within, betas), **other)
     driver = self.driver(pose, person)
     turns, camera = driver.fits.rotmats, driver.fits.camera
-    if not retarget: return Aim(driver.keypoints.points.to(self.device), turns, camera, driver.maps)
-    if self.system.any_size: return self.put(turns, seen, within)
-    return replace(self.aim_at(turns, seen.fits.betas, camera), maps=driver.maps)
+    if not retarget: return Aim(driver.keypoints.points.to(self.device), turns, camera, driver.maps, **other)
+    if self.system.any_size: return replace(self.put(turns, seen, within, betas), **other)
+    return replace(self.aim_at(turns, betas, camera), maps=driver.maps, **other)
 
 # %% ../nbs/use/39_reposer.ipynb #5fcc5e84
 def _frame_around(array):

@@ -59,6 +59,7 @@ class System(Pretrained, nn.Module):
     name, presets = '', {}
     any_size = False             # works on the photo itself, at any size: has `open`
     paired, bodies = False, True # learns from true pairs: batches have `target_image`; needs bodies beside the joints
+    shaped = False  # another shape of the target's body shows in its pictures: it reads `wanted_betas`
     target_map = '' # 'parsing' or 'densepose', if it can't do without that of the target
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

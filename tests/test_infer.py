@@ -290,6 +290,9 @@ def test_names_of_files(tmp_path):
     for o in ('b.png', 'a.jpg', 'notes.txt'): (tmp_path/o).write_bytes(b'x')
     assert [o.name for o in files_of(str(tmp_path))] == ['a.jpg', 'b.png']
     assert [o.name for o in files_of(f'{tmp_path}/*.png')] == ['b.png'] and files_of('walk, sit') == ['walk', 'sit']
+    (tmp_path/'b_IUV.png').touch() # what DensePose says of b.png
+    assert [o.name for o in files_of(str(tmp_path))] == ['a.jpg', 'b.png'] and [o.name for o in files_of(f'{tmp_path}/*.png')] == ['b.png']
+    assert [o.name for o in files_of(f'{tmp_path}/b_IUV.png')] == ['b_IUV.png']
     with pytest.raises(DataError, match='names no file'): files_of(' , ')
 
 def test_command_says_no_in_one_line(tmp_path):

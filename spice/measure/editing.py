@@ -92,8 +92,8 @@ def reshaped(batch:Batch,                  # drawn, with bodies
     points[..., :2] += (moved.project(new.keypoints) - camera.project(old.keypoints))[..., :2]
     points = Keypoints(points, camera.size).drop_outside().points
     return Batch(batch | dict(target_points=points, target_heat=heatmaps(points, camera.size), target_wheel=seen.wheel,
-                              target_torso=seen.torso,
-                              target_translation=moved.translation, target_betas=betas))
+                              target_torso=seen.torso, target_translation=moved.translation, target_betas=betas,
+                              wanted_betas=betas))
 
 def answer(system, batch)->Float[Tensor, 'b 3 h w']:
     "The picture that a system makes of a batch, without seeing the wanted photo"

@@ -239,7 +239,9 @@ class Dpt(System):
     @property
     def size(self): return self.settings.size
     @property
-    def target_map(self): return 'densepose' if self.settings.dense and self.settings.charts == 'densepose' else ''
+    def target_map(self): return 'densepose'*(self.settings.dense and self.settings.charts == 'densepose')
+    @property
+    def shaped(self): return self.settings.dense and not self.target_map
     def parts(self): return dict(self.named_children())
     def photos_in(self, stage): return self.settings.views if self.stages()[stage].weights.inpaint else 2
     def stages(self):
@@ -268,8 +270,8 @@ def dense_pose(self:Dpt, batch, side:str)->Float[Tensor, 'b 3 h w']:
     if f'{side}_rotmats' not in batch:
         raise SpiceError(f'the {side} has neither a body nor a dense pose', 'Run spice_fit on the dataset')
     body = self.body or free_body(str(batch['source_image'].device))
-    with torch.no_grad():
-        return render_body(body, batch[f'{side}_rotmats'], batch['source_betas'], Batch(batch).camera(side)).iuv
+    betas = batch.get('wanted_betas', batch['source_betas']) if side == 'target' else batch['source_betas']
+    with torch.no_grad(): return render_body(body, batch[f'{side}_rotmats'], betas, Batch(batch).camera(side)).iuv
 
 # %% ../../nbs/systems/52_dense_pose_transfer.ipynb #02fa09f1
 @patch
