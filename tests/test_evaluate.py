@@ -15,7 +15,7 @@ from torchmetrics import Metric
 import spice.measure.evaluate as ev
 import spice.measure.protocols as pr
 from spice.body import load_body
-from spice.core import DataError, SpiceError, WeightsError, seeded
+from spice.core import DataError, SpiceError, WeightsError, seeded, to_pil
 from spice.sources import DeepFashion, PeoplePhotos, Source
 from spice.data import Prepared, prepare, save_bodies
 from spice.measure.editing import answer, reshaped, retextured, shape_distance, shape_figure, t_pose_figure, texture_figure
@@ -25,7 +25,7 @@ from spice.measure.results import Table, difference, read_result, read_results, 
 from spice.keypoints import Keypoints
 from spice.loaders import Batch
 from spice.measure.metrics import FID, Rows, load_extractor
-from spice.people import free_body
+from spice.people import People, free_body
 from spice.people.people_detector import JointNet
 from spice.measure.protocols import BASELINES, PROTOCOLS, Case, PeoplePairs, PreparedPairs, driven_pairs, fill_holes, find_protocol, make_pairs, stretched, through
 from spice.regressor import Regressor, regressor_settings
@@ -542,6 +542,39 @@ def test_failures_of_a_prepared_dataset(fashion):
     assert many >= few
     assert sum(find_failures('truth', 'people-64', count=2, device='cpu')[0].values()) == 0, 'nothing is wrong'
     with pytest.raises(SpiceError, match='no true photos'): find_failures('copy-source', 'ccp-repose', data=fashion, device='cpu')
+
+def test_failures_by_command(tmp_path, bad_input):
+    "A sheet for each row: so many pairs of each kind, the worst; refused before anything is measured"
+    from spice.measure.failures import FAILURES, failure_sheet, find_failures
+    how = dict(count=4, real=2, measures='l1', device='cpu')
+    spice_eval('copy-source,mean-image', failures=2, out=str(tmp_path/'out'), **how)
+    assert sorted(o.name for o in (tmp_path/'out').glob('*_failures.png')) == ['copy-source_failures.png', 'mean-image_failures.png']
+    worst = find_failures('copy-source', count=4, each=2, device='cpu')[1]
+    assert np.array_equal(np.asarray(Image.open(tmp_path/'out'/'copy-source_failures.png')), np.asarray(failure_sheet(worst))) and len(worst) == len(FAILURES)
+    for says, out, failures in (('Say where the sheets go', '', 2), ('each=-1', str(tmp_path/'other'), -1)):
+        with pytest.raises(SpiceError, match=says): spice_eval('copy-source', failures=failures, out=out, **how)
+    assert not list((tmp_path/'other').glob('*')), 'nothing was measured'
+    spice_eval('copy-source', out=str(tmp_path/'plain'), **how)
+    assert not list((tmp_path/'plain').glob('*_failures.png'))
+
+def test_photos_before_other_backgrounds(tmp_path, bad_input):
+    "From paths; a system that gives the photo's canvas back changes outside the person only"
+    from spice.infer import Reposer
+    from spice.measure.failures import photos_before
+    people = People(64, 'valid', samples=1, device='cpu').photos([1, 2])
+    paths, mattes = [tmp_path/f'{k}.png' for k in range(2)], [to_pil((people.parsing[k:k + 1, None] > 0).float().expand(-1, 3, -1, -1)*2 - 1)[0] for k in range(2)]
+    for path, image in zip(paths, to_pil(people.image)): image.save(path)
+    known, joints = dict(mattes=mattes), [people.keypoints[k] for k in range(2)]
+    guided, spice = Reposer(make_system('guided', 'tiny'), device='cpu'), Reposer(make_system('spice', 'tiny'), device='cpu')
+    sheet, change = photos_before(paths, 'walk', guided, keypoints=joints, **known)
+    assert change['person'] < .5*change['rest'] > .1 and sheet.width > 5*64 and sheet.height > 2*64
+    again, _ = photos_before(paths, 'walk', spice, keypoints=joints, **known)
+    assert again.width == sheet.width
+    white = photos_before(paths[:1], 'walk', guided, torch.ones(1, 3, 8, 8), joints[:1], mattes[:1])[1]
+    assert white['rest'] > .1
+    with pytest.raises(SpiceError, match='which pixels are the person'): photos_before(paths, 'walk', spice, keypoints=joints)
+    for photos, some in (([], None), (paths, mattes[:1])):
+        with pytest.raises(SpiceError, match='Give at least one'): photos_before(photos, 'walk', guided, mattes=some)
 
 def test_protocols_of_the_papers(tmp_path, bad_input):
     "On look-alikes: Market-1501 with masks around the joints, DeepFashion as Def-GAN, DPT and UPIS measured it"

@@ -55,8 +55,7 @@ class Row:
 def weights_hash(net:nn.Module)->str: # 16 hex digits
     "A short name for the exact weights of a network"
     h = sha256()
-    # a cache, which learns nothing
-    memories = {f'{name}.{o}' for name, part in net.named_modules() for o in getattr(part, 'memory', ())}
+    memories = {f'{name}.{o}' for name, part in net.named_modules() for o in getattr(part, 'memory', ())} # caches
     for k, v in sorted(net.state_dict().items()):
         if k not in memories: h.update(k.encode() + v.detach().float().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]
@@ -469,9 +468,7 @@ def check_out(rows:list, protocol, folder, overwrite:bool=False):
 
 # %% ../../nbs/measure/31_evaluate.ipynb #dc0a57d2
 @command
-def spice_eval(# models and rows, with commas between: folders, names, copy-source, mean-image, warp-true-flow,
-               # carried, truth
-               rows:str,
+def spice_eval(rows:str, # with commas: folders, names, copy-source, mean-image, warp-true-flow, carried, truth
                protocol:str='people-64',    # a key of PROTOCOLS
                data:str='',                 # the folder of a prepared dataset, for protocols on real photos
                count:int=0,                 # pairs; 0 is the protocol's
@@ -483,12 +480,15 @@ def spice_eval(# models and rows, with commas between: folders, names, copy-sour
                device:str='',               # cpu, cuda, mps; empty is the fastest there is
                json:bool=False,             # print the results as JSON instead of the table
                overwrite:bool=False,        # replace results of other weights under the same names
+               failures:int=0,              # so many pairs of each kind of failure, the worst, as ROW_failures.png
               ):
     """Measure models under a protocol.
     Example: spice_eval _ckpt/first,copy-source,truth --protocol people-64 --count 100 --out _results"""
     names = [o.strip() for o in rows.split(',') if o.strip()]
     opened = [open_row(o, device or None, name) for o, name in zip(names, told_apart(names))]
     if out: check_out(opened, find_protocol(protocol), out, overwrite)
+    from spice.measure.failures import write_failures
+    if failures: write_failures(opened, out, failures, protocol, data or None, count or None, device or None)
     found = evaluate_rows(opened, protocol, data or None, count or None, real or None,
                           [o for o in measures.split(',') if o] or None, detector or None, regressor or None,
                           device=device or None)

@@ -4,19 +4,24 @@
 
 # %% auto #0
 __all__ = ['FAILURES', 'row_medians', 'failure_maps', 'person_masks', 'Failure', 'find_failures', 'failure_sheet',
-           'rough_background', 'before_other', 'background_figure']
+           'write_failures', 'rough_background', 'before_other', 'background_figure', 'photo_before', 'photos_before']
 
 # %% ../../nbs/measure/31b_failures.ipynb #4e5ce38f
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
-from ..core import SpiceError, seeded, show_images, to_pil
+from ..core import SpiceError, save_image, seeded, show_images, to_pil
 from ..keypoints import Keypoints
 from ..loaders import Batch
 from .evaluate import open_row
+from .results import file_name
+from ..sources import cut
+from ..surface import render_body
 from .protocols import Case, fill_holes, find_protocol, grown, joint_mask, make_pairs
 
 # %% ../../nbs/measure/31b_failures.ipynb #e8fa849b
@@ -103,6 +108,19 @@ def failure_sheet(worst:dict, # {kind: failures} of `find_failures`
     pictures = [p for o in rows for p in o.pictures]
     return show_images(pictures, titles, cols=5*max(map(len, worst.values())), scale=scale, pad=2)
 
+# %% ../../nbs/measure/31b_failures.ipynb #32018331
+def write_failures(rows:list,  # of `Row`
+                   folder,     # of the sheets
+                   each:int=2, # pairs of each kind
+                   protocol='people-64', data=None, count=None, device=None, # as for `find_failures`
+                  )->list: # of files
+    "A sheet of each row's worst pairs: ROW_failures.png"
+    if not folder: raise SpiceError('failures without a folder', 'Say where the sheets go: --out FOLDER')
+    paths = [Path(folder)/f'{file_name(row.name)}_failures.png' for row in rows]
+    for row, path in zip(rows, paths):
+        save_image(failure_sheet(find_failures(row, protocol, data, count, each, device)[1]), path)
+    return paths
+
 # %% ../../nbs/measure/31b_failures.ipynb #468e2e2f
 def rough_background(size:tuple,    # (h, w)
                      count:int=1,
@@ -140,3 +158,38 @@ def background_figure(system,           # a trained one
     cols = len(columns)*(2 if len(case) > 2 else 1)
     return (show_images(cells, [*columns]*len(case), cols=cols, scale=scale, pad=2),
             dict(person=float(changed[there].mean()), rest=float(changed[~there].mean())))
+
+# %% ../../nbs/measure/31b_failures.ipynb #d727b65a
+def photo_before(tool, seen, pose, background:Float[Tensor, '3 h w'])->tuple: # five pictures; the changes
+    "A photo as it is and before a background, both in a pose; how much the person and the rest change"
+    if seen.matte is None:
+        raise SpiceError('it is not known which pixels are the person\'s', 'Give mattes=, or leave keypoints out')
+    behind = to_pil(background[None].cpu())[0].resize(seen.photo.size)
+    busy = Image.composite(seen.photo.convert('RGB'), behind, seen.matte)
+    other, aim = replace(seen, photo=busy, image=cut(busy, seen.box, tool.size)), tool.aim(pose, seen)
+    made = [o.image for o in tool.render([seen, other], [aim, aim])]
+    there = render_body(tool.body, aim.rotmats, seen.fits.betas, aim.camera).mask[0].cpu().numpy()
+    changed = np.abs(np.subtract(*(np.asarray(o, float)/127.5 for o in made))).mean(2)
+    row = [seen.image, Keypoints(aim.points.cpu(), tool.size).draw()[0], made[0], other.image, made[1]]
+    return row, changed[there].mean(), changed[~there].mean()
+
+# %% ../../nbs/measure/31b_failures.ipynb #462e8463
+def photos_before(photos:list,      # each anything `read_image` takes, such as a path
+                  pose,             # as for `repose`
+                  tool,             # a `Reposer`
+                  backgrounds=None, # [n, 3, h, w]; None is `rough_background`
+                  keypoints=None,   # of each photo; None looks for them
+                  mattes=None,      # of each photo; None looks for them
+                  scale:float=1.,
+                 )->tuple: # the sheet; how much the person and the rest of the result change, of a range of 2
+    "`background_figure` of photos"
+    n = len(photos)
+    backgrounds = rough_background(tool.size, n) if backgrounds is None else backgrounds
+    known = keypoints or [None]*n, mattes or [None]*n
+    if not n or {n} != set(map(len, known)):
+        raise SpiceError(f'{n} photos', 'Give at least one, and a matte or joints for each or for none')
+    seen = [tool.see(o, joints, 'largest', alpha) for o, joints, alpha in zip(photos, *known)]
+    rows, *changes = zip(*(photo_before(tool, o, pose, backgrounds[i % len(backgrounds)]) for i, o in enumerate(seen)))
+    cells, titles = [o for row in rows for o in row], ['source', 'pose', 'result', 'background', 'of it']
+    return (show_images(cells, titles + ['']*(len(cells) - 5), cols=5, scale=scale, pad=2),
+            {k: float(np.mean(v)) for k, v in zip(('person', 'rest'), changes)})
