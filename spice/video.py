@@ -255,9 +255,6 @@ class Animation:
         "Write the film"
         return write_video(progress(self.sides() if sides else self, len(self), 'frames'), path, self.fps)
 
-# %% ../nbs/use/41_video.ipynb #5cac6ebb
-#| export
-
 # %% ../nbs/use/41_video.ipynb #a8a6f4a3
 @patch
 def targets(self:Animation):
