@@ -15,7 +15,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fake_smpl
-from PIL import Image
 
 import spice.counterparts as counterpart_module
 import spice.places as places
