@@ -1,5 +1,5 @@
 """SMPLify: slopes, energies, solver, flags, films, datasets."""
-import json, time
+import json, shutil, time
 from pathlib import Path
 from dataclasses import replace
 import numpy as np
@@ -346,7 +346,6 @@ def folder(tmp_path_factory): return prepare(PeoplePhotos(64, train=12, valid=2,
 def small_pieces(monkeypatch): monkeypatch.setattr('spice.fits.PIECE', 8)
 
 def copy(folder, to):
-    import shutil
     return Path(shutil.copytree(folder, to))
 
 def test_two_processes_make_the_table_of_one(folder, fitter, tmp_path, small_pieces):
@@ -380,6 +379,7 @@ def test_other_settings_are_refused(folder, fitter, tmp_path):
 def test_depths_and_mattes_of_a_dataset_are_used(folder, fitter, tmp_path):
     from PIL import Image
     plain, rich = copy(folder, tmp_path/'a'), copy(folder, tmp_path/'b')
+    for o in (plain, rich): shutil.rmtree(o/'mattes')
     data = Prepared(rich)
     assert data.joints3d is None and data.matte(0) is None
     with np.load(rich/'keypoints.npz') as f: table = dict(f)
