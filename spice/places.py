@@ -57,6 +57,7 @@ def round_limbs(body)->list: # of vertex numbers [n], the graph Laplacian [n, n]
         found.append((rows, beside.sum(1).diag() - beside, torch.cdist(body.rest[rows], body.rest[rows])))
     return _ROUND.setdefault(key, found)
 
+# %% ../nbs/method/16_places.ipynb #a1c05e04
 def continue_limbs(surface:Surface,
                    own:Float[Tensor, 'b v 3'], # places of vertices in pixels, and how well the photo shows them
                   )->Float[Tensor, 'b v 3']: # the same
@@ -103,18 +104,20 @@ class Carrier:
         self.odds = arm_odds(photo, matte, surface, hidden)
         seen, self.bare = believed(surface, self.odds)
         places = surface.verts_px[..., :2]
-        seen = seen*linear_ramp(self._on_person(places), .25, .75)
-        own = torch.cat([places, seen[..., None]], 2)
+        own = torch.cat([places, (seen*linear_ramp(self._on_person(places), .25, .75))[..., None]], 2)
         self.table = self._replace(own) if mirrors else own[:, None]                  # (b, 7 or 1, v, 3)
-    def _replace(self, own):
-        "The places of vertices, of their counterparts, and on continued limbs"
-        more = continue_limbs(self.surface, own)
-        table = torch.cat([self.mirrors.of(more), more[:, None]], 1)
-        table[:, 1:-1, :, 2] *= self.mirrors.exists[1:]*(more == own).all(2)[:, None]
-        table[:, 0] = own
-        return table
     def __len__(self): return len(self.table)
     def __repr__(self): return 'Carrier: {} photos of {} x {} pixels'.format(len(self), *self.photo.shape[:1:-1])
+
+# %% ../nbs/method/16_places.ipynb #a1c05e07
+@patch
+def _replace(self:Carrier, own):
+    "The places of vertices, of their counterparts, and on continued limbs"
+    more = continue_limbs(self.surface, own)
+    table = torch.cat([self.mirrors.of(more), more[:, None]], 1)
+    table[:, 1:-1, :, 2] *= self.mirrors.exists[1:]*(more == own).all(2)[:, None]
+    table[:, 0] = own
+    return table
 
 # %% ../nbs/method/16_places.ipynb #915a9ec6
 @patch
