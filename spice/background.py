@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COPY_SIDE', 'SIDE_STEP', 'HOLE_RIM', 'RADIUS', 'PLACE_WEIGHTS', 'GAMMA', 'ROUNDS', 'SOFTER', 'Part', 'part_of',
            'centres', 'smooth_at', 'ground_of', 'waves', 'Level', 'halve', 'complete', 'follow_offsets',
-           'missing_detail', 'fill_behind', 'mirrored', 'mirror_beyond']
+           'missing_detail', 'without_step', 'fill_behind', 'mirrored', 'mirror_beyond']
 
 # %% ../nbs/method/16c_background.ipynb #845c9eea
 import math
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from .core import DataError
-from .places import grow
+from .places import bleed, grow
 
 # %% ../nbs/method/16c_background.ipynb #cc728b27
 # pixels: longest side of the copy, what its sides are multiples of, the hole's rim
@@ -301,6 +301,15 @@ def missing_detail(level:Level)->Float[Tensor, '3 h w']:
     for _ in range(2): left = F.avg_pool2d(F.pad(left[None], [RADIUS]*4, mode='replicate'), 2*RADIUS + 1, 1)[0]
     return left
 
+# %% ../nbs/method/16c_background.ipynb #a2d06e02
+def without_step(part:Part, filled:Float[Tensor, '3 H W'])->Float[Tensor, '3 H W']:
+    "What was filled in, as light as the photo at the hole's rim"
+    rim = part.hole*(1 - grow(part.gap[None], 1)[0])*(1 - part.others)
+    lacks = F.interpolate((part.large - filled)[None], rim.shape, mode='area')
+    lacks = bleed(lacks, rim[None, None])*part.hole
+    return filled + F.interpolate(lacks, filled.shape[1:], mode='bilinear')[0]
+
+
 # %% ../nbs/method/16c_background.ipynb #17e76b7a
 def _fill_part(part:Part)->Float[Tensor, '3 H W']:
     "The part with its gap filled"
@@ -316,7 +325,7 @@ def _fill_part(part:Part)->Float[Tensor, '3 H W']:
     else:
         behind = over(ground, part.large)
         filled = behind + follow_offsets(part.large - behind, level, share[0]) + full(missing_detail(level))
-    return torch.lerp(part.large, filled, share)
+    return torch.lerp(part.large, without_step(part, filled), share)
 
 # %% ../nbs/method/16c_background.ipynb #ea34831f
 @torch.no_grad()
