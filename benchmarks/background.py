@@ -44,7 +44,7 @@ if __name__ == '__main__':
     for i in progress(range(min(args.count, len(album)))):
         photo, matte = album.pictures([i], torch.device('cpu'))
         for hole in holes(matte):
-            for name, step in dict(filled=usual, steps=lambda part, filled: filled).items():
+            for name, step in dict(filled=usual, steps=lambda part, filled, smooth: filled).items():
                 background.without_step = step
                 found[name].append(errors(photo, matte, hole))
     result = {name: dict(zip(('rim', 'whole'), (round(float(v), 2) for v in torch.stack(rows).mean(0)))) for name, rows in found.items()}
