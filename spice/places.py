@@ -49,6 +49,7 @@ def round_limbs(body)->list: # of vertex numbers [n], the graph Laplacian [n, n]
     found, weights = [], part_weights(body)
     for side, ends in ((s, e) for s in ('left', 'right') for e in (('upper_arm', 'forearm'), ('foot',))):
         inside = weights[:, [list(MOVERS).index(f'{side}_{end}') for end in ends]].sum(1) > .5
+        if not inside.any(): continue
         rows, faces = inside.nonzero()[:, 0], body.faces[inside[body.faces].all(1)]
         number = inside.long().cumsum(0) - 1
         beside = torch.zeros(len(rows), len(rows), device=inside.device)
@@ -66,7 +67,7 @@ def continue_limbs(surface:Surface,
     for rows, laplacian, away in round_limbs(surface.body):
         limb = own[:, rows]
         known = limb[..., 2] > .5
-        weight = FIRMLY*known + 1e-3                                                                 # b n
+        weight = FIRMLY*known + 1e-3               # (b, n); with a little everywhere the system has a solution
         factor = torch.linalg.cholesky(laplacian + torch.diag_embed(weight))
         place = torch.cholesky_solve(weight[..., None]*limb[..., :2], factor)
         near = torch.where(known[:, None], away, torch.inf).amin(2) < CONTINUED
