@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spice.background import HOLE_RIM, complete, fill_behind, mirror_beyond
+from spice.background import HOLE_RIM, complete, fill_behind, mirror_beyond, part_of, without_step
 from spice.core import DataError
 from spice.places import grow
 
@@ -25,6 +25,27 @@ def test_smooth_grounds_come_back(box, size):
     for ground in (torch.full_like(matte[0], -.4).expand(3, -1, -1), torch.stack([.4*x, .3*y, .2*x - .5*y])):
         filled = fill_behind(torch.where(matte > 0, 1., ground[None]), matte)
         assert (filled - ground).abs().max() < 1/255
+
+def test_a_step_at_the_edge_goes():
+    matte, wall = person(), street()*.2
+    part = part_of(wall[0], matte[0, 0])
+    box, hole = part.box, part.hole > 0
+    cut, none = lambda o: o[0][:, box[0], box[1]], torch.zeros_like(part.copy)
+    lighter = torch.where(hole, cut(wall) + .3, cut(wall))
+    evened = without_step(part, lighter, none)
+    assert (evened - cut(wall)).abs().mean(0)[hole].mean() < .1 < (lighter - cut(wall)).abs().mean(0)[hole].mean()
+    assert torch.equal(without_step(part, cut(wall), none), cut(wall))                   # no step, no change
+
+def test_a_fringe_or_the_end_of_a_thing_is_no_step():
+    matte, wall = person(), street()*.2
+    fringe = (grow(matte[0], 1)[None] > 0) & (grow(matte[0], 2)[None] == 0) | (grow(matte[0], 2)[None] > 0)
+    bar = torch.zeros_like(matte)
+    bar[..., 80 + HOLE_RIM:, :] = 1                                                      # just below the hole
+    for photo in (torch.where(fringe, -1., wall), torch.where(bar > 0, 1., wall)):
+        part = part_of(photo[0], matte[0, 0])
+        clean = wall[0][:, part.box[0], part.box[1]]
+        changed = (without_step(part, clean, torch.zeros_like(part.copy)) - clean).abs().amax(0)
+        assert changed[part.hole > 0].mean() < .05
 
 def test_what_is_far_from_the_person_stays():
     photo, matte = street(), person()

@@ -25,7 +25,7 @@ from spice.data import prepare
 from spice.guided import CHANNELS, Guided, GuidedNet, GuidedSettings, part_colours
 from spice.people import People, free_body
 from spice.counterparts import COUNTERPARTS, closest_points, closest_shares, counterparts
-from spice.places import Carrier, bleed, distance, rigid_motions, spread
+from spice.places import CONTINUED_LIMB, Carrier, bleed, continue_limbs, distance, rigid_motions, round_limbs, spread
 from spice.people.poses import pose_rows, settle
 from spice.rounds import Album, Rounds, SamplePool, TruePairs, people_album, round_trip
 from spice.sources import PeoplePhotos
@@ -43,6 +43,33 @@ def scene():
     with torch.no_grad():
         rotmats = world_to_view(settle(pose_rows(['wave', 'walk']), body, photos.betas)[0])
         return body, photos, matte, rotmats, render_body(body, rotmats, photos.betas, photos.camera)
+
+def test_a_limb_is_continued_between_what_is_shown(scene):
+    body, photos, _, _, _ = scene
+    xy, (left, _, right, _) = photos.surface.verts_px[:1, :, :2], (o[0] for o in round_limbs(body))
+    shown = torch.zeros(1, len(body.rest))
+    front = left[body.rest[left, 2] > body.rest[left, 2].median()]
+    shown[0, front] = 1
+    shown[0, right[:5]] = 1                                                              # less than a tenth
+    own = torch.cat([xy, shown[..., None]], 2)
+    table = continue_limbs(photos.surface, own)
+    low, high = xy[0, front].amin(0), xy[0, front].amax(0)
+    assert (table[0, left, 2] == 1).all() and torch.equal(own, torch.cat([xy, shown[..., None]], 2))
+    assert ((table[0, left, :2] > low - .1) & (table[0, left, :2] < high + .1)).all()    # never beyond what is shown
+    rest = torch.ones(len(body.rest), dtype=torch.bool)
+    rest[left] = False
+    assert torch.equal(table[:, rest], own[:, rest])                                     # the other limbs and the trunk
+    assert (xy[0, left] - table[0, left, :2]).norm(dim=1)[shown[0, left] > .5].max() == 0
+
+def test_continued_limbs_come_before_mirrors_and_not_without_them(scene):
+    body, photos, matte, _, target = scene
+    with torch.no_grad(): alone, carrier = (Carrier(photos.image, matte, photos.surface, mirrors=o) for o in (False, True))
+    assert alone.table.shape[1] == 1 and carrier.table.shape[1] == len(COUNTERPARTS) + 1
+    assert torch.equal(alone.table[:, 0], carrier.table[:, 0])
+    more = (carrier.table[:, -1, :, 2] > .5) & (carrier.table[:, 0, :, 2] <= .5)
+    assert more.any() and not (carrier.table[:, 1:-1, :, 2] > 0)[more[:, None].expand(-1, 5, -1)].any()
+    kinds = carrier.places(target).kind
+    assert (kinds == CONTINUED_LIMB).any() and not (alone.places(target).kind == CONTINUED_LIMB).any()
 
 def test_closest_shares_against_a_dense_search():
     points, corners = torch.randn(60, 3), torch.randn(60, 3, 3)
