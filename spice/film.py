@@ -193,7 +193,9 @@ def given(self:Frames, found:list)->list:
 # %% ../nbs/use/40a_film.ipynb #6ad6149b
 CODECS = {'.mp4': ('libx264', 'h264', 'mpeg4'), '.mov': ('libx264', 'h264', 'mpeg4'), '.webm': ('libvpx-vp9', 'libvpx'),
           '.gif': ('gif',)}
-OPTIONS = {'libx264': dict(crf='18', preset='medium'), 'libvpx': dict(crf='10', b='4M'), 'mpeg4': dict(b='8M'),
+# without the last one, the same frames give x264 other bytes now and then
+OPTIONS = {'libx264': {'crf': '18', 'preset': 'medium', 'x264-params': 'cpu-independent=1'},
+           'libvpx': dict(crf='10', b='4M'), 'mpeg4': dict(b='8M'),
            'libvpx-vp9': {'crf': '24', 'b': '0', 'deadline': 'good', 'cpu-used': '5'}}
 
 def codec_of(path)->str: # its name
