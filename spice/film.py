@@ -257,10 +257,9 @@ def _of_one_size(frames):
                             'Resize the frames')
         yield image
 
-def _video_frame(image, k, rate, kind=None):
-    "A picture as frame number k, in the encoder's kind of pixels"
+def _video_frame(image, k, rate):
+    "A picture as frame number k"
     frame = av.VideoFrame.from_image(image)
-    if kind: frame = frame.reformat(format=kind) # left to `encode`, the same picture gives other bytes now and then
     frame.pts, frame.time_base = k, 1/rate
     return frame
 
@@ -273,8 +272,7 @@ def _encode(file, frames, name, rate, path):
     stream = file.add_stream(name, rate=rate, options=OPTIONS.get(name, {}))
     stream.width, stream.height = first.size
     stream.pix_fmt = 'pal8' if name == 'gif' else 'yuv420p'
-    kind = None if name == 'gif' else stream.pix_fmt
-    video = (_video_frame(image, k, rate, kind) for k, image in enumerate(chain([first], pictures)))
+    video = (_video_frame(image, k, rate) for k, image in enumerate(chain([first], pictures)))
     for frame in _with_palettes(video, first.size, rate) if name == 'gif' else video: file.mux(stream.encode(frame))
     file.mux(stream.encode())
 
