@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from .blazepose import HEELS_AND_TOES
 from .body import Body, load_body
 from .camera import Camera
 from .core import DataError, command, get_device, one_thread, progress, save_image, show_images, to_pil, writing
@@ -142,10 +143,12 @@ PIECE = 128 # photos fitted in step
 
 def _piece(data, k): return data.folder/'fits'/f'{k:05d}.npz'
 
-def _more_hash(data)->dict: # of 3D joints and of mattes, where there are some
+def _more_hash(data)->dict: # of 3D joints, points of feet and mattes, where there are some
     "Hashes of what is known besides keypoints"
     known, mattes = {}, sorted((data.folder/'mattes').glob('*.png'))
-    if data.joints3d is not None: known['joints3d'] = hashlib.sha256(data.joints3d.numpy().tobytes()).hexdigest()[:16]
+    for key in ('joints3d', 'landmarks'):
+        value = getattr(data, key)
+        if value is not None: known[key] = hashlib.sha256(value.numpy().tobytes()).hexdigest()[:16]
     if mattes:
         total = hashlib.sha256()
         for o in mattes: total.update(o.name.encode() + hashlib.sha256(o.read_bytes()).digest())
@@ -180,7 +183,8 @@ def fit_piece(data:Prepared, fitter:Fitter, k:int):
     "Fit one piece and write it"
     rows = torch.arange(k*PIECE, min((k + 1)*PIECE, len(data)))
     keypoints, deep = Keypoints(data.points[rows].to(fitter.body.rest.device), data.size), data.joints3d
-    more = dict(joints3d=None if deep is None else deep[rows], matte=_mattes(data, rows))
+    feet = None if data.landmarks is None else data.landmarks[rows][:, HEELS_AND_TOES, :3]
+    more = dict(joints3d=None if deep is None else deep[rows], matte=_mattes(data, rows), feet=feet)
     with one_thread(): fits = fit_keypoints(fitter.body, keypoints, fitter=fitter, batch=PIECE, **more)
     table = fits.fields() | dict(error=fits.error, energy=fits.energy, doubt=fits.doubt, good=fits.good)
     with writing(_piece(data, k)) as f:

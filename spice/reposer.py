@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'KEPT', 'MOST_SEEN', 'SURE', 'Sighting', 'Recent', 'content_key', 'pixels_of', 'own_detector', 'Reposer',
-           'as_reposer', 'from_left', 'pick_person', 'maps_in', 'cut_map', 'joint_distances', 'matte_around', 'Aim']
+           'as_reposer', 'from_left', 'pick_person', 'maps_in', 'cut_map', 'joint_distances', 'matte_around', 'feet_on',
+           'Aim']
 
 # %% ../nbs/use/39_reposer.ipynb #d8dd3d02
 import hashlib, math, os, warnings
@@ -222,8 +223,8 @@ def _look(self:Reposer, name, photo, given, person, alpha)->Sighting:
     if alpha is None and self.system.any_size: alpha = matte_around(photo, one)
     box = box_in(photo, one, self.size, alpha)
     moved = self.on_canvas(one, box)
-    joints3d = one.joints3d if isinstance(one, Found) else None
-    fits = self.fit(moved, joints3d, alpha and cut(alpha, box, self.size))
+    joints3d, feet = (one.joints3d, feet_on(one, box, self.size)) if isinstance(one, Found) else (None, None)
+    fits = self.fit(moved, joints3d, alpha and cut(alpha, box, self.size), feet)
     score, hidden = (one.people[0].score, one.hidden) if isinstance(one, Found) else (None, None)
     maps = self.maps_of(name, here, box)
     return Sighting(photo, box, cut(photo, box, self.size), moved, fits, alpha, score, hidden, maps,
@@ -286,6 +287,16 @@ def matte_around(photo:Image.Image, one:Keypoints)->Image.Image: # 'L'
                          'Leave the joints out, or give matte=')
     return matte(photo, found.people[k])
 
+# %% ../nbs/use/39_reposer.ipynb #33f2ca10
+def feet_on(one:Found, # one person
+            box:tuple, # left, top, right, bottom in the photo
+            size:tuple, # (h, w) of the canvas
+           )->Float[Tensor, '1 2 2 3']:
+    "Heels and toes on the canvas of a box"
+    (left, top, right, bottom), feet = box, one.feet
+    scale = feet.new_tensor([size[1]/(right - left), size[0]/(bottom - top)])
+    return torch.cat([(feet[..., :2] - feet.new_tensor([left, top]))*scale, feet[..., 2:]], -1)
+
 # %% ../nbs/use/39_reposer.ipynb #33f2ca0f
 @patch
 def on_canvas(self:Reposer, keypoints:Keypoints, box:tuple)->Keypoints:
@@ -295,12 +306,13 @@ def on_canvas(self:Reposer, keypoints:Keypoints, box:tuple)->Keypoints:
     return into_box(Keypoints(keypoints.points, keypoints.size), box, self.size)
 
 @patch
-def fit(self:Reposer, keypoints:Keypoints, joints3d=None, alpha:Image.Image|None=None)->Fits:
+def fit(self:Reposer, keypoints:Keypoints, joints3d=None, alpha:Image.Image|None=None, feet=None)->Fits:
     "A body for joints on the canvas, and for what BlazePose found besides them"
     def make():
         mask = None if alpha is None else torch.from_numpy(np.array(alpha)).to(self.device)[None, None]/255
-        return fit_keypoints(self.body, keypoints.to(self.device), fitter=self.fitter, joints3d=joints3d, matte=mask)
-    return self.fitted.find(content_key(keypoints, alpha if alpha else None), make)
+        return fit_keypoints(self.body, keypoints.to(self.device), fitter=self.fitter, joints3d=joints3d, matte=mask,
+                             feet=feet)
+    return self.fitted.find(content_key(keypoints, alpha if alpha else None, feet), make)
 
 SURE = .75 # people in street photos score .83 and more, bottles and shop dummies from .5 to .86
 

@@ -17,6 +17,7 @@ from .body import Body
 from .camera import TURN, Camera, spin_focal
 from .core import DataError
 from .energy import Energy, FitSettings, Observations
+from .feet import turn_feet
 from .keypoints import Keypoints, frame_size
 from .prior import PosePrior
 from .rig import ACTIVE, SHAPE, State
@@ -248,6 +249,7 @@ def fit_keypoints(body:Body,
                   batch:int=128,             # people fitted in step
                   joints3d=None, # [b, 18, 3] metres, x right, y down, z away from the camera; NaN where unknown
                   matte=None,                # [b, 1, h, w] from 0 to 1: the person, in the picture of the keypoints
+                  feet=None,     # [b, 2, 2, 3] left and right: heel and toe; x, y, score; NaN where unknown
                  )->Fits:
     "Bodies from keypoints"
     points, size = keypoints.points, frame_size(keypoints.size)
@@ -257,7 +259,7 @@ def fit_keypoints(body:Body,
     if start is not None and len(start.betas) != len(points):
         raise DataError(f'{len(start.betas)} bodies to start from for {len(points)} people',
                         'Give one for each')
-    _check_more(points, size, joints3d, matte)
+    _check_more(points, size, joints3d, matte, feet)
     fitter = fitter or Fitter(body)
     if start is not None and getattr(start, 'body', ''): body.require(start.body)
     place = body.rest
@@ -267,18 +269,23 @@ def fit_keypoints(body:Body,
     camera, rows = camera.to(place.device), [slice(i, i + batch) for i in range(0, len(points), batch)]
     part = lambda o, r: None if o is None else o[r]
     begin = lambda r: None if start is None else _some(start, r)
-    return cat_fits([fitter.fit(Keypoints(points[r], keypoints.size), camera[r], begin(r), part(joints3d, r),
+    fits = cat_fits([fitter.fit(Keypoints(points[r], keypoints.size), camera[r], begin(r), part(joints3d, r),
                                 part(matte, r)) for r in rows])
+    if feet is None: return fits
+    return replace(fits, rotmats=turn_feet(body, fits.rotmats, fits.betas, fits.camera, feet.to(place)))
 
 # %% ../nbs/method/08_smplify.ipynb #e2bddf12
-def _check_more(points, size, joints3d, matte):
-    "Refuse 3D joints or mattes of other people or pictures"
+def _check_more(points, size, joints3d, matte, feet):
+    "Refuse 3D joints, mattes or feet of other people or pictures"
     if joints3d is not None and tuple(joints3d.shape) != tuple(points.shape):
         raise DataError(f'joints3d of shape {list(joints3d.shape)} for {len(points)} people',
                         f'Give {list(points.shape)}')
     if matte is not None and tuple(matte.shape) != (len(points), 1, *size):
         raise DataError(f'matte of shape {list(matte.shape)} for {len(points)} people',
                         f'Give {[len(points), 1, *size]}')
+    if feet is not None and tuple(feet.shape) != (len(points), 2, 2, 3):
+        raise DataError(f'feet of shape {list(feet.shape)} for {len(points)} people',
+                        f'Give {[len(points), 2, 2, 3]}')
 
 @dataclass
 class _Bodies:

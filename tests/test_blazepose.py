@@ -12,6 +12,7 @@ from spice.detector import DETECTORS, detect, find_people, load_detector
 from spice.keypoints import FLIP, Keypoints, cat_keypoints
 from spice.matte import box_mean, colour_odds, guided, matte, recolour
 from spice.people import People
+from spice.reposer import feet_on
 
 @pytest.fixture(scope='module')
 def blazepose(): return BlazePose(2)
@@ -114,6 +115,15 @@ def test_every_mode_of_picture(blazepose):
 def test_threads_and_batches_change_nothing(photos):
     one, two = BlazePose(1).find(photos), BlazePose(2).find(photos*3)
     for k, found in enumerate(two): assert torch.equal(found.points, one[k % 4].points)
+
+def test_feet_are_those_of_the_photo_and_of_its_box(blazepose, photos):
+    "Ankles lie between heels and toes, and all move with the canvas"
+    one = find_people([photos[0]], blazepose)[0][[0]]
+    feet, ankles = one.feet, one.xy[0, [13, 10]]
+    assert feet.shape == (1, 2, 2, 3) and (feet[0, ..., :2] - ankles[:, None]).norm(dim=2).max() < 30
+    assert (feet[0, :, 1, :2] - feet[0, :, 0, :2]).norm(dim=1).max() < 45
+    on = feet_on(one, (56, 106, 206, 256), (300, 300))
+    assert torch.allclose(on[..., :2], (feet[..., :2] - torch.tensor([56., 106]))*2) and torch.equal(on[..., 2], feet[..., 2])
 
 def test_people_keep_what_is_known_of_them(blazepose, photos):
     pair = Image.new('RGB', (512, 256)); pair.paste(photos[0], (0, 0)); pair.paste(photos[3], (256, 0))

@@ -12,7 +12,8 @@ from spice.camera import Camera
 from spice.core import DataError
 from spice.sources import PeoplePhotos
 from spice.data import Prepared, prepare
-from spice.fits import FittedPool, best_path, fit_dataset, solve_band, spice_fit
+from spice.feet import foot_levers, foot_points, turn_feet
+from spice.fits import FittedPool, best_path, fit_dataset, fit_piece, solve_band, spice_fit
 from spice.keypoints import Keypoints
 from spice.people import People
 from spice.people.poses import sample_poses
@@ -282,6 +283,59 @@ def test_bad_depths_and_mattes(fitter, photos):
     k = noisy(photos[:2])
     with pytest.raises(DataError, match='joints3d of shape'): fit_keypoints(fitter.body, k, fitter=fitter, joints3d=torch.zeros(2, 17, 3))
     with pytest.raises(DataError, match='matte of shape'): fit_keypoints(fitter.body, k, fitter=fitter, matte=torch.zeros(2, 256, 256))
+    with pytest.raises(DataError, match='feet of shape'): fit_keypoints(fitter.body, k, fitter=fitter, feet=torch.zeros(2, 4, 3))
+
+# feet
+
+def feet_at(body, rotmats, betas, camera, score=1.):
+    "Where the camera sees heels and toes"
+    legs = rotmats[:, :1]@rotmats[:, [1, 2]]@rotmats[:, [4, 5]]@rotmats[:, [7, 8]]
+    at = body.skeleton(rotmats, betas)[0][:, [7, 8], None] + torch.einsum('nsij,nskj->nski', legs, foot_levers(body, betas))
+    return torch.cat([camera.project(at.flatten(1, 2))[..., :2], torch.full((len(at), 4, 1), score)], 2).unflatten(1, (2, 2))
+
+def bent(rotmats, by=(.6, .4, 0.)):
+    rotmats = rotmats.clone()
+    rotmats[:, [7, 8]] = rotmats[:, [7, 8]]@roma.rotvec_to_rotmat(torch.tensor(by))
+    return rotmats
+
+def test_feet_turn_to_where_they_were_found(fitter, photos):
+    "The more surely they were found, the more"
+    true, body = bent(photos.rotmats), fitter.body
+    apart = [roma.rotmat_geodesic_distance(turn_feet(body, photos.rotmats, photos.betas, photos.camera,
+                                                     feet_at(body, true, photos.betas, photos.camera, score))[:, [7, 8]], true[:, [7, 8]]).mean()
+             for score in (0., .2, 1.)]
+    assert apart[0] > .7 and apart[2] < .25 and apart[0] > apart[1] > apart[2]
+
+def test_heels_and_toes_lie_on_the_feet(fitter):
+    rest, (left, right) = fitter.body.rest, foot_points(fitter.body)
+    joints = fitter.body.rest_joints
+    for (heel, toe), ankle in ((left, 7), (right, 8)):
+        assert abs(rest[heel, 0] - joints[ankle, 0]) < .05 and abs(rest[toe, 0] - joints[ankle, 0]) < .05
+        assert rest[toe, 2] - rest[heel, 2] > .2 and rest[heel, 1] < joints[ankle, 1] - .03
+
+def test_a_fit_is_the_same_but_for_its_ankles(fitter, photos):
+    k = noisy(photos)
+    plain = fit_keypoints(fitter.body, k, photos.camera, fitter=fitter)
+    feet = feet_at(fitter.body, bent(plain.rotmats), plain.betas, plain.camera)
+    turned = fit_keypoints(fitter.body, k, photos.camera, fitter=fitter, feet=feet)
+    others = [i for i in range(24) if i not in (7, 8)]
+    assert torch.equal(turned.rotmats[:, others], plain.rotmats[:, others]) and torch.equal(turned.betas, plain.betas)
+    assert (turned.rotmats[:, [7, 8]] - bent(plain.rotmats)[:, [7, 8]]).abs().mean() < .1
+
+def test_datasets_fit_the_feet_that_they_know(fitter, tmp_path):
+    prepare(PeoplePhotos(64, train=2, valid=1, test=1), tmp_path)
+    data = Prepared(tmp_path)
+    def fitted():
+        fit_piece(data, fitter, 0)
+        with np.load(tmp_path/'fits'/'00000.npz') as z: return {k: torch.tensor(z[k]) for k in z}
+    (tmp_path/'fits').mkdir(exist_ok=True)
+    plain = fitted()
+    camera = Camera(*(plain[k] for k in ('focal', 'center', 'translation')), data.size)
+    data.landmarks = torch.full((len(data), 33, 4), torch.nan)
+    data.landmarks[:, [[29, 31], [30, 32]], :3] = feet_at(fitter.body, bent(plain['rotmats']), plain['betas'], camera)
+    known = fitted()
+    assert (known['rotmats'][:, [7, 8]] - plain['rotmats'][:, [7, 8]]).abs().mean() > .1
+    assert torch.equal(known['rotmats'][:, :7], plain['rotmats'][:, :7])
 
 @pytest.mark.long
 def test_more_gaussians_help(fitter):
