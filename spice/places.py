@@ -6,7 +6,7 @@
 __all__ = ['CONTINUED', 'LEAST_SHOWN', 'FIRMLY', 'SLACK', 'SEAM', 'CONTINUED_LIMB', 'CLOTHES_REACH', 'FAMILIES',
            'REFLECTION_BELOW', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'UNSEEN_FAMILY',
            'bleed', 'round_limbs', 'continue_limbs', 'inner_matte', 'Carrier', 'beside', 'rigid_motions', 'spread',
-           'distance', 'coarse_parts', 'families', 'Places']
+           'distance', 'coarse_parts', 'families', 'loose_clothes', 'Places']
 
 # %% ../nbs/method/16_places.ipynb #679564fb
 from dataclasses import dataclass, fields
@@ -170,7 +170,8 @@ CLOTHES_REACH = dict(belly=.45, chest=.45, head=.3, thigh=.45, shin=.3, foot=.06
                      upper_arm=.25, forearm=.25, hand=.45)
 FAMILIES = dict(trunk=('belly', 'chest'), head=('head',), left_arm=('left_upper_arm', 'left_forearm', 'left_hand'),
                 right_arm=('right_upper_arm', 'right_forearm', 'right_hand'),
-                legs=tuple(o for o in MOVERS if o.split('_')[-1] in ('thigh', 'shin', 'foot')))
+                legs=tuple(o for o in MOVERS if o.split('_')[-1] in ('thigh', 'shin')), left_foot=('left_foot',),
+                right_foot=('right_foot',))
 
 # %% ../nbs/method/16_places.ipynb #818f2769
 # a reflection needs a determinant below this share of C's squared size, or else a thin arm would flicker
@@ -234,7 +235,7 @@ def coarse_parts(surface:Surface,
     weights = face_parts(surface.body).index_select(0, face.clamp(min=0).view(-1))
     return spread(weights.view(*face.shape, -1).movedim(3, 1).contiguous(), mask), mask
 
-def families()->Float[Tensor, '15 5']:
+def families()->Float[Tensor, '15 7']:
     "The parts of each family"
     return torch.tensor([[float(part in members) for members in FAMILIES.values()] for part in MOVERS])
 
@@ -242,7 +243,7 @@ def families()->Float[Tensor, '15 5']:
 SAME, FADE, TURNED = (.3, .6), (.4, 1.), (.75, .92) # where trust rises or falls: families, share of the reach, motions
 NEAR, JOIN = .08, .15                                    # metres
 # metres inside the body, beyond it; the matte there, if it is loose
-DEEP, LOOSE, FITTED = (.015, .045), (.03, .1), (.15, .5)
+DEEP, LOOSE, FITTED = (.005, .025), (.03, .1), (.15, .5)
 
 @patch
 def motions(self:Carrier,
@@ -262,17 +263,31 @@ def motions(self:Carrier,
     twin = rigid_motions(table[:, 2, :, :2], xy, weights, scale)
     return *(torch.where(borrow.view(*borrow.shape, *[1]*(o.ndim - 2)), o, m) for o, m in zip(twin, motion)), borrow
 
+# %% ../nbs/method/16_places.ipynb #3b71f12e
+def loose_clothes(matte:Float[Tensor, 'b 1 g g'],
+                  body:Bool[Tensor, 'b g g'],
+                  beside:Bool[Tensor, 'b g g'], # cells at the right distance from it
+                  legs:Float[Tensor, 'b k g g'], # families
+                 )->Float[Tensor, 'b 1 g g']: # from 0 to 1
+    "How much of what is beside the body belongs to the person; at legs on both sides"
+    x = torch.arange(body.shape[2], device=body.device)
+    middle = (body*x).sum(2, keepdim=True)/body.sum(2, keepdim=True).clamp(min=1)
+    sides = [beside & (x < middle), beside & (x >= middle)]
+    near, least = spread(matte, beside), torch.minimum(*(spread(matte, o) for o in sides))
+    known = torch.stack([o.flatten(1).any(1) for o in sides]).all(0)[:, None, None, None]
+    return torch.lerp(near, torch.where(known, least, near), legs.sum(1, keepdim=True))
+
 # %% ../nbs/method/16_places.ipynb #3b71f11d
 @patch
-def source_families(self:Carrier)->Float[Tensor, 'b 7 g g']: # five families, well inside the body, loose clothes
+def source_families(self:Carrier)->Float[Tensor, 'b 9 g g']: # seven families, well inside the body, loose clothes
     "To which families the photo's cells belong, made once"
     if self._families is not None: return self._families
     parts, mask = coarse_parts(self.surface, self.cells)
     metres = (self.frame[0]/self.cells)/pixels_per_metre(self.surface.camera, mask.device).view(-1, 1, 1) # of a cell
     away, deep = distance(mask)*metres, linear_ramp((distance(~mask) - .5)*metres, *DEEP)
     beside = ~mask & (away > LOOSE[0]) & (away < LOOSE[1])
-    loose = spread(F.interpolate(self.matte, mask.shape[1:], mode='area'), beside)
     belong = torch.einsum('bghw,gf->bfhw', parts, families().to(parts))
+    loose = loose_clothes(F.interpolate(self.matte, mask.shape[1:], mode='area'), mask, beside, belong[:, -3:])
     self._families = torch.cat([belong, deep[:, None], loose], 1)
     return self._families
 
@@ -309,7 +324,7 @@ def beyond_coarse(self:Carrier,
                   target:Surface,
                   kind:Int[Tensor, 'b h w'],  # of the skin
                   own:Float[Tensor, 'b 2 h w'], # the skin's own places
-                 )->tuple: # place [b, 2, g, g], families [b, 5, g, g], trust [b, g, g]
+                 )->tuple: # place [b, 2, g, g], families [b, 7, g, g], trust [b, g, g]
     "Where each cell beyond the body lies in the photo, its families, and how far the place can be trusted"
     (h, w), g, device = target.camera.size, self.cells, own.device
     rows, cols = ((torch.arange(g, device=device) + .5)*n/g for n in (h, w))
@@ -364,7 +379,7 @@ def places(self:Carrier,
     maps = up(torch.cat([coarse, belong, trust[:, None]], 1))
     far, belong, trust = maps[:, :2], maps[:, 2:-1], maps[:, -1:]
     there = sample(self.source_families(), far, self.frame)
-    skin, loose, same = there[:, 5:6], there[:, 6:], torch.minimum(belong, there[:, :5]).sum(1, keepdim=True)
+    skin, loose, same = there[:, -2:-1], there[:, -1:], torch.minimum(belong, there[:, :-2]).sum(1, keepdim=True)
     inside = (far[:, :1] > 0) & (far[:, :1] < W) & (far[:, 1:] > 0) & (far[:, 1:] < H)
     trust = trust*linear_ramp(same - .3*skin, *SAME)*(1 - skin*(1 - linear_ramp(loose, *FITTED)))*inside
     hands, arm = hands[:, None] & inside, sample(self.odds[:, :1], far, self.frame)
