@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HAZE', 'MOST', 'BACKGROUNDS', 'PLAIN', 'GuidedSystemSettings', 'guided_settings', 'GuidedSystem', 'background_colour',
-           'Portrait', 'shown_share', 'clear']
+           'Portrait', 'firm_matte', 'shown_share', 'clear']
 
 # %% ../nbs/method/24_guided_system.ipynb #7c2a40a5
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Float
 from PIL import Image, ImageColor, ImageFilter
@@ -24,6 +25,7 @@ from .matte import FINE
 from .guided import Guided, GuidedNet, GuidedSettings, over, person_of
 from .people import free_body
 from .rounds import frame_camera
+from .shown import grow
 from .sources import cut
 from .train import System
 
@@ -85,7 +87,7 @@ def forward(self:GuidedSystem, batch)->dict: # noqa: F811
     return dict(image=over(person, there, fill_behind(photo, matte)), person=person, matte=there)
 
 # %% ../nbs/method/24_guided_system.ipynb #95e09313
-HAZE = .05                                    # of a matte: below it is 0, above 1 minus it is 1
+HAZE = (.05, .3)                              # at soft edges, elsewhere: below it a matte is 0, above 1 minus it 1
 MOST = 1536                                   # pixels of a side that are painted; larger frames are enlarged from there
 BACKGROUNDS = ('keep', 'plain', 'transparent') # or a colour, as Pillow writes them
 PLAIN = (236, 236, 236)
@@ -185,6 +187,18 @@ def in_photo(self:Portrait, frame:tuple)->tuple: # left, top, right, bottom in p
     side = max(1, round(scale*frame[2]))
     return left, top, left + side, top + side
 
+# %% ../nbs/method/24_guided_system.ipynb #4c3fbf02
+def firm_matte(matte:Float[Tensor, 'b 1 h w'], # the network's
+               x:Float[Tensor, 'b 15 h w'],    # its inputs
+              )->Float[Tensor, 'b 1 h w']:
+    "A matte that decides, but where the carried one is soft"
+    trust = x[:, 4:8].sum(1, keepdim=True)
+    carried = (x[:, 3:4]/trust.clamp(min=.05)).clamp(0, 1)
+    soft = grow(4*carried*(1 - carried)*(trust > .3), max(1, max(matte.shape[2:])//128))
+    at_soft, elsewhere = HAZE
+    haze = elsewhere + (at_soft - elsewhere)*F.avg_pool2d(soft, 9, 1, 4, count_include_pad=False)
+    return ((matte - haze)/(1 - 2*haze)).clamp(0, 1)
+
 # %% ../nbs/method/24_guided_system.ipynb #f46b1267
 def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
     "How much of the body in the pose the photo shows itself, by the network's inputs"
@@ -206,7 +220,7 @@ def paint(self:Portrait,
     guided = self.at(min(MOST, max(canvas, round(size*canvas/frame[2]))))
     x, carried, painted = guided.paint(rotmats, frame_camera(camera, frames, size), (size, size), betas)
     self.shown = shown_share(x)
-    return person_of(painted, carried), ((painted.matte - HAZE)/(1 - 2*HAZE)).clamp(0, 1)
+    return person_of(painted, carried), firm_matte(painted.matte, x)
 
 # %% ../nbs/method/24_guided_system.ipynb #a33e961e
 def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Image: # RGBA
