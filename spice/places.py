@@ -6,7 +6,7 @@
 __all__ = ['CONTINUED', 'LEAST_SHOWN', 'FIRMLY', 'SLACK', 'SEAM', 'CONTINUED_LIMB', 'CLOTHES_REACH', 'FAMILIES',
            'REFLECTION_BELOW', 'SAME', 'FADE', 'TURNED', 'NEAR', 'JOIN', 'DEEP', 'LOOSE', 'FITTED', 'UNSEEN_FAMILY',
            'bleed', 'round_limbs', 'continue_limbs', 'inner_matte', 'Carrier', 'beside', 'rigid_motions', 'spread',
-           'distance', 'coarse_parts', 'families', 'loose_clothes', 'Places']
+           'distance', 'coarse_parts', 'families', 'Places']
 
 # %% ../nbs/method/16_places.ipynb #679564fb
 from dataclasses import dataclass, fields
@@ -263,20 +263,6 @@ def motions(self:Carrier,
     twin = rigid_motions(table[:, 2, :, :2], xy, weights, scale)
     return *(torch.where(borrow.view(*borrow.shape, *[1]*(o.ndim - 2)), o, m) for o, m in zip(twin, motion)), borrow
 
-# %% ../nbs/method/16_places.ipynb #3b71f12e
-def loose_clothes(matte:Float[Tensor, 'b 1 g g'],
-                  body:Bool[Tensor, 'b g g'],
-                  beside:Bool[Tensor, 'b g g'], # cells at the right distance from it
-                  legs:Float[Tensor, 'b k g g'], # families
-                 )->Float[Tensor, 'b 1 g g']: # from 0 to 1
-    "How much of what is beside the body belongs to the person; at legs on both sides"
-    x = torch.arange(body.shape[2], device=body.device)
-    middle = (body*x).sum(2, keepdim=True)/body.sum(2, keepdim=True).clamp(min=1)
-    sides = [beside & (x < middle), beside & (x >= middle)]
-    near, least = spread(matte, beside), torch.minimum(*(spread(matte, o) for o in sides))
-    known = torch.stack([o.flatten(1).any(1) for o in sides]).all(0)[:, None, None, None]
-    return torch.lerp(near, torch.where(known, least, near), legs.sum(1, keepdim=True))
-
 # %% ../nbs/method/16_places.ipynb #3b71f11d
 @patch
 def source_families(self:Carrier)->Float[Tensor, 'b 9 g g']: # seven families, well inside the body, loose clothes
@@ -286,8 +272,8 @@ def source_families(self:Carrier)->Float[Tensor, 'b 9 g g']: # seven families, w
     metres = (self.frame[0]/self.cells)/pixels_per_metre(self.surface.camera, mask.device).view(-1, 1, 1) # of a cell
     away, deep = distance(mask)*metres, linear_ramp((distance(~mask) - .5)*metres, *DEEP)
     beside = ~mask & (away > LOOSE[0]) & (away < LOOSE[1])
+    loose = spread(F.interpolate(self.matte, mask.shape[1:], mode='area'), beside)
     belong = torch.einsum('bghw,gf->bfhw', parts, families().to(parts))
-    loose = loose_clothes(F.interpolate(self.matte, mask.shape[1:], mode='area'), mask, beside, belong[:, -3:])
     self._families = torch.cat([belong, deep[:, None], loose], 1)
     return self._families
 

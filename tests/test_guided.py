@@ -12,22 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import roma
 import torch
 import torch.nn.functional as F
 from helpers import fake_smpl
 
 import spice.counterparts as counterpart_module
 import spice.places as places
-from spice.body import load_body
+from spice.body import load_body, rest_pose
 from spice.camera import frame_body, world_to_view
 from spice.core import DataError
 from spice.data import prepare
 from spice.guided import CHANNELS, Guided, GuidedNet, GuidedSettings, part_colours
 from spice.people import People, free_body
 from spice.counterparts import COUNTERPARTS, closest_points, closest_shares, counterparts
-from spice.places import CONTINUED_LIMB, Carrier, bleed, continue_limbs, distance, rigid_motions, round_limbs, spread
+from spice.places import (CONTINUED_LIMB, UNSEEN_FAMILY, Carrier, bleed, coarse_parts, continue_limbs, distance, rigid_motions,
+                          round_limbs, spread)
 from spice.people.poses import pose_rows, settle
 from spice.rounds import Album, Rounds, SamplePool, TruePairs, people_album, round_trip
+from spice.shown import MOVERS, grow, sample
 from spice.sources import PeoplePhotos
 from spice.surface import render_body, vertex_normals
 from spice.train import load_system
@@ -196,6 +199,27 @@ def test_nothing_of_another_family_is_carried(scene):
         found = carrier.places(target)
         beyond = carrier.carry_matte(found)*(~target.mask)[:, None]
     assert beyond.sum() < .06*target.mask.sum()
+
+@pytest.mark.parametrize('apart', [.1, .3])
+def test_nothing_joins_two_shoes(apart):
+    "Feet that stood together and now stand apart do not carry each other's leather"
+    body, betas = free_body('cpu'), torch.zeros(1, 10)
+    def legs(angle):
+        R = rest_pose()
+        R[:, [1, 2]] = roma.rotvec_to_rotmat(torch.tensor([[0, 0, angle], [0, 0, -angle]]))
+        return world_to_view(R)
+    camera = frame_body(body(legs(apart), betas).verts, 256)
+    source, target = (render_body(body, legs(o), betas, camera) for o in (-.12, apart))
+    matte = grow(source.mask[:, None].float(), 10)
+    carrier = Carrier(torch.zeros(1, 3, 256, 256), matte, source)
+    found, carried = carrier.places(target), carrier.carry_matte(carrier.places(target))
+    there, here = (coarse_parts(o, 128)[0] for o in (source, target))
+    here = F.interpolate(here, (256, 256), mode='bilinear')
+    feet = [list(MOVERS).index(o) for o in ('left_foot', 'right_foot')]
+    for own, other in (feet, feet[::-1]):
+        beside = (here[:, own] > .6) & (found.kind == UNSEEN_FAMILY)
+        of_other = sample(there[:, [other]], found.place, (256, 256))[:, 0] > .6
+        assert beside.sum() > 300 and (carried[:, 0]*of_other)[beside].sum() < 2
 
 def test_part_colours_come_from_the_next_of_kin():
     photo, parts = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long)
