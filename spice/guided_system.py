@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HAZE', 'MOST', 'BACKGROUNDS', 'PLAIN', 'GuidedSystemSettings', 'guided_settings', 'GuidedSystem', 'background_colour',
-           'Portrait', 'firm_matte', 'shown_share', 'clear']
+           'Portrait', 'firm_matte', 'skin_of', 'join_legs', 'shown_share', 'clear']
 
 # %% ../nbs/method/24_guided_system.ipynb #7c2a40a5
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageColor, ImageFilter
 from torch import Tensor
 from .background import fill_behind, mirror_beyond
@@ -199,10 +199,32 @@ def firm_matte(matte:Float[Tensor, 'b 1 h w'], # the network's
     haze = elsewhere + (at_soft - elsewhere)*F.avg_pool2d(soft, 9, 1, 4, count_include_pad=False)
     return ((matte - haze)/(1 - 2*haze)).clamp(0, 1)
 
+# %% ../nbs/method/24_guided_system.ipynb #4c3fbf05
+def skin_of(x:Float[Tensor, 'b 15 h w'])->Bool[Tensor, 'b h w']:
+    "Where the network's inputs show the body"
+    return x[:, 9:12].amax(1) > -1
+
+def join_legs(matte:Float[Tensor, 'b 1 h w'],
+              skin:Bool[Tensor, 'b h w'],
+              joints:Float[Tensor, 'b 24 2'], # in pixels
+             )->Float[Tensor, 'b 1 h w']:
+    "A matte without holes above cloth that joins the legs"
+    (h, w), side = matte.shape[2:], lambda o: o.view(-1, 1, 1)
+    y, x = torch.arange(h, device=matte.device)[:, None], torch.arange(w, device=matte.device)
+    hips, ankles = joints[:, [1, 2], 1].amin(1), joints[:, [7, 8], 1].amin(1)
+    across = joints[:, [1, 2, 4, 5, 7, 8], 0]
+    legs = (y > side(hips)) & (y < side(hips + .85*(ankles - hips)))
+    legs = legs & (x > side(across.amin(1))) & (x < side(across.amax(1)))
+    between = legs & ~skin & (skin.cumsum(2) > 0) & (skin.flip(2).cumsum(2).flip(2) > 0)
+    width, open = between.sum(2), (between*(1 - matte[:, 0])).sum(2)
+    joined = (width > w/100) & (open < width/4)
+    joined = joined.flip(1).cumsum(1).flip(1) > 0                                # this row or one below
+    return torch.where((between & joined[..., None])[:, None], 1., matte)
+
 # %% ../nbs/method/24_guided_system.ipynb #f46b1267
 def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
     "How much of the body in the pose the photo shows itself, by the network's inputs"
-    body = (x[:, 9:12].amax(1) > -1).to(x)
+    body = skin_of(x).to(x)
     return ((x[:, 4] + x[:, 7])*body).sum((1, 2))/body.sum((1, 2)).clamp(min=1)
 
 @patch
@@ -218,9 +240,12 @@ def paint(self:Portrait,
     frames = torch.tensor([frame], device=self.device).expand(len(rotmats), -1)
     canvas = self.fits.camera.size[0]
     guided = self.at(min(MOST, max(canvas, round(size*canvas/frame[2]))))
-    x, carried, painted = guided.paint(rotmats, frame_camera(camera, frames, size), (size, size), betas)
+    camera = frame_camera(camera, frames, size)
+    x, carried, painted = guided.paint(rotmats, camera, (size, size), betas)
     self.shown = shown_share(x)
-    return person_of(painted, carried), firm_matte(painted.matte, x)
+    who = (self.fits.betas if betas is None else betas).expand(len(rotmats), -1)
+    joints = camera.project(guided.body.skeleton(rotmats, who)[0])[..., :2]
+    return person_of(painted, carried), join_legs(firm_matte(painted.matte, x), skin_of(x), joints)
 
 # %% ../nbs/method/24_guided_system.ipynb #a33e961e
 def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Image: # RGBA
