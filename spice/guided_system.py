@@ -21,7 +21,7 @@ from PIL import Image, ImageColor, ImageFilter
 from torch import Tensor
 from .background import fill_behind, mirror_beyond
 from .body import Body, rest_pose
-from .camera import Camera
+from .camera import Camera, world_to_view
 from .core import DataError, SpiceError, to_pil, to_tensor
 from .matte import FINE
 from .guided import Guided, GuidedNet, GuidedSettings, decide, over, person_of
@@ -202,7 +202,7 @@ def firm_matte(matte:Float[Tensor, 'b 1 h w'], # the network's
     return ((matte - haze)/(1 - 2*haze)).clamp(0, 1)
 
 # %% ../nbs/method/24_guided_system.ipynb #4c3fbf05
-PARTED = .17 # radians: legs in the pose that a photo is asked in
+PARTED = .2 # radians: legs in the pose that a photo is asked in
 
 def skin_of(x:Float[Tensor, 'b 15 h w'])->Bool[Tensor, 'b h w']:
     "Where the network's inputs show the body"
@@ -232,19 +232,20 @@ def hem(self:Portrait)->float:
     "How far down cloth joins the legs of the person, asked once"
     if self.joined is None:
         guided, camera, R = self.at(self.fits.camera.size[0]), self.fits.camera, rest_pose(device=self.device)
-        R[:, 0] = self.fits.rotmats[:, 0]
         R[0, [1, 2]] = roma.rotvec_to_rotmat(R.new_tensor([[0, 0, PARTED], [0, 0, -PARTED]]))
+        R = world_to_view(R)
         x, answer = guided.answer(R, camera)
         joints = camera.resize(x.shape[2]).project(guided.body.skeleton(R, self.fits.betas)[0])[..., :2]
         self.joined = float(joined_down_to(decide(answer, x).matte, skin_of(x), joints))
     return self.joined
 
-# %% ../nbs/method/24_guided_system.ipynb #f46b1267
+# %% ../nbs/method/24_guided_system.ipynb #4c3fbf08
 def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
     "How much of the body in the pose the photo shows itself, by the network's inputs"
     body = skin_of(x).to(x)
     return ((x[:, 4] + x[:, 7])*body).sum((1, 2))/body.sum((1, 2)).clamp(min=1)
 
+# %% ../nbs/method/24_guided_system.ipynb #f46b1267
 @patch
 @torch.no_grad()
 def paint(self:Portrait,
