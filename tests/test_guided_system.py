@@ -9,7 +9,7 @@ from PIL import Image
 import spice.reposer as reposer
 from spice.core import DataError, ImageError, seeded
 from spice.guided import GuidedNet, GuidedSettings, carried_of
-from spice.guided_system import Portrait, background_colour, shown_share
+from spice.guided_system import Portrait, background_colour, between_legs, shown_share
 from spice.reposer import Reposer
 from spice.infer import demo_person, repose, spice_repose
 from spice.keypoints import Keypoints
@@ -203,3 +203,13 @@ def test_a_portrait_needs_a_matte(tool, seen):
     from dataclasses import replace
     with pytest.raises(ImageError, match='which pixels are the person'): tool.portrait(replace(seen, matte=None))
     assert isinstance(tool.portrait(seen), Portrait)
+
+def test_the_hem_of_somebody_who_sits():
+    "Thighs that point at the camera are short in the picture; shins hang open below the knees"
+    skin, joints = torch.zeros(1, 64, 64, dtype=torch.bool), torch.zeros(1, 24, 2)
+    skin[:, 28:62, 16:20] = skin[:, 28:62, 44:48] = True
+    for o, x in (([1, 4, 7], 46.), ([2, 5, 8], 18.)): joints[:, o, 0] = x
+    for o, y in (([1, 2], 30.), ([4, 5], 34.), ([7, 8], 60.)): joints[:, o, 1] = y
+    between, down = between_legs(skin, joints)
+    assert (down[0, 35:60] > .5).all() and (down[0, :34] < .5).all() and (down.diff(dim=1) >= 0).all()
+    assert between[0, 40, 20:44].all() and not between[0, 40, :20].any() and not between[0, :30].any()
