@@ -27,8 +27,10 @@ from .matte import FINE
 from .guided import Guided, GuidedNet, GuidedSettings, decide, over, person_of
 from .people import free_body
 from .rounds import frame_camera
-from .shown import grow
+from .places import bleed, inner_matte
+from .shown import grow, pixels_per_metre
 from .sources import cut
+from .still import staying
 from .train import System
 
 # %% ../nbs/method/24_guided_system.ipynb #fed36d2a
@@ -119,7 +121,8 @@ class Portrait:
                 ):
         self.system, self.photo, self.matte, self.box, self.fits = system, photo, matte, box, fits
         self.hidden, self.others = hidden, others
-        self.opened, self.grounds, self.empty, self.shown, self.joined = {}, {}, None, None, None
+        self.opened, self.grounds, self.views = {}, {}, {}
+        self.empty = self.shown = self.joined = self.stays = None
     @property
     def device(self): return self.fits.betas.device
     @property
@@ -248,6 +251,43 @@ def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
     body = skin_of(x).to(x)
     return ((x[:, 4] + x[:, 7])*body).sum((1, 2))/body.sum((1, 2)).clamp(min=1)
 
+# %% ../nbs/method/24_guided_system.ipynb #cecf49f4
+@patch
+def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1 size size']: # as for `paint`
+    "Where the photo stays in poses, seen by the frame's cameras; nowhere beyond its edge"
+    body, size = self.system.drawn_by(self.device), camera.size[0]
+    own = frame_camera(self.fits.camera, torch.tensor([frame], device=self.device), size)
+    at = lambda camera, *pose: camera.project(body(*pose).verts)[..., :2]
+    after = at(camera, rotmats, betas)
+    before = at(own, self.fits.rotmats, self.fits.betas).expand_as(after)
+    stays = staying(before, after, pixels_per_metre(own, self.device).expand(len(after)), size)
+    (left, top, right, bottom), middles = self.in_photo(frame), (torch.arange(size, device=self.device) + .5)/size
+    x, y = left + middles*(right - left), top + middles*(bottom - top)
+    return stays*((x > 0) & (x < self.photo.width) & ((y > 0) & (y < self.photo.height))[:, None])
+
+@patch
+def view(self:Portrait, frame:tuple, size:int)->tuple: # [1, 3, size, size], the person's colours, the matte
+    "The photo in a frame; the last one is kept"
+    if (frame, size) not in self.views:
+        photo, matte = (cut(o, self.in_photo(frame), (size, size)) for o in (self.photo, self.matte))
+        photo, matte = self.tensor(photo), torch.from_numpy(np.array(matte)).to(self.device)[None, None]/255
+        self.views = {(frame, size): (photo, bleed(photo, inner_matte(matte)), matte)}
+    return self.views[frame, size]
+
+# %% ../nbs/method/24_guided_system.ipynb #b1b0d2df
+@patch
+def kept(self:Portrait, person, matte, frame:tuple)->tuple: # the same two
+    "The person and the matte of the photo where it stays"
+    if not self.stays.any(): return person, matte
+    _, colours, own = self.view(frame, person.shape[3])
+    return torch.lerp(person, colours, self.stays), torch.lerp(matte, own, self.stays)
+
+@patch
+def with_photo(self:Portrait, picture:Float[Tensor, 'b 3 h w'], frame:tuple)->Float[Tensor, 'b 3 h w']:
+    "A picture with the photo where it stays"
+    if not self.stays.any(): return picture
+    return torch.lerp(picture, self.view(frame, picture.shape[3])[0].expand_as(picture), self.stays)
+
 # %% ../nbs/method/24_guided_system.ipynb #f46b1267
 @patch
 @torch.no_grad()
@@ -269,7 +309,9 @@ def paint(self:Portrait,
     joints = camera.project(guided.body.skeleton(rotmats, who)[0])[..., :2]
     between, down = between_legs(skin_of(x), joints)
     cloth = (between & (down < self.hem())[..., None])[:, None]
-    return person_of(painted, carried), torch.where(cloth, 1., firm_matte(painted.matte, x))
+    there = torch.where(cloth, 1., firm_matte(painted.matte, x))
+    self.stays = self.what_stays(rotmats, camera, frame, who)
+    return self.kept(person_of(painted, carried), there, frame)
 
 # %% ../nbs/method/24_guided_system.ipynb #a33e961e
 def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Image: # RGBA
@@ -290,11 +332,14 @@ def picture(self:Portrait,
            )->list: # of PIL images
     "The canvas with the person in poses"
     colour = background_colour(background)
-    person, matte = self.paint(rotmats, camera, (0., 0., self.fits.camera.size[0]), size, betas)
+    frame = 0., 0., self.fits.camera.size[0]
+    person, matte = self.paint(rotmats, camera, frame, size, betas)
     if background == 'transparent': return [clear(*o) for o in zip(person, matte)]
     ground = person.new_tensor(colour).view(1, 3, 1, 1)/127.5 - 1 if colour else self.ground(size)
-    return to_pil(over(person, matte, ground).cpu())
+    made = over(person, matte, ground)
+    return to_pil((made if colour else self.with_photo(made, frame)).cpu())
 
+# %% ../nbs/method/24_guided_system.ipynb #75a31b52
 @patch
 def ground(self:Portrait, size:int)->Float[Tensor, '1 3 size size']:
     "The canvas without the person, at a size; made once. Beyond the photo's edge it is mirrored"
@@ -325,4 +370,7 @@ def pasted(self:Portrait,
         return out
     out = Image.new('RGB', self.photo.size, colour) if colour else self.behind().copy()
     out.paste(layer, box[:2], layer)
+    if not colour and bool(self.stays.any()):
+        stays = Image.fromarray((self.stays[0, 0]*255).round().byte().cpu().numpy())
+        out.paste(self.photo.crop(box), box[:2], stays.resize((side, side), Image.Resampling.BILINEAR))
     return out

@@ -23,6 +23,7 @@ from .attention import SourceRows
 from .core import (DataError, ImageError, can_write, command, get_device, inside, not_over, picture_name, progress,
                         save_image, seeded, show_images, to_pil, to_tensor)
 from .sources import PICTURES, cut
+from .gestures import joints_of
 from .guided_system import Portrait, background_colour
 from .keypoints import Keypoints, heatmaps
 from .loaders import Batch
@@ -263,10 +264,12 @@ def pasted(seen:Sighting, image:Image.Image)->Image.Image:
     return out
 
 # %% ../nbs/use/40_infer.ipynb #4c832871
-def _tool(model, shape, **how):
+def _tool(model, shape, parts, detector, device, maps):
     "The `Reposer`; what is given beside one would not be used"
+    how = dict(detector=detector, device=device, maps=maps)
     tool = as_reposer(model, **how)
     shape_change(shape, tool.system, tool.body) # refused before anything is looked at
+    joints_of(parts)
     if tool is not model or not any(how.values()): return tool
     raise DataError('a detector, device or maps beside a Reposer', 'Give them to the Reposer')
 
@@ -297,11 +300,11 @@ def _sources(self:Reposer, photo, photos, keypoints, person, matte):
     return [self.see(o, joints, person, alpha) for o, joints, alpha in _bar(given, len(photos), 'photos')]
 
 @patch
-def _pictures(self:Reposer, seen, poses, retarget, whose, seed, paste, return_all, size, background, shape):
+def _pictures(self:Reposer, seen, poses, retarget, whose, seed, paste, return_all, size, background, *body):
     "All poses of the first person, then of the next"
     pairs = [(o, pose) for o in seen for pose in poses]
     bar = _bar(pairs, len(pairs), 'poses')
-    aims = [self.aim(pose, o, retarget, whose, not paste, shape) for o, pose in bar]
+    aims = [self.aim(pose, o, retarget, whose, not paste, *body) for o, pose in bar]
     size = self.good_size(seen) if size is None else size
     with seeded(seed): made = self.render([o for o, _ in pairs], aims, return_all, paste, size, background)
     return made if return_all else [o.image for o in made]
@@ -324,12 +327,12 @@ def repose(photo,               # a photo, or a list of them: paths, PIL images,
            matte=None,          # 'L', of the photo's size: which pixels are the person's; None looks for them
            maps=None,           # what else is known of photos: a folder, see `maps_in`, or a function of a photo
            shape=None,          # another body: 'slimmer', 'wider', 'smaller', 'taller', or see `SHAPES`
+           parts=None,          # which take the pose: 'all', or some of `POSE_PARTS`; None is what a name says
           ): # a picture, or a list: all poses of the first photo, then of the next
     "A person in another pose"
-    tool = _tool(model, shape, detector=detector, device=device, maps=maps)
-    photos, poses = _lists(photo, pose, seed)
+    tool, (photos, poses) = _tool(model, shape, parts, detector, device, maps), _lists(photo, pose, seed)
     seen = tool._sources(photo, photos, keypoints, person, matte)
-    made = tool._pictures(seen, poses, retarget, whose, seed, paste, return_all, size, background, shape)
+    made = tool._pictures(seen, poses, retarget, whose, seed, paste, return_all, size, background, shape, parts)
     return made if isinstance(photo, list) or poses is pose else made[0]
 
 # %% ../nbs/use/40_infer.ipynb #87ab0771
@@ -346,7 +349,7 @@ def demo_result(model=None,      # a `Reposer`, or what it takes
     source, target = demo_photos(pose, person, tool.size, str(tool.device))
     known = None if tool.detector else source.keypoints.to('cpu') # People's joints are known, so no detector is needed
     alpha = matte_of(source) if tool.system.any_size else None
-    steps = repose(to_pil(source.image.cpu())[0], pose, tool, known, return_all=True, size=None, matte=alpha).steps
+    steps = repose(to_pil(source.image.cpu())[0], pose, tool, known, return_all=True, matte=alpha, parts='all').steps
     return shown(steps | {'the true photo': to_pil(target.image.cpu())[0]})
 
 # %% ../nbs/use/40_infer.ipynb #f89274fb
@@ -435,13 +438,13 @@ def _attempt(make, wrong, *what):
     except (DataError, ImageError) as e: wrong.append(dict(what=', '.join(map(str, what)), error=str(e)))
 
 # %% ../nbs/use/40_infer.ipynb #cadfe537
-def _make_files(tool, photo, goals, joints, who, whose, wrong, steps, paste, size, background, shape):
+def _make_files(tool, photo, goals, joints, who, whose, wrong, steps, paste, size, background, *body):
     "The results of one photo, written to files; what can't be made is noted in `wrong`"
     seen = _attempt(lambda: tool.see(photo, joints_for(photo, joints), who), wrong, photo)
     if seen is None: return []
     aims = []
     for pose, path in goals:
-        aim = _attempt(lambda: tool.aim(pose, seen, True, whose, not paste, shape), wrong, photo, pose)
+        aim = _attempt(lambda: tool.aim(pose, seen, True, whose, not paste, *body), wrong, photo, pose)
         if aim: aims.append((path, aim))
     results = tool.stream(((seen, aim) for _, aim in aims), steps, paste, size or tool.good_size([seen]), background)
     for (path, _), result in zip(aims, results):
@@ -475,6 +478,7 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
                  background:str='keep', # keep, plain, transparent, or a colour such as #ffcc00
                  maps:str='', # a folder with NAME_IUV.png or NAME_parsing.npy of the photos, for systems that need them
                  shape:str='', # another body: slimmer, wider, smaller, taller, or ten numbers with commas between
+                 parts:str='',          # which take the pose: all, arms, legs, ...; empty is what a name says
                  overwrite:bool=False,  # results that are there already are made again
                  json:bool=False,       # print JSON
                 ):
@@ -484,11 +488,12 @@ def spice_repose(photos:str,            # photos: files, a folder or a pattern, 
     for goals in plan.values(): can_write(goals[0][1])
     tool = Reposer(model or None, detector=detector or None, device=device or None, maps=maps or None)
     change, made, wrong, there = shape_change(shape or None, tool.system, tool.body), [], [], 0
+    joints_of(parts or None)
     for photo, goals in _bar(plan.items(), len(plan), 'photos'):
         todo = [goal for goal in goals if overwrite or not goal[1].exists()]
         there += len(goals) - len(todo)
         if todo:
             made += _make_files(tool, photo, todo, keypoints, who, driver, wrong, steps, paste, size, background,
-                                change)
+                                change, parts or None)
     _report(made, there, wrong, out, json)
     return made

@@ -22,12 +22,13 @@ from PIL import Image
 from torch import Tensor
 from .blazepose import Found, mask_beside
 from .body import Body
-from .camera import Camera, frame_body, world_to_view
+from .camera import Camera, frame_body
 from .core import DataError, ImageError, WeightsError, get_device, inside, read_image
 from .sources import box_in, cut, into_box, person_box
 from .data import read_parsing
 from .detector import detect, load_detector
 from .files import read_array
+from .gestures import named_turns, with_parts
 from .keypoints import Keypoints
 from .loaders import Draw
 from .matte import matte
@@ -36,7 +37,7 @@ from .people import free_body
 # %% ../nbs/use/39_reposer.ipynb #c229dcdf
 from .people.people_detector import PeopleDetector
 from .pose_files import read_iuv, read_keypoints, read_pose
-from .people.poses import POSES, pose_rows, settle
+from .people.poses import POSES
 from .smplify import Fits, Fitter, fit_keypoints
 from .shape import shape_change
 from .train import System, load_system
@@ -416,10 +417,9 @@ def put(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:b
     return self.place(rotmats, seen, betas)
 
 @patch
-def turns_of(self:Reposer, pose, betas:Float[Tensor, '1 10']): # [1, 24, 3, 3] into the camera's frame, or None
-    "The rotations of a pose that is a name or a body"
-    if isinstance(pose, str) and pose in POSES:
-        return world_to_view(settle(pose_rows([pose]).to(self.device), self.body, betas)[0])
+def turns_of(self:Reposer, pose, betas:Float[Tensor, '1 10'], own=None, other=False): # [1, 24, 3, 3], or None
+    "The rotations of a pose that is a name or a body, into the camera's frame; `own` and `other` as for `named_turns`"
+    if isinstance(pose, str) and pose in POSES: return named_turns(pose, own, self.body, betas, other)
     turns = getattr(pose, 'rotmats', pose)
     if isinstance(turns, np.ndarray) and turns.shape[-3:] == (24, 3, 3): turns = torch.as_tensor(turns)
     if not isinstance(turns, Tensor) or turns.shape[-3:] != (24, 3, 3): return None
@@ -442,16 +442,19 @@ def aim(self:Reposer,
         person=None,        # whose pose, if the photo shows several people
         within:bool=True,   # on the canvas; False lets a system of any size reach beyond it
         shape=None,         # another body: a key of `SHAPES`, or what is added to the ten shape numbers
+        parts=None,         # which take the pose: 'all', or keys of `POSE_PARTS`; None is what a name says
        )->Aim:
     "A pose on the source's canvas"
     change, betas = shape_change(shape, self.system, self.body), seen.fits.betas
     if change is not None: betas = betas + change
     if not (change is None or retarget): raise DataError('shape beside retarget=False', 'Give one of the two')
+    if not (parts is None or retarget): raise DataError('parts beside retarget=False', 'Give one of the two')
     other = {} if change is None else dict(betas=betas)
-    turns = self.turns_of(pose, betas)
-    if turns is not None: return replace(self.put(turns, seen, within, betas), **other)
+    own, (left, right) = seen.fits.rotmats, (False, False) if seen.hidden is None else seen.hidden[0].tolist()
+    turns = self.turns_of(pose, betas, own if self.system.any_size and parts is None else None, left and not right)
+    if turns is not None: return replace(self.put(with_parts(own, turns, parts), seen, within, betas), **other)
     driver = self.driver(pose, person)
-    turns, camera = driver.fits.rotmats, driver.fits.camera
+    turns, camera = with_parts(own, driver.fits.rotmats, parts), driver.fits.camera
     if not retarget: return Aim(driver.keypoints.points.to(self.device), turns, camera, driver.maps, **other)
     if self.system.any_size: return replace(self.put(turns, seen, within, betas), **other)
     return replace(self.aim_at(turns, betas, camera), maps=driver.maps, **other)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARMS', 'LEG_POSES', 'POSES', 'EVERYDAY', 'TOUCH', 'NOTHING', 'FIELDS', 'WIDTH', 'SIDES', 'MIRRORED', 'VIEW_SHARES',
            'chance', 'bells', 'turn', 'smallest_turn', 'square_to', 'frame', 'get', 'pose_row', 'pose_rows', 'mirror',
-           'shake', 'two_bones', 'limb', 'Shape', 'shape_of', 'touch_points', 'solve', 'show_poses', 'settle',
-           'draw_yaw', 'draw_rows', 'sample_poses']
+           'shake', 'two_bones', 'limb', 'Shape', 'shape_of', 'touch_points', 'pose_arms', 'solve', 'show_poses',
+           'settle', 'draw_yaw', 'draw_rows', 'sample_poses']
 
 # %% ../../nbs/people/04_poses.ipynb #e2b7414d
 import hashlib
@@ -371,7 +371,10 @@ def _hands(rows):
     return turn(torch.stack([twist, sides*aside, sides*up], -1)), turn(torch.stack([0*curl, 0*curl, curl], -1))
 
 # %% ../../nbs/people/04_poses.ipynb #27988853
-def _pose_arms(R, rows, shape):
+def pose_arms(R:Float[Tensor, 'n 24 3 3'], # bodies, whose arms are changed in place
+              rows:Float[Tensor, 'n d'],
+              shape:Shape,
+             )->None:
     "Fill in collars, shoulders, elbows, wrists and fingers"
     mirrored, sides = rows.new_tensor(MIRRORED), rows.new_tensor(SIDES)
     upper, forearm = (F.normalize(get(rows, o), dim=-1)*mirrored for o in ('upper', 'forearm'))
@@ -404,7 +407,7 @@ def solve(rows:Float[Tensor, 'n d'],
         R[:, joint] = turn(share*(spine - lean*lean.new_tensor([.5, 0, 1])))
     for joint, share in ((12, .5), (15, .5)): R[:, joint] = turn(share*neck)
     height = _pose_legs(R, rows, shape)
-    _pose_arms(R, rows, shape)
+    pose_arms(R, rows, shape)
     yaw = get(rows, 'yaw')[:, 0]
     R[:, 0] = turn(torch.stack([0*yaw, yaw, 0*yaw], -1))@R[:, 0]
     return R, height

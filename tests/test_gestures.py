@@ -1,0 +1,122 @@
+"What a named pose says about a person, and what stays as it is in the photo"
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spice.camera import world_to_view
+from spice.contact import follow, penetration, turn_about
+from spice.core import DataError, seeded
+from spice.gestures import GESTURES, LOOKS, NECK, POSE_PARTS, heading, joints_of, named_turns, said, with_parts
+from spice.infer import demo_person, repose, spice_repose
+from spice.people.poses import POSES
+from spice.reposer import Reposer
+from spice.sources import cut
+from spice.train import make_system
+
+@pytest.fixture(scope='module')
+def person(): return demo_person(23, 128, 60.)
+
+@pytest.fixture(scope='module')
+def tool():
+    with seeded(0): return Reposer(make_system('guided', 'tiny'), device='cpu')
+
+@pytest.fixture(scope='module')
+def seen(tool, person): return tool.see(person[0], person[1]['keypoints'], matte=person[1]['matte'])
+
+@pytest.fixture(scope='module')
+def other(tool):
+    photo, known = demo_person(11, 128, 60.)
+    return tool.see(photo, **known)
+
+def global_turns(R): return follow(R, R.new_zeros(len(R), 24, 3))[0]
+
+@pytest.mark.parametrize('name', GESTURES)
+def test_a_gesture_moves_arms_only(tool, seen, name):
+    aim, own = tool.aim(name, seen), seen.fits
+    arms = joints_of(GESTURES[name])
+    others = [j for j in range(24) if j not in arms]
+    assert torch.allclose(aim.rotmats[:, others], own.rotmats[:, others], atol=1e-6)
+    assert (aim.rotmats[:, arms] - own.rotmats[:, arms]).abs().max() > .1
+    before = penetration(world_to_view(own.rotmats), tool.body, own.betas)[0, 0]
+    assert penetration(world_to_view(aim.rotmats), tool.body, own.betas)[0, 0] < max(.01, before + .002)
+
+def test_a_gesture_that_fits_leaves_the_rest_of_the_photo(tool, seen, person):
+    aim = tool.aim('hands_on_hips', seen)
+    assert torch.allclose(aim.camera.translation, seen.fits.camera.translation, atol=1e-5)
+    portrait = tool.portrait(seen)
+    made, = portrait.picture(aim.rotmats, aim.camera, 128)
+    photo, stays = np.asarray(cut(seen.photo, seen.box, (128, 128))), portrait.stays[0, 0].numpy()
+    assert .2 < (stays == 1).mean() < .95
+    assert np.array_equal(np.asarray(made)[stays == 1], photo[stays == 1]) and not np.array_equal(np.asarray(made), photo)
+    pasted = np.asarray(portrait.pasted(aim.rotmats, aim.camera))
+    assert pasted.shape == np.asarray(seen.photo).shape and np.array_equal(pasted[-20:], np.asarray(seen.photo)[-20:])
+
+def test_nothing_stays_where_everything_moves(tool, seen):
+    portrait, aim = tool.portrait(seen), tool.aim('walk', seen, parts='all')
+    portrait.picture(aim.rotmats, aim.camera, 128)
+    assert not portrait.stays.any()
+
+@pytest.mark.parametrize('name', [o for o in POSES if o not in GESTURES])
+def test_other_poses_keep_where_people_face_and_look(tool, seen, name):
+    own, new = world_to_view(seen.fits.rotmats), world_to_view(tool.aim(name, seen).rotmats)
+    whole = world_to_view(tool.aim(name, seen, parts='all').rotmats)
+    turned = (heading(new) - heading(own) - heading(whole) + math.pi) % (2*math.pi) - math.pi
+    mirrored = (heading(new) - heading(own) + heading(whole) + math.pi) % (2*math.pi) - math.pi
+    assert min(turned.abs(), mirrored.abs()) < .02
+    between = global_turns(own)[:, 15].mT@global_turns(new)[:, 15]
+    angle = ((between[0].trace() - 1)/2).clamp(-1, 1).acos()
+    assert angle > .2 if name in LOOKS else angle < .02 or _at_the_limit(new)
+
+def _at_the_limit(R):
+    turns = global_turns(R)
+    return abs(((turns[:, 9].mT@turns[:, 15])[0].trace() - 1)/2 - math.cos(NECK)) < 1e-3
+
+def test_who_looks_around_turns_towards_the_camera(tool, seen):
+    own = world_to_view(seen.fits.rotmats)
+    flipped = own.clone()
+    flipped[:, 0] = turn_about(torch.tensor([[0., 1, 0]]), -2*heading(own))@own[:, 0]
+    for R in (own, flipped):
+        assert abs(heading(R)) > .3
+        looks = global_turns(said('turning', R, tool.body, seen.fits.betas))[0, 15, :, 2]
+        assert looks[2] > .5, 'away from the camera'
+
+def test_a_hidden_arm_leaves_it_to_the_other(tool, seen):
+    for hidden, arm in (((True, False), 'right_arm'), ((True, True), 'left_arm'), ((False, True), 'left_arm')):
+        aim = tool.aim('wave', replace(seen, hidden=torch.tensor([hidden])))
+        moved = (aim.rotmats - seen.fits.rotmats).abs().amax((0, 2, 3)) > 1e-4
+        assert set(moved.nonzero()[:, 0].tolist()) <= set(POSE_PARTS[arm]) and moved.any()
+
+def test_parts_of_another_pose(tool, seen, other):
+    own, theirs = seen.fits.rotmats, other.fits.rotmats
+    legs = tool.aim(theirs, seen, parts='legs, head').rotmats
+    taken = [j for o in ('legs', 'head') for j in POSE_PARTS[o]]
+    for j in range(24): assert torch.equal(legs[:, j], (theirs if j in taken else own)[:, j]), j
+    assert torch.equal(tool.aim(theirs, seen).rotmats, tool.aim(theirs, seen, parts='all').rotmats)
+    joints = tool.aim(other.keypoints, seen, parts='arms').rotmats
+    assert torch.equal(joints[:, POSE_PARTS['legs']], own[:, POSE_PARTS['legs']])
+    assert not torch.equal(joints[:, POSE_PARTS['arms']], own[:, POSE_PARTS['arms']])
+    assert torch.equal(with_parts(own, theirs, None), theirs)
+
+def test_systems_of_the_papers_take_whole_poses(person):
+    with seeded(0): spice = Reposer(make_system('spice', 'tiny'), device='cpu')
+    known = dict(keypoints=person[1]['keypoints'])
+    seen = spice.see(person[0].resize(spice.size[::-1]), known['keypoints'].resize(spice.size))
+    whole = named_turns('wave', None, spice.body, seen.fits.betas)
+    assert torch.equal(spice.aim('wave', seen).rotmats, whole)
+
+@pytest.mark.parametrize('parts', ['nose', 'arms,nose', '', ',', 3, ['arms'], 'ALL'])
+def test_no_part(tool, person, parts):
+    with pytest.raises(DataError, match='Take all, or some of left_arm'): repose(person[0], 'walk', tool, parts=parts, **person[1])
+
+def test_parts_beside_joints_as_they_are(tool, person, other):
+    with pytest.raises(DataError, match='parts beside retarget=False'):
+        repose(person[0], other.keypoints, tool, parts='arms', retarget=False, **person[1])
+
+def test_the_command(tmp_path, person):
+    person[0].save(tmp_path/'me.png')
+    with pytest.raises(DataError, match='Take all, or some of left_arm'):
+        spice_repose(str(tmp_path/'me.png'), 'wave', str(tmp_path/'out'), parts='nose')
+    assert not (tmp_path/'out'/'me_wave.png').exists()
