@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import ImageDraw
 
 from spice.camera import world_to_view
 from spice.contact import follow, penetration, turn_about
@@ -83,11 +84,27 @@ def test_who_looks_around_turns_towards_the_camera(tool, seen):
         looks = global_turns(said('turning', R, tool.body, seen.fits.betas))[0, 15, :, 2]
         assert looks[2] > .5, 'away from the camera'
 
-def test_a_hidden_arm_leaves_it_to_the_other(tool, seen):
-    for hidden, arm in (((True, False), 'right_arm'), ((True, True), 'left_arm'), ((False, True), 'left_arm')):
-        aim = tool.aim('wave', replace(seen, hidden=torch.tensor([hidden])))
-        moved = (aim.rotmats - seen.fits.rotmats).abs().amax((0, 2, 3)) > 1e-4
-        assert set(moved.nonzero()[:, 0].tolist()) <= set(POSE_PARTS[arm]) and moved.any()
+def moved_arm(tool, seen):
+    moved = (tool.aim('wave', seen).rotmats - seen.fits.rotmats).abs().amax((0, 2, 3)) > 1e-4
+    arm, = [o for o in ('left_arm', 'right_arm') if set(moved.nonzero()[:, 0].tolist()) <= set(POSE_PARTS[o]) and moved.any()]
+    return arm
+
+def test_a_hidden_arm_leaves_it_to_the_other(tool):
+    photo, known = demo_person(6, 128, 0.)
+    front = tool.see(photo, known['keypoints'], matte=known['matte'])
+    for hidden, arm in (((False, False), 'left_arm'), ((True, False), 'right_arm'), ((True, True), 'left_arm'), ((False, True), 'left_arm')):
+        assert moved_arm(tool, replace(front, hidden=torch.tensor([hidden]))) == arm, hidden
+
+@pytest.mark.parametrize('joint, arm', [(20, 'right_arm'), (21, 'left_arm')])
+def test_the_hand_with_a_bag_stays(tool, joint, arm):
+    photo, known = demo_person(6, 128, 0.)
+    front = tool.see(photo, known['keypoints'], matte=known['matte'])
+    fits, (left, top, right, _) = front.fits, front.box
+    hand = fits.camera.project(tool.body.skeleton(fits.rotmats, fits.betas)[0])[0, joint, :2]*(right - left)/tool.size[0]
+    x, y = hand[0] + left, hand[1] + top
+    matte = front.matte.copy()
+    ImageDraw.Draw(matte).rectangle([*map(float, (x - 12, y + 3, x + 12, y + 26))], fill=255)
+    assert moved_arm(tool, replace(front, matte=matte)) == arm
 
 def test_parts_of_another_pose(tool, seen, other):
     own, theirs = seen.fits.rotmats, other.fits.rotmats
@@ -104,7 +121,7 @@ def test_systems_of_the_papers_take_whole_poses(person):
     with seeded(0): spice = Reposer(make_system('spice', 'tiny'), device='cpu')
     known = dict(keypoints=person[1]['keypoints'])
     seen = spice.see(person[0].resize(spice.size[::-1]), known['keypoints'].resize(spice.size))
-    whole = named_turns('wave', None, spice.body, seen.fits.betas)
+    whole = named_turns('wave', spice.body, seen.fits.betas)
     assert torch.equal(spice.aim('wave', seen).rotmats, whole)
 
 @pytest.mark.parametrize('parts', ['nose', 'arms,nose', '', ',', 3, ['arms'], 'ALL'])

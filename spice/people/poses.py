@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARMS', 'LEG_POSES', 'POSES', 'EVERYDAY', 'TOUCH', 'NOTHING', 'FIELDS', 'WIDTH', 'SIDES', 'MIRRORED', 'VIEW_SHARES',
            'chance', 'bells', 'turn', 'smallest_turn', 'square_to', 'frame', 'get', 'pose_row', 'pose_rows', 'mirror',
-           'shake', 'two_bones', 'limb', 'Shape', 'shape_of', 'touch_points', 'pose_arms', 'solve', 'show_poses',
-           'settle', 'draw_yaw', 'draw_rows', 'sample_poses']
+           'shake', 'two_bones', 'limb', 'Shape', 'shape_of', 'pose_legs', 'touch_points', 'pose_arms', 'solve',
+           'show_poses', 'settle', 'draw_yaw', 'draw_rows', 'sample_poses']
 
 # %% ../../nbs/people/04_poses.ipynb #e2b7414d
 import hashlib
@@ -331,8 +331,11 @@ def _feet(rows, shin, outward):
     return shin.mT@sole, turn(torch.stack([-heel*(free < .5), zero, zero], -1))
 
 # %% ../../nbs/people/04_poses.ipynb #655915b5
-def _pose_legs(R, rows, shape):
-    "Fill in hips, knees and feet; gives the pelvis' height over the floor"
+def pose_legs(R:Float[Tensor, 'n 24 3 3'], # bodies that face forward, whose legs are changed in place
+              rows:Float[Tensor, 'n d'],
+              shape:Shape,
+             )->Float[Tensor, ' n']: # height of the pelvis over the floor
+    "Fill in hips, knees and feet"
     pelvis, sides, bones = R[:, 0], rows.new_tensor(SIDES), [shape.bone(LEG, i) for i in (0, 1)]
     l1, l2 = (o.norm(dim=-1) for o in bones)
     target, height = _on_floor(_ankles(rows, l1, l2), rows, shape, pelvis)
@@ -406,7 +409,7 @@ def solve(rows:Float[Tensor, 'n d'],
     for joint, share in ((3, .25), (6, .30), (9, .45)):
         R[:, joint] = turn(share*(spine - lean*lean.new_tensor([.5, 0, 1])))
     for joint, share in ((12, .5), (15, .5)): R[:, joint] = turn(share*neck)
-    height = _pose_legs(R, rows, shape)
+    height = pose_legs(R, rows, shape)
     pose_arms(R, rows, shape)
     yaw = get(rows, 'yaw')[:, 0]
     R[:, 0] = turn(torch.stack([0*yaw, yaw, 0*yaw], -1))@R[:, 0]
