@@ -7,7 +7,7 @@ __all__ = ['POSE_PARTS', 'GESTURES', 'LOOKS', 'NECK', 'LYING', 'AHEAD', 'UPRIGHT
            'with_parts', 'heading', 'faced', 'standing', 'looking', 'gesture', 'said', 'arm_freedom', 'right_is_freer',
            'named_turns']
 
-# %% ../nbs/use/38a_gestures.ipynb #78a3eeda
+# %% ../nbs/use/38a_gestures.ipynb #4a2eb778
 import math
 import numpy as np
 import roma
@@ -23,7 +23,7 @@ from .shown import MOVERS, grow, part_weights, pixels_per_metre, same_part, show
 from .sources import cut
 from .surface import Surface, render_body
 
-# %% ../nbs/use/38a_gestures.ipynb #a6887f6e
+# %% ../nbs/use/38a_gestures.ipynb #e6e5bca0
 POSE_PARTS = dict(left_arm=ARM[0], right_arm=ARM[1], arms=(*ARM[0], *ARM[1]), left_leg=LEG[0], right_leg=LEG[1],
              legs=(*LEG[0], *LEG[1]), head=(12, 15), trunk=(0, 3, 6, 9)) # joints; the trunk's first turns all of it
 
@@ -52,7 +52,7 @@ def with_parts(own:Float[Tensor, '1 24 3 3'],
     out[:, joints] = turns[:, joints]
     return out
 
-# %% ../nbs/use/38a_gestures.ipynb #c1235a09
+# %% ../nbs/use/38a_gestures.ipynb #1df75b86
 NECK = math.radians(70) # that the head is turned at most, seen from the chest
 LYING = .5              # a chest that points forward by less than this much of its length
 AHEAD = .05             # metres by which the right foot must be in front to stay in front
@@ -71,7 +71,7 @@ def faced(rotmats:Float[Tensor, 'n 24 3 3'], # with y up
     about = turn_about(rotmats.new_tensor([0., 1, 0]).expand(len(rotmats), 3), angle)
     return torch.cat([about[:, None]@rotmats[:, :1], rotmats[:, 1:]], 1)
 
-# %% ../nbs/use/38a_gestures.ipynb #8ec60597
+# %% ../nbs/use/38a_gestures.ipynb #ea247021
 def standing(rotmats:Float[Tensor, 'n 24 3 3'], # with y up
             )->Bool[Tensor, ' n']:
     "Whether trunk and thighs are upright"
@@ -89,7 +89,7 @@ def looking(rotmats:Float[Tensor, 'n 24 3 3'], # poses
     out[:, [12, 15]] = roma.rotvec_to_rotmat(half)[:, None]
     return out
 
-# %% ../nbs/use/38a_gestures.ipynb #c514dfd4
+# %% ../nbs/use/38a_gestures.ipynb #c92c0e9a
 def gesture(name:str,                         # a key of `GESTURES`
             own:Float[Tensor, 'n 24 3 3'],    # the people's own pose, with y up
             body:Body,
@@ -109,7 +109,7 @@ def gesture(name:str,                         # a key of `GESTURES`
     solved = with_parts(own, solved, parts)
     return with_parts(own, push_out(solved, body, betas), parts)
 
-# %% ../nbs/use/38a_gestures.ipynb #e59f6dba
+# %% ../nbs/use/38a_gestures.ipynb #0f145572
 def said(name:str,                         # a key of `POSES`
          own:Float[Tensor, '1 24 3 3'],    # the person's own pose, with y up
          body:Body,
@@ -124,7 +124,7 @@ def said(name:str,                         # a key of `POSES`
     turned = faced(settle(rows, body, betas)[0], angle)
     return turned if name in LOOKS else looking(turned, own)
 
-# %% ../nbs/use/38a_gestures.ipynb #b917a289
+# %% ../nbs/use/38a_gestures.ipynb #334c7e1d
 FREER, BURDEN = .2, 2. # by how much the right arm must be freer; how much a bag counts
 LOOKED_AT = 128        # pixels of a side
 
@@ -143,6 +143,7 @@ def arm_freedom(surface:Surface,             # of the body in the photo
     below = (at - hand[0])**2 + (at[:, None] - hand[1] - .12*metre)**2 < (.14*metre)**2
     return float(shown - BURDEN*(matte & ~body & below).sum()/below.sum().clamp(min=1))
 
+# %% ../nbs/use/38a_gestures.ipynb #560bd057
 def right_is_freer(body:Body,
                    seen, # a `Sighting` (chapter 39)
                   )->bool:
@@ -155,7 +156,7 @@ def right_is_freer(body:Body,
     left, right = (0. if gone else arm_freedom(surface, matte, o) for o, gone in zip(('left', 'right'), hidden))
     return right > left + FREER
 
-# %% ../nbs/use/38a_gestures.ipynb #0fdee543
+# %% ../nbs/use/38a_gestures.ipynb #1b94e660
 def named_turns(name:str,  # a key of `POSES`
                 body:Body,
                 betas:Float[Tensor, '1 10'],
