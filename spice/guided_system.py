@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HAZE', 'MOST', 'BACKGROUNDS', 'PLAIN', 'PARTED', 'CROTCH', 'GuidedSystemSettings', 'guided_settings', 'GuidedSystem',
            'background_colour', 'Portrait', 'firm_matte', 'skin_of', 'between_legs', 'joined_down_to', 'shown_share',
-           'clear']
+           'slid_frame', 'clear']
 
 # %% ../nbs/method/24_guided_system.ipynb #7c2a40a5
 import math
@@ -28,9 +28,9 @@ from .guided import Guided, GuidedNet, GuidedSettings, decide, over, person_of
 from .people import free_body
 from .rounds import frame_camera
 from .places import bleed, inner_matte
-from .shown import grow, pixels_per_metre
+from .shown import grow, part_weights, pixels_per_metre
 from .sources import cut
-from .still import staying
+from .still import BELLY, slide, staying
 from .train import System
 
 # %% ../nbs/method/24_guided_system.ipynb #fed36d2a
@@ -122,7 +122,7 @@ class Portrait:
         self.system, self.photo, self.matte, self.box, self.fits = system, photo, matte, box, fits
         self.hidden, self.others = hidden, others
         self.opened, self.grounds, self.views = {}, {}, {}
-        self.empty = self.shown = self.joined = self.stays = None
+        self.empty = self.shown = self.joined = self.stays = self.slid = None
     @property
     def device(self): return self.fits.betas.device
     @property
@@ -254,16 +254,25 @@ def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
 # %% ../nbs/method/24_guided_system.ipynb #cecf49f4
 @patch
 def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1 size size']: # as for `paint`
-    "Where the photo stays in poses, seen by the frame's cameras; nowhere beyond its edge"
+    "Where the photo stays in poses, seen by the frame's cameras; nowhere beyond its edge. Sets `slid`"
     body, size = self.system.drawn_by(self.device), camera.size[0]
     own = frame_camera(self.fits.camera, torch.tensor([frame], device=self.device), size)
-    at = lambda camera, *pose: camera.project(body(*pose).verts)[..., :2]
+    at = lambda camera, *pose: camera.project(body(*pose).verts)
     after = at(camera, rotmats, betas)
     before = at(own, self.fits.rotmats, self.fits.betas).expand_as(after)
-    stays = staying(before, after, pixels_per_metre(own, self.device).expand(len(after)), size)
+    scale, shift = slide(before[..., :2], after[..., :2], part_weights(body)[:, BELLY] > .95, size)
+    self.slid = [slid_frame(frame, size, *o) for o in zip(scale.tolist(), shift.tolist())]
+    there = scale[:, None, None]*before[..., :2] + shift[:, None]
+    before = torch.cat([there, before[..., 2:]], 2)
+    stays = staying(before, after, scale*pixels_per_metre(own, self.device), size)
+    return stays*torch.stack([self.on_photo(o, size) for o in self.slid])
+
+@patch
+def on_photo(self:Portrait, frame:tuple, size:int)->Bool[Tensor, '1 size size']:
+    "Where a frame shows the photo"
     (left, top, right, bottom), middles = self.in_photo(frame), (torch.arange(size, device=self.device) + .5)/size
     x, y = left + middles*(right - left), top + middles*(bottom - top)
-    return stays*((x > 0) & (x < self.photo.width) & ((y > 0) & (y < self.photo.height))[:, None])
+    return ((x > 0) & (x < self.photo.width) & ((y > 0) & (y < self.photo.height))[:, None])[None]
 
 @patch
 def view(self:Portrait, frame:tuple, size:int)->tuple: # [1, 3, size, size], the person's colours, the matte
@@ -274,19 +283,28 @@ def view(self:Portrait, frame:tuple, size:int)->tuple: # [1, 3, size, size], the
         self.views = {(frame, size): (photo, bleed(photo, inner_matte(matte)), matte)}
     return self.views[frame, size]
 
+def slid_frame(frame:tuple, size:int, scale:float, shift)->tuple:
+    "The frame in which the photo looks as if it had been scaled and shifted by pixels of a picture"
+    (left, top, side), (x, y) = frame, shift
+    return left - x*side/size/scale, top - y*side/size/scale, side/scale
+
 # %% ../nbs/method/24_guided_system.ipynb #b1b0d2df
 @patch
-def kept(self:Portrait, person, matte, frame:tuple)->tuple: # the same two
+def kept(self:Portrait, person, matte)->tuple: # the same two
     "The person and the matte of the photo where it stays"
-    if not self.stays.any(): return person, matte
-    _, colours, own = self.view(frame, person.shape[3])
-    return torch.lerp(person, colours, self.stays), torch.lerp(matte, own, self.stays)
+    person, matte = person.clone(), matte.clone()
+    for i, stays in enumerate(self.stays):
+        if not stays.any(): continue
+        _, colours, own = self.view(self.slid[i], person.shape[3])
+        person[i], matte[i] = torch.lerp(person[i], colours[0], stays), torch.lerp(matte[i], own[0], stays)
+    return person, matte
 
 @patch
 def with_photo(self:Portrait, picture:Float[Tensor, 'b 3 h w'], frame:tuple)->Float[Tensor, 'b 3 h w']:
-    "A picture with the photo where it stays"
-    if not self.stays.any(): return picture
-    return torch.lerp(picture, self.view(frame, picture.shape[3])[0].expand_as(picture), self.stays)
+    "A picture with the photo, and its background, where it stays and is not shifted"
+    here = self.stays*picture.new_tensor([o == frame for o in self.slid]).view(-1, 1, 1, 1)
+    if not here.any(): return picture
+    return torch.lerp(picture, self.view(frame, picture.shape[3])[0].expand_as(picture), here)
 
 # %% ../nbs/method/24_guided_system.ipynb #f46b1267
 @patch
@@ -311,7 +329,7 @@ def paint(self:Portrait,
     cloth = (between & (down < self.hem())[..., None])[:, None]
     there = torch.where(cloth, 1., firm_matte(painted.matte, x))
     self.stays = self.what_stays(rotmats, camera, frame, who)
-    return self.kept(person_of(painted, carried), there, frame)
+    return self.kept(person_of(painted, carried), there)
 
 # %% ../nbs/method/24_guided_system.ipynb #a33e961e
 def clear(person:Float[Tensor, '3 h w'], matte:Float[Tensor, '1 h w'])->Image.Image: # RGBA
@@ -370,7 +388,7 @@ def pasted(self:Portrait,
         return out
     out = Image.new('RGB', self.photo.size, colour) if colour else self.behind().copy()
     out.paste(layer, box[:2], layer)
-    if not colour and bool(self.stays.any()):
+    if not colour and self.slid == [frame] and bool(self.stays.any()):
         stays = Image.fromarray((self.stays[0, 0]*255).round().byte().cpu().numpy())
         out.paste(self.photo.crop(box), box[:2], stays.resize((side, side), Image.Resampling.BILINEAR))
     return out
