@@ -23,7 +23,7 @@ from .detector import find_people
 from .guided_system import MOST, Portrait, background_colour
 from .infer import SHOWN
 from .keypoints import COLORS, KEYPOINTS, LIMBS, Keypoints
-from .pose_editor import bend
+from .pose_editor import bend, limb_of
 from .people.poses import POSES
 from .reposer import KEPT, SURE, Aim, Recent, Reposer, Sighting, content_key, from_left, pixels_of
 
@@ -204,7 +204,8 @@ def pulled(self:App, asked:dict, seen:Sighting)->Aim:
     x, y = (min(max(v, -size/2), 1.5*size) for v in to)                              # near the canvas
     points[0, joint] = points.new_tensor([x, y, 1.])
     fits = replace(seen.fits, rotmats=aim.rotmats, camera=aim.camera)
-    rotmats, camera = bend(self.tool.fitter, fits, Keypoints(points, self.tool.size), 24 if asked.get('done') else 8)
+    goal, steps = Keypoints(points, self.tool.size), 24 if asked.get('done') else 8
+    rotmats, camera = bend(self.tool.fitter, fits, goal, steps, limb_of(joint))
     return self.tool.aim_at(rotmats, seen.fits.betas, camera)
 
 def _drag(asked):

@@ -28,9 +28,9 @@ from .guided import Guided, GuidedNet, GuidedSettings, decide, over, person_of
 from .people import free_body
 from .rounds import frame_camera
 from .places import bleed, inner_matte
-from .shown import grow, part_weights, pixels_per_metre
+from .shown import grow, pixels_per_metre
 from .sources import cut
-from .still import BELLY, slide, staying
+from .still import slide, staying, waist_of
 from .train import System
 
 # %% ../nbs/method/24_guided_system.ipynb #fed36d2a
@@ -260,13 +260,14 @@ def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1
     at = lambda camera, *pose: camera.project(body(*pose).verts)
     after = at(camera, rotmats, betas)
     before = at(own, self.fits.rotmats, self.fits.betas).expand_as(after)
-    scale, shift = slide(before[..., :2], after[..., :2], part_weights(body)[:, BELLY] > .95, size)
+    scale, shift = slide(before[..., :2], after[..., :2], waist_of(body), size)
     self.slid = [slid_frame(frame, size, *o) for o in zip(scale.tolist(), shift.tolist())]
     there = scale[:, None, None]*before[..., :2] + shift[:, None]
     before = torch.cat([there, before[..., 2:]], 2)
     stays = staying(before, after, scale*pixels_per_metre(own, self.device), size)
     return stays*torch.stack([self.on_photo(o, size) for o in self.slid])
 
+# %% ../nbs/method/24_guided_system.ipynb #2d7ed934
 @patch
 def on_photo(self:Portrait, frame:tuple, size:int)->Bool[Tensor, '1 size size']:
     "Where a frame shows the photo"

@@ -12,8 +12,11 @@ from spice.contact import follow, penetration, turn_about
 from spice.core import DataError, seeded
 from spice.gestures import GESTURES, LOOKS, NECK, POSE_PARTS, heading, joints_of, named_turns, said, with_parts
 from spice.infer import demo_person, repose, spice_repose
+from spice.keypoints import Keypoints
 from spice.people.poses import POSES
+from spice.pose_editor import bend, limb_of
 from spice.reposer import Reposer
+from spice.rig import ACTIVE
 from spice.sources import cut
 from spice.train import make_system
 
@@ -137,3 +140,24 @@ def test_the_command(tmp_path, person):
     with pytest.raises(DataError, match='Take all, or some of left_arm'):
         spice_repose(str(tmp_path/'me.png'), 'wave', str(tmp_path/'out'), parts='nose')
     assert not (tmp_path/'out'/'me_wave.png').exists()
+
+@pytest.mark.parametrize('joint, limb', [(4, 'right_arm'), (6, 'left_arm'), (10, 'right_leg'), (12, 'left_leg')])
+def test_a_pulled_hand_moves_its_arm_only(tool, seen, joint, limb):
+    own = seen.fits
+    points = tool.joints_at(own.rotmats, own.betas, own.camera).clone()
+    points[..., 2] = .1
+    points[0, joint] += points.new_tensor([6., -4, .9])
+    now, limb_of_it = own, limb_of(joint)
+    rotmats, camera = bend(tool.fitter, now, Keypoints(points, tool.size), 24, limb_of_it)
+    still = [j for j in range(24) if j not in POSE_PARTS[limb]]
+    assert (rotmats[:, still] - own.rotmats[:, still]).abs().max() == 0
+    assert (camera.translation - own.camera.translation).abs().max() == 0
+    found = tool.joints_at(rotmats, own.betas, camera)[0, joint, :2]
+    far = (tool.joints_at(own.rotmats, own.betas, own.camera)[0, joint, :2] - points[0, joint, :2]).norm()
+    assert (found - points[0, joint, :2]).norm() < .5*far
+    portrait = tool.portrait(seen)
+    portrait.picture(rotmats, camera, 128)
+    assert (portrait.stays == 1).float().mean() > .05
+
+def test_a_pulled_neck_moves_all():
+    assert limb_of(1) == limb_of(0) == limb_of(11) == ACTIVE
