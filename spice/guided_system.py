@@ -260,11 +260,12 @@ def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1
     at = lambda camera, *pose: camera.project(body(*pose).verts)
     after = at(camera, rotmats, betas)
     before = at(own, self.fits.rotmats, self.fits.betas).expand_as(after)
-    scale, shift = slide(before[..., :2], after[..., :2], waist_of(body), size)
+    metre = pixels_per_metre(own, self.device)
+    scale, shift = slide(before[..., :2], after[..., :2], metre.expand(len(after)), waist_of(body), size)
     self.slid = [slid_frame(frame, size, *o) for o in zip(scale.tolist(), shift.tolist())]
     there = scale[:, None, None]*before[..., :2] + shift[:, None]
     before = torch.cat([there, before[..., 2:]], 2)
-    stays = staying(before, after, scale*pixels_per_metre(own, self.device), size)
+    stays = staying(before, after, scale*metre, size)
     return stays*torch.stack([self.on_photo(o, size) for o in self.slid])
 
 # %% ../nbs/method/24_guided_system.ipynb #2d7ed934
