@@ -28,9 +28,9 @@ from .guided import Guided, GuidedNet, GuidedSettings, decide, over, person_of
 from .people import free_body
 from .rounds import frame_camera
 from .places import bleed, inner_matte
-from .shown import grow, pixels_per_metre
+from .shown import grow, linear_ramp, pixels_per_metre
 from .sources import cut
-from .still import slide, staying, waist_of
+from .still import slide, staying, vacated, waist_of
 from .train import System
 
 # %% ../nbs/method/24_guided_system.ipynb #fed36d2a
@@ -122,7 +122,7 @@ class Portrait:
         self.system, self.photo, self.matte, self.box, self.fits = system, photo, matte, box, fits
         self.hidden, self.others = hidden, others
         self.opened, self.grounds, self.views = {}, {}, {}
-        self.empty = self.shown = self.joined = self.stays = self.slid = None
+        self.empty = self.shown = self.joined = self.stays = self.slid = self.vacated = None
     @property
     def device(self): return self.fits.betas.device
     @property
@@ -254,7 +254,7 @@ def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
 # %% ../nbs/method/24_guided_system.ipynb #cecf49f4
 @patch
 def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1 size size']: # as for `paint`
-    "Where the photo stays in poses, seen by the frame's cameras; nowhere beyond its edge. Sets `slid`"
+    "Where the photo stays in poses, seen by the frame's cameras; nowhere beyond its edge. Sets `slid` and `vacated`"
     body, size = self.system.drawn_by(self.device), camera.size[0]
     own = frame_camera(self.fits.camera, torch.tensor([frame], device=self.device), size)
     at = lambda camera, *pose: camera.project(body(*pose).verts)
@@ -265,8 +265,8 @@ def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1
     self.slid = [slid_frame(frame, size, *o) for o in zip(scale.tolist(), shift.tolist())]
     there = scale[:, None, None]*before[..., :2] + shift[:, None]
     before = torch.cat([there, before[..., 2:]], 2)
-    stays = staying(before, after, scale*metre, size)
-    return stays*torch.stack([self.on_photo(o, size) for o in self.slid])
+    self.vacated = vacated(before, after, scale*metre, size)
+    return staying(before, after, scale*metre, size)*torch.stack([self.on_photo(o, size) for o in self.slid])
 
 # %% ../nbs/method/24_guided_system.ipynb #2d7ed934
 @patch
@@ -331,6 +331,7 @@ def paint(self:Portrait,
     cloth = (between & (down < self.hem())[..., None])[:, None]
     there = torch.where(cloth, 1., firm_matte(painted.matte, x))
     self.stays = self.what_stays(rotmats, camera, frame, who)
+    there = there*(1 - self.vacated*(1 - linear_ramp(x[:, 3:4], .3, .7)))
     return self.kept(person_of(painted, carried), there)
 
 # %% ../nbs/method/24_guided_system.ipynb #a33e961e
