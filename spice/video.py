@@ -19,6 +19,7 @@ from .camera import Camera, frame_body, world_to_view
 from .core import DataError, can_write, command, not_over, progress, read_image, show_images, to_pil
 from .sources import person_box
 from .detector import find_people
+from .gestures import MOTION_PARTS, moved, right_is_freer, standing
 from .film import check_fps, codec_of, write_video
 from .film import Frames, at_rate, film_flow, identity_drift, warping_error # noqa: F401
 from .infer import whom
@@ -151,7 +152,13 @@ def named_motion(self:Reposer,
         raise DataError(f'repeat={repeat!r}', 'Give a whole number from 1 to 1000')
     rows = motion(name, max(2, round(MOTIONS[name][-1][0]*fps) + 1)).to(self.device)
     rows = torch.cat([rows[:-1]]*(repeat - 1) + [rows])
-    rotmats, height = settle(rows, self.body, seen.fits.betas.expand(len(rows), -1))
+    own, betas = world_to_view(seen.fits.rotmats), seen.fits.betas
+    part = MOTION_PARTS.get(name) if self.system.any_size else None
+    if part == 'left_arm' or part and standing(own):
+        right = part == 'left_arm' and right_is_freer(self.body, seen)
+        turns = moved(name, rows, own, self.body, betas, right, max(1, round(.3*fps)))
+        return self.film_on_floor(world_to_view(turns), seen)
+    rotmats, height = settle(rows, self.body, betas.expand(len(rows), -1))
     return self.film_on_floor(world_to_view(rotmats), seen, height)
 
 # %% ../nbs/use/41_video.ipynb #44ec9a2f

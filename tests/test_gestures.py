@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import ImageDraw
 
+import spice.video # noqa: F401
 from spice.camera import world_to_view
 from spice.contact import follow, penetration, turn_about
 from spice.core import DataError, seeded
-from spice.gestures import GESTURES, LOOKS, NECK, POSE_PARTS, heading, joints_of, named_turns, said, with_parts
+from spice.gestures import GESTURES, LOOKS, MOTION_PARTS, NECK, POSE_PARTS, heading, joints_of, named_turns, said, standing, with_parts
 from spice.infer import demo_person, repose, spice_repose
 from spice.keypoints import Keypoints
 from spice.people.poses import POSES
@@ -161,3 +162,22 @@ def test_a_pulled_hand_moves_its_arm_only(tool, seen, joint, limb):
 
 def test_a_pulled_neck_moves_all():
     assert limb_of(1) == limb_of(0) == limb_of(11) == ACTIVE
+
+@pytest.mark.parametrize('name, part', MOTION_PARTS.items())
+def test_a_motion_begins_with_the_photo_and_moves_what_its_name_says(tool, seen, name, part):
+    aims, own = tool.named_motion(name, seen, 12), seen.fits
+    assert (aims.rotmats[[0, -1]] - own.rotmats).abs().max() < 1e-4
+    moved = (aims.rotmats - own.rotmats).abs().amax((0, 2, 3)) > 1e-4
+    parts = {part} if part == 'legs' else {'left_arm', 'right_arm'}
+    assert any(set(moved.nonzero()[:, 0].tolist()) <= set(POSE_PARTS[o]) for o in parts) and moved.any()
+    if part != 'legs': assert torch.allclose(aims.camera.translation, own.camera.translation.expand(len(aims), 3), atol=1e-3)
+    portrait = tool.portrait(seen)
+    first, = portrait.picture(aims[0].rotmats, aims[0].camera, 128)
+    assert np.abs(np.asarray(first, int) - np.asarray(cut(seen.photo, seen.box, (128, 128))))[10:-10, 14:-3].max() <= 1
+
+def test_who_sits_waves_by_the_whole_motion(tool):
+    photo, known = demo_person(3, 128, 60.)
+    sitting = tool.see(photo, known['keypoints'], matte=known['matte'])
+    assert not standing(world_to_view(sitting.fits.rotmats))
+    aims = tool.named_motion('walk', sitting, 12)
+    assert standing(world_to_view(aims.rotmats)).all()
