@@ -256,6 +256,9 @@ def shown_share(x:Float[Tensor, 'b 15 h w'])->Float[Tensor, ' b']: # from 0 to 1
 def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1 size size']: # as for `paint`
     "Where the photo stays in poses, seen by the frame's cameras; nowhere beyond its edge. Sets `slid` and `vacated`"
     body, size = self.system.drawn_by(self.device), camera.size[0]
+    if not torch.equal(betas[:1], self.fits.betas): # another shape: nothing stays
+        self.slid, self.vacated = [frame]*len(rotmats), rotmats.new_zeros(len(rotmats), 1, size, size)
+        return self.vacated
     own = frame_camera(self.fits.camera, torch.tensor([frame], device=self.device), size)
     at = lambda camera, *pose: camera.project(body(*pose).verts)
     after = at(camera, rotmats, betas)
