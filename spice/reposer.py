@@ -408,7 +408,7 @@ def photo_on_canvas(self:Reposer, seen:Sighting)->tuple: # left, top, right, bot
     return -left*scale, -top*scale, (seen.photo.width - left)*scale, (seen.photo.height - top)*scale
 
 @patch
-def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:bool=True, betas=None)->Aim:
+def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within=True, betas=None, nearer=True)->Aim:
     "The source's body in a pose, where it stood; further away if it would not fit the canvas (or else the photo)"
     betas, own = seen.fits.betas if betas is None else betas, seen.fits.camera
     now = self.body(rotmats, betas)
@@ -417,14 +417,14 @@ def stand(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within
     place = torch.cat([spot, own.translation[0, 2:]])
     if not cut_off:
         frame = None if within else self.photo_on_canvas(seen)
-        place = self.far_enough(seen, spot, now.verts - root, frame, self.as_tall(rotmats, seen))
+        place = self.far_enough(seen, spot, now.verts - root, frame, self.as_tall(rotmats, seen) if nearer else 1.)
     return self.aim_at(rotmats, betas, Camera(own.focal, own.center, (place - root)[None], self.size))
 
 # %% ../nbs/use/39_reposer.ipynb #d3f8db46
 @patch
-def put(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within:bool=True, betas=None)->Aim:
+def put(self:Reposer, rotmats:Float[Tensor, '1 24 3 3'], seen:Sighting, within=True, betas=None, nearer=True)->Aim:
     "The source's body in a pose, where the system wants it"
-    if self.system.any_size: return self.stand(rotmats, seen, within, betas)
+    if self.system.any_size: return self.stand(rotmats, seen, within, betas, nearer)
     return self.place(rotmats, seen, betas)
 
 @patch
@@ -462,11 +462,12 @@ def aim(self:Reposer,
     if not (parts is None or retarget): raise DataError('parts beside retarget=False', 'Give one of the two')
     other = {} if change is None else dict(betas=betas)
     own, turns = seen.fits.rotmats, self.turns_of(pose, betas, seen if self.system.any_size and not parts else None)
-    if turns is not None: return replace(self.put(with_parts(own, turns, parts), seen, within, betas), **other)
+    how = within, betas, parts != 'all'
+    if turns is not None: return replace(self.put(with_parts(own, turns, parts), seen, *how), **other)
     driver = self.driver(pose, person)
     turns, camera = with_parts(own, driver.fits.rotmats, parts), driver.fits.camera
     if not retarget: return Aim(driver.keypoints.points.to(self.device), turns, camera, driver.maps, **other)
-    if self.system.any_size: return replace(self.put(turns, seen, within, betas), **other)
+    if self.system.any_size: return replace(self.put(turns, seen, *how), **other)
     return replace(self.aim_at(turns, betas, camera), maps=driver.maps, **other)
 
 # %% ../nbs/use/39_reposer.ipynb #5fcc5e84
