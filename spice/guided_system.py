@@ -274,10 +274,11 @@ def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1
 # %% ../nbs/method/24_guided_system.ipynb #2d7ed934
 @patch
 def on_photo(self:Portrait, frame:tuple, size:int)->Bool[Tensor, '1 size size']:
-    "Where a frame shows the photo"
-    (left, top, right, bottom), middles = self.in_photo(frame), (torch.arange(size, device=self.device) + .5)/size
-    x, y = left + middles*(right - left), top + middles*(bottom - top)
-    return ((x > 0) & (x < self.photo.width) & ((y > 0) & (y < self.photo.height))[:, None])[None]
+    "Where a frame shows whole pixels of the photo"
+    (left, top, right, bottom), starts = self.in_photo(frame), torch.arange(size, device=self.device)/size
+    x, y, step = left + starts*(right - left), top + starts*(bottom - top), (right - left)/size
+    across, down = (x >= 0) & (x + step <= self.photo.width), (y >= 0) & (y + step <= self.photo.height)
+    return (across & down[:, None])[None]
 
 @patch
 def view(self:Portrait, frame:tuple, size:int)->tuple: # [1, 3, size, size], the person's colours, the matte
