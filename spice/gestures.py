@@ -7,7 +7,7 @@ __all__ = ['POSE_PARTS', 'GESTURES', 'LOOKS', 'NECK', 'LYING', 'AHEAD', 'UPRIGHT
            'joints_of', 'with_parts', 'heading', 'faced', 'standing', 'looking', 'gesture', 'ahead', 'said',
            'arm_freedom', 'right_is_freer', 'named_turns', 'moved']
 
-# %% ../nbs/use/38a_gestures.ipynb #ec580d98
+# %% ../nbs/use/38a_gestures.ipynb #bb4d1bfc
 import math
 import numpy as np
 import roma
@@ -23,9 +23,9 @@ from .shown import MOVERS, grow, part_weights, pixels_per_metre, same_part, show
 from .sources import cut
 from .surface import Surface, render_body
 
-# %% ../nbs/use/38a_gestures.ipynb #0ed52886
+# %% ../nbs/use/38a_gestures.ipynb #43da7f3e
 POSE_PARTS = dict(left_arm=ARM[0], right_arm=ARM[1], arms=(*ARM[0], *ARM[1]), left_leg=LEG[0], right_leg=LEG[1],
-             legs=(*LEG[0], *LEG[1]), head=(12, 15), trunk=(0, 3, 6, 9)) # joints; the trunk's first turns all of it
+                  legs=(*LEG[0], *LEG[1]), head=(12, 15), trunk=(0, 3, 6, 9)) # the trunk's first turns all of it
 
 GESTURES = {o: 'left_arm' for o in ('wave', 'wave_back', 'point', 'bag', 'hand_on_hip', 'hand_in_pocket',
                                     'holding_waist', 'hand_to_head')}
@@ -52,7 +52,7 @@ def with_parts(own:Float[Tensor, 'n 24 3 3'],
     out[:, joints] = turns[:, joints]
     return out
 
-# %% ../nbs/use/38a_gestures.ipynb #5ee9bf3c
+# %% ../nbs/use/38a_gestures.ipynb #b6da5149
 NECK = math.radians(70) # that the head is turned at most, seen from the chest
 LYING = .5              # a chest that points forward by less than this much of its length
 AHEAD = .05             # metres by which the right foot must be in front to stay in front
@@ -71,7 +71,7 @@ def faced(rotmats:Float[Tensor, 'n 24 3 3'], # with y up
     about = turn_about(rotmats.new_tensor([0., 1, 0]).expand(len(rotmats), 3), angle)
     return torch.cat([about[:, None]@rotmats[:, :1], rotmats[:, 1:]], 1)
 
-# %% ../nbs/use/38a_gestures.ipynb #3fb783fc
+# %% ../nbs/use/38a_gestures.ipynb #d702ab75
 def standing(rotmats:Float[Tensor, 'n 24 3 3'], # with y up
             )->Bool[Tensor, ' n']:
     "Whether trunk and thighs are upright"
@@ -89,7 +89,7 @@ def looking(rotmats:Float[Tensor, 'n 24 3 3'], # poses
     out[:, [12, 15]] = roma.rotvec_to_rotmat(half)[:, None]
     return out
 
-# %% ../nbs/use/38a_gestures.ipynb #b09c3003
+# %% ../nbs/use/38a_gestures.ipynb #c766b4a5
 def gesture(rows:Float[Tensor, 'n d'],        # poses
             parts:str,                        # keys of `POSE_PARTS` that are taken: arms or legs
             own:Float[Tensor, 'n 24 3 3'],    # the people's own pose, with y up
@@ -110,7 +110,7 @@ def ahead(own:Float[Tensor, '1 24 3 3'], body:Body, betas)->bool:
     places = follow(faced(own, -heading(own)), shape_of(body, betas).joints)[1]
     return bool((places[:, 8, 2] - places[:, 7, 2] > AHEAD).all())
 
-# %% ../nbs/use/38a_gestures.ipynb #e343b113
+# %% ../nbs/use/38a_gestures.ipynb #030181f1
 def said(name:str,                         # a key of `POSES`
          own:Float[Tensor, '1 24 3 3'],    # the person's own pose, with y up
          body:Body,
@@ -126,7 +126,7 @@ def said(name:str,                         # a key of `POSES`
     turned = faced(settle(rows, body, betas)[0], angle)
     return turned if name in LOOKS else looking(turned, own)
 
-# %% ../nbs/use/38a_gestures.ipynb #f6bfa2fb
+# %% ../nbs/use/38a_gestures.ipynb #9587740a
 FREER, BURDEN = .2, 2. # by how much the right arm must be freer; how much a bag counts
 LOOKED_AT = 128        # pixels of a side
 
@@ -145,7 +145,7 @@ def arm_freedom(surface:Surface,             # of the body in the photo
     below = (at - hand[0])**2 + (at[:, None] - hand[1] - .12*metre)**2 < (.14*metre)**2
     return float(shown - BURDEN*(matte & ~body & below).sum()/below.sum().clamp(min=1))
 
-# %% ../nbs/use/38a_gestures.ipynb #2de2c82c
+# %% ../nbs/use/38a_gestures.ipynb #968a9c6e
 def right_is_freer(body:Body,
                    seen, # a `Sighting` (chapter 39)
                   )->bool:
@@ -158,7 +158,7 @@ def right_is_freer(body:Body,
     left, right = (0. if gone else arm_freedom(surface, matte, o) for o, gone in zip(('left', 'right'), hidden))
     return right > left + FREER
 
-# %% ../nbs/use/38a_gestures.ipynb #c9e489c3
+# %% ../nbs/use/38a_gestures.ipynb #9278562f
 def named_turns(name:str,  # a key of `POSES`
                 body:Body,
                 betas:Float[Tensor, '1 10'],
@@ -169,7 +169,7 @@ def named_turns(name:str,  # a key of `POSES`
     other = GESTURES.get(name) == 'left_arm' and right_is_freer(body, seen)
     return world_to_view(said(name, world_to_view(seen.fits.rotmats), body, betas, other))
 
-# %% ../nbs/use/38a_gestures.ipynb #0f3545bf
+# %% ../nbs/use/38a_gestures.ipynb #69fc7d9f
 MOTION_PARTS = dict(wave='left_arm', walk='legs')
 
 def moved(name:str,                      # a key of `MOTION_PARTS`

@@ -6,7 +6,7 @@
 __all__ = ['MOVES', 'BEHIND_FRONT', 'LEAST', 'FULL', 'MAP_CELLS', 'SPINE', 'ALONG', 'UNSHIFTED', 'UNSEEN_CLOTH', 'OLD', 'NEW',
            'FARTHEST_REST', 'seen_cells', 'waist_of', 'slide', 'staying', 'vacated']
 
-# %% ../nbs/method/16e_still.ipynb #2d62ea72
+# %% ../nbs/method/16e_still.ipynb #fe53568e
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from .body import Body
 from .places import distance
 from .shown import linear_ramp
 
-# %% ../nbs/method/16e_still.ipynb #6ad109b0
+# %% ../nbs/method/16e_still.ipynb #79aa6076
 MOVES, BEHIND_FRONT = .003, .03 # metres by which a point that rests may move; behind the front that still count
 LEAST, FULL = .03, .1           # metres
 MAP_CELLS = 96                  # a side of the map
@@ -33,7 +33,7 @@ def seen_cells(skin:Float[Tensor, 'b v 3'], # x, y in pixels, depth in metres
     cells = torch.zeros_like(front).scatter_reduce(1, index, ahead.to(front), 'amax')[:, :-1] > 0
     return cells.unflatten(1, (MAP_CELLS, MAP_CELLS))
 
-# %% ../nbs/method/16e_still.ipynb #35cb114d
+# %% ../nbs/method/16e_still.ipynb #d6619b69
 SPINE = 3, 6, 9  # joints that neither arms nor legs turn
 ALONG = .01      # metres that are no difference at first
 UNSHIFTED = .001 # a change of scale, and a shift in parts of the picture, that are none
@@ -43,7 +43,7 @@ def waist_of(body:Body)->Bool[Tensor, ' v']:
     weight = body.smpl.lbs_weights[:, list(SPINE)].sum(1)
     return weight > weight.max() - .02
 
-# %% ../nbs/method/16e_still.ipynb #8aa9a2f6
+# %% ../nbs/method/16e_still.ipynb #1493c9a6
 def slide(before:Float[Tensor, 'b v 2'], # the skin in the photo's pose, in pixels
           after:Float[Tensor, 'b v 2'],  # and in the new one
           metre:Float[Tensor, ' b'],     # pixels
@@ -63,7 +63,7 @@ def slide(before:Float[Tensor, 'b v 2'], # the skin in the photo's pose, in pixe
     scale = torch.where(none, 1., scale)
     return scale, torch.where(none[:, None], 0., mc - scale[:, None]*ma)
 
-# %% ../nbs/method/16e_still.ipynb #93130c4a
+# %% ../nbs/method/16e_still.ipynb #b389b4e0
 def staying(before:Float[Tensor, 'b v 3'], # the skin in the photo's pose: x, y in pixels of a square picture, depth
             after:Float[Tensor, 'b v 3'],  # and in the new one
             metre:Float[Tensor, ' b'],     # pixels
@@ -76,7 +76,7 @@ def staying(before:Float[Tensor, 'b v 3'], # the skin in the photo's pose: x, y 
     stays = linear_ramp(away*(size/MAP_CELLS)/metre[:, None, None], LEAST, FULL)[:, None]
     return F.interpolate(stays, (size, size), mode='bilinear', align_corners=False)
 
-# %% ../nbs/method/16e_still.ipynb #cb17af76
+# %% ../nbs/method/16e_still.ipynb #ca75fb74
 UNSEEN_CLOTH = .03, .055 # metres from resting skin at which cloth that nobody has seen begins to end, and ends
 OLD, NEW, FARTHEST_REST = (.08, .12), (.05, .08), .22 # near moving skin before, away from it now; resting skin is near
 

@@ -175,7 +175,7 @@ def test_a_motion_begins_with_the_photo_and_moves_what_its_name_says(tool, seen,
     first, = portrait.picture(aims[0].rotmats, aims[0].camera, 128)
     assert np.abs(np.asarray(first, int) - np.asarray(cut(seen.photo, seen.box, (128, 128))))[10:-10, 14:-3].max() <= 1
 
-def test_who_sits_waves_by_the_whole_motion(tool):
+def test_who_sits_gets_up_to_walk(tool):
     photo, known = demo_person(3, 128, 60.)
     sitting = tool.see(photo, known['keypoints'], matte=known['matte'])
     assert not standing(world_to_view(sitting.fits.rotmats))
