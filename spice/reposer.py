@@ -382,13 +382,13 @@ def far_enough(self:Reposer,
                nearest:float=1.,              # where to begin, as a share of the distance
               )->Float[Tensor, '3']: # the spot, as far from the camera as it was, or so far that all is within
     "A place from which everything is seen"
-    own, size = seen.fits.camera, self.size[0]
-    left, top, right, bottom = within or (.02*size, .02*size, .98*size, .98*size)
-    away = torch.linspace(nearest, 2, 41, device=spot.device)[:, None]
-    places = torch.cat([away*spot, away*own.translation[0, 2]], 1) # on the same spot of the picture
+    own, edges = seen.fits.camera, spot.new_tensor(within or [o*self.size[0] for o in (.02, .02, .98, .98)])
+    before = own.project(self.body(seen.fits.rotmats, seen.fits.betas).verts)[0, :, :2] # as near an edge as they were
+    low, high = torch.minimum(edges[:2], before.amin(0) - 1), torch.maximum(edges[2:], before.amax(0) + 1)
+    places = torch.linspace(nearest, 2, 41, device=spot.device)[:, None]*torch.cat([spot, own.translation[0, 2:]])
     cameras = Camera(own.focal.expand(41, *own.focal.shape[1:]), own.center.expand(41, 2), places, self.size)
     xy = cameras.project(points.expand(41, -1, -1))[..., :2]
-    fits = ((xy > xy.new_tensor([left, top])) & (xy < xy.new_tensor([right, bottom]))).all(2).all(1)
+    fits = ((xy > low) & (xy < high)).all(2).all(1)
     return places[int(fits.float().argmax()) if fits.any() else -1]
 
 # %% ../nbs/use/39_reposer.ipynb #0dc6f323
