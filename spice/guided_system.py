@@ -288,11 +288,11 @@ def bare(self:Portrait)->Image.Image: # 'L', of the photo's size
 AT_REST = .006, .03 # shares of the frame, and of the scale, by which a bag may go another way than what is around it
 
 @patch
-def hang_bags(self:Portrait, before, after, frame:tuple, size:int)->list: # bag, frames, colours, alpha, behind
+def hang_bags(self:Portrait, before, after, frame:tuple, size:int, zoom=1.)->list: # bag, frames, colours, alpha, behind
     "Where each bag goes in poses, and how it looks there"
     hung = []
     for bag in self.bags():
-        ways = hang(before, after, bag.anchor)
+        ways = hang(before, after, bag.anchor, zoom)
         frames = [slid_frame(frame, size, *o) for o in zip(*(o.tolist() for o in ways))]
         for i, (own, rest) in enumerate(zip(frames, self.slid)):
             far = max(abs(own[k] - rest[k]) for k in (0, 1))/rest[2], abs(own[2]/rest[2] - 1)
@@ -336,16 +336,18 @@ def what_stays(self:Portrait, rotmats, camera, frame, betas)->Float[Tensor, 'b 1
     at = lambda camera, *pose: camera.project(body(*pose).verts)
     after = at(camera, rotmats, betas)
     before = at(own, self.fits.rotmats, self.fits.betas).expand_as(after)
+    zoom = camera.focal_xy[:, 0]/own.focal_xy[:, 0]
     if not torch.equal(betas[:1], self.fits.betas): # another shape: nothing stays
         self.slid, self.vacated = [frame]*len(rotmats), rotmats.new_zeros(len(rotmats), 1, size, size)
-        self.hung = self.hang_bags(before, after, frame, size)
+        self.hung = self.hang_bags(before, after, frame, size, zoom)
         return self.vacated
     metre = pixels_per_metre(own, self.device)
     scale, shift = slide(before[..., :2], after[..., :2], metre.expand(len(after)), waist_of(body), size)
     self.slid = [slid_frame(frame, size, *o) for o in zip(scale.tolist(), shift.tolist())]
     there = scale[:, None, None]*before[..., :2] + shift[:, None]
     slid = torch.cat([there, before[..., 2:]], 2)
-    self.vacated, self.hung = vacated(slid, after, scale*metre, size), self.hang_bags(before, after, frame, size)
+    self.vacated = vacated(slid, after, scale*metre, size)
+    self.hung = self.hang_bags(before, after, frame, size, zoom)
     stays = staying(slid, after, scale*metre, size)*torch.stack([self.on_photo(o, size) for o in self.slid])
     return stays*(1 - self.moved_bags(size))
 

@@ -181,3 +181,13 @@ def test_who_sits_gets_up_to_walk(tool):
     assert not standing(world_to_view(sitting.fits.rotmats))
     aims = tool.named_motion('walk', sitting, 12)
     assert standing(world_to_view(aims.rotmats)).all()
+
+@pytest.mark.parametrize('name', ['wave', 'walk'])
+def test_feet_at_the_photos_edge_stay_there(tool, seen, name):
+    "There is no place further away with more room below"
+    own, size = seen.fits.camera, tool.size[0]
+    low = own.project(tool.body(seen.fits.rotmats, seen.fits.betas).verts)[0, :, 1].max()
+    down = own.translation.clone()
+    down[:, 1] += (.995*size - low)*own.translation[0, 2]/own.focal_xy[0, 0]
+    at_edge = replace(seen, fits=replace(seen.fits, camera=replace(own, translation=down)))
+    assert abs(float(tool.aim(name, at_edge).camera.translation[0, 2]/down[0, 2]) - 1) < .13
