@@ -159,7 +159,7 @@ CARD = '''# clothes
 
 What each pixel of a person is: {labels}. Load it with `spice.clothes.load_clothes()`.
 
-- Layout: the first {blocks} blocks of EfficientNet-lite0, and as many steps back up, which also see matte and body (chapter 16f); {weights:,} parameters, half precision;
+- Layout: the first {blocks} blocks of EfficientNet-lite0, and four blocks back up, which also see matte and body (chapter 16f); {weights:,} parameters, half precision;
   pictures of {size} pixels.
 - Data: {train:,} street photos of Clothing Co-Parsing with a label for each pixel; bodies and mattes as `repose` finds them. {aside} more were kept aside.
 - Training: `python scripts/train_clothes.py CLONE`, seed {seed}: begins with EfficientNet-lite0's ImageNet weights (Google, Apache-2.0); {steps:,} steps of {bs}, AdamW, one

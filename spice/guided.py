@@ -157,8 +157,8 @@ class GuidedNet(Pretrained, nn.Module):
 # %% ../nbs/method/16a_guided.ipynb #64624cec
 @patch
 def forward(self:GuidedNet,
-            x:Float[Tensor, 'b c h w'],  # c is 15
-           )->Float[Tensor, 'b d h w']: # what is added to colour (3), gate and matte
+            x:Float[Tensor, 'b 15 h w'],
+           )->Float[Tensor, 'b 5 h w']: # what is added to colour (3), gate and matte
     "The network's output"
     if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
         raise DataError(f'inputs of {x.shape[2]} x {x.shape[3]} pixels', f'Sides must be multiples of {self.multiple}')
